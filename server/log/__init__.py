@@ -1,0 +1,1 @@
+"""The event log: channels with epochs and offsets, snapshots, followers."""

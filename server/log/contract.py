@@ -1,0 +1,106 @@
+"""The event log contract: a log with positions per channel, embedded or on Redis Streams.
+
+Channels are named inside the process with their tenant (`ChannelKey`), so that two tenants' `call:1` never meet;
+clients only ever see the bare channel. Source: DESIGN 6, STYLE 1.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.wire.clock import Stamps
+from server.wire.ids import TenantId
+from server.wire.publication import Kind, Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelKey:
+    """A channel and its owner."""
+
+    tenant_id: TenantId
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A payload about to be appended, with its stamps (without `t8`, which the log adds) and trace context."""
+
+    payload: Payload
+    stamps: Stamps = Stamps()
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a channel's log; offset 0 is before the first publication."""
+
+    epoch: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One appended publication, encoded once.
+
+    Attributes:
+        position: Where it stands.
+        kind: Its kind.
+        key: State that it replaces (`Payload.key`), None if none.
+        is_interim: A transcript or annotation of an interim; may be dropped for a slow reader when superseded.
+        body: The JSON publication, the very bytes every subscriber gets.
+        appended_s: Monotonic time of the append.
+    """
+
+    position: Position
+    kind: Kind
+    key: str | None
+    is_interim: bool
+    body: bytes
+    appended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Answer to a reader that names a position.
+
+    Attributes:
+        position: Where the log stands now.
+        recovered: `tail` is everything after the named position.
+        snapshot: Without recovery: the latest entry of every state, ascending offsets; else empty.
+        tail: Entries after the named position, or after the snapshot (then empty).
+    """
+
+    position: Position
+    recovered: bool
+    snapshot: tuple[Entry, ...]
+    tail: tuple[Entry, ...]
+
+
+class EventLog(Protocol):
+    """Append, read, follow, trim. Used from the event loop; never blocks it."""
+
+    async def start(self) -> None:
+        """Open and recover. A torn tail is cut; a channel whose end is uncertain gets a new epoch."""
+
+    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
+        """Append in order; followers see the entries before this returns."""
+
+    async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
+        """Complete tail after a known position, else snapshot."""
+
+    async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
+        """Up to `limit` entries after a position, in order."""
+
+    def follow(self, key: ChannelKey, sink: Callable[[Entry], None]) -> Callable[[], None]:
+        """Call `sink` for every entry appended from now on; returns the function that ends it."""
+
+    async def trim(self, key: ChannelKey) -> None:
+        """Forget a channel whose call ended and whose retention passed."""
+
+    def channels(self) -> AsyncIterator[ChannelKey]:
+        """All channels held, live and ended."""
+
+    async def stop(self) -> None:
+        """Flush and mark a clean end."""

@@ -1,0 +1,1 @@
+"""From audio to text: the speech contract, the embedded recogniser, its workers."""

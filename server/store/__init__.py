@@ -1,0 +1,1 @@
+"""Durable records: schema, migrations, stores, outbox."""

@@ -1,0 +1,95 @@
+"""The store contract: idempotent upserts, read models, nothing on the hot path.
+
+The feed never waits for the store: records go through the durable outbox, which drains into a `Store`. A record is
+applied only if its revision is higher than the stored one, so draining twice changes nothing. Source: DESIGN 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from server.wire.ids import TenantId
+from server.wire.publication import Action, Gap
+from server.wire.utterance import Utterance
+
+
+class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True, tag="conversation"):
+    """A call began, changed hands or ended. Wall times in ms since the Unix epoch."""
+
+    tenant_id: str
+    conversation_id: str
+    revision: int
+    agent_id: str | None
+    state: str
+    policy: str
+    language: str
+    started_ms: float
+    ended_ms: float | None = None
+
+
+class UtteranceRecord(msgspec.Struct, frozen=True, kw_only=True, tag="utterance"):
+    """An utterance revision, with the server-side stage durations it was published with."""
+
+    utterance: Utterance
+    stages_ms: dict[str, float] = {}
+
+
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="action"):
+    """An action revision as published, with its stamps."""
+
+    tenant_id: str
+    conversation_id: str
+    action: Action
+    stages_ms: dict[str, float] = {}
+
+
+class ReceiptRecord(msgspec.Struct, frozen=True, kw_only=True, tag="receipt"):
+    """What an agent did with an action. Keyed by (action, event); the first one counts."""
+
+    tenant_id: str
+    conversation_id: str
+    action_id: str
+    event: str
+    agent_id: str | None
+    at_ms: float
+    painted_at_ms: float | None = None
+
+
+class GapRecord(msgspec.Struct, frozen=True, kw_only=True, tag="gap"):
+    """A gap as published."""
+
+    tenant_id: str
+    conversation_id: str
+    revision: int
+    gap: Gap
+
+
+Record = ConversationRecord | UtteranceRecord | ActionRecord | ReceiptRecord | GapRecord
+
+
+class Store(Protocol):
+    """Applies records and answers the REST API."""
+
+    async def start(self) -> None:
+        """Connect and migrate to the newest schema. Raises `ConfigError` when the schema is newer than the code."""
+
+    async def apply(self, records: Sequence[Record]) -> None:
+        """Upsert a batch in one transaction. Raises `Unavailable` when it should be tried again."""
+
+    async def conversations(self, tenant_id: TenantId, *, limit: int, before_ms: float | None) -> list[dict[str, Any]]:
+        """Newest first."""
+
+    async def conversation(self, tenant_id: TenantId, conversation_id: str) -> dict[str, Any] | None:
+        """One conversation with its utterances (highest revisions, audio order), actions, gaps and receipts."""
+
+    async def covered_ms(self, tenant_id: TenantId, conversation_id: str, speaker: str) -> int:
+        """End of the last stored final of that side, 0 if there is none: where a source resumes."""
+
+    async def revisions(self, tenant_id: TenantId, conversation_id: str) -> dict[str, tuple[int, bool]]:
+        """Utterance id to (highest stored revision, is_final), so that a resumed call never goes back."""
+
+    async def stop(self) -> None:
+        """Finish and disconnect."""

@@ -1,0 +1,84 @@
+"""One encoder, one typed decoder for each union of client messages; built once.
+
+Decoding errors become `BadMessage` with the path of the wrong field and never with its value, so that no
+customer word reaches an error or a log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from server.wire import feed, ingest
+from server.wire.errors import BadMessage, CuelineError
+from server.wire.ingest import ErrorMessage
+
+T = TypeVar("T")
+
+json_encoder = msgspec.json.Encoder()
+msgpack_encoder = msgspec.msgpack.Encoder()
+
+_PATH = re.compile(r" - at `\$(?:\.|)?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
+
+
+class MessageDecoder(Generic[T]):
+    """Decodes one frame into a member of the union, or raises `BadMessage` naming the field."""
+
+    def __init__(self, union: Any) -> None:
+        self._json: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
+        self._msgpack: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
+
+    def json(self, frame: str | bytes) -> T:
+        """Decode a JSON text frame.
+
+        Raises:
+            BadMessage: Not JSON, unknown `type`, or a field that is missing or wrong.
+        """
+        try:
+            return self._json.decode(frame)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise bad_message(error) from None
+
+    def msgpack(self, frame: bytes) -> T:
+        """Decode a MessagePack binary frame; errors as `json`."""
+        try:
+            return self._msgpack.decode(frame)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise bad_message(error) from None
+
+
+def bad_message(error: Exception) -> BadMessage:
+    """Turn a decoding error into one that names the field; the wrong value itself is left out."""
+    if not isinstance(error, msgspec.ValidationError):
+        return BadMessage("the frame is not valid JSON" if not _is_msgpack(error) else "the frame is not valid")
+    text = str(error)
+    where = _PATH.search(text)
+    path = where["path"] if where else ""
+    problem = text[: where.start()] if where else text
+    missing = _MISSING.search(problem)
+    if missing:
+        name = missing["name"]
+        return BadMessage(f"the field `{name}` is missing", field=f"{path}.{name}" if path else name)
+    if problem.startswith("Invalid value"):
+        # msgspec quotes the offending value; a tag is the protocol's, anything else may be customer words.
+        problem = "the message type is unknown" if path == "type" else "the value is not one of those allowed"
+    return BadMessage(problem[:1].lower() + problem[1:], field=path or None)
+
+
+def _is_msgpack(error: Exception) -> bool:
+    return "MessagePack" in str(error)
+
+
+def error_message(error: BaseException) -> ErrorMessage:
+    """What a client is told of an exception: its own words for a `CuelineError`, else only `internal`."""
+    if isinstance(error, CuelineError):
+        return ErrorMessage(code=error.code, message=error.message, retryable=error.retryable, field=error.field)
+    return ErrorMessage(code="internal", message="internal error", retryable=True)
+
+
+audio_decoder: MessageDecoder[ingest.AudioClientMessage] = MessageDecoder(ingest.AudioClientMessage)
+transcript_decoder: MessageDecoder[ingest.TranscriptClientMessage] = MessageDecoder(ingest.TranscriptClientMessage)
+feed_decoder: MessageDecoder[feed.ClientMessage] = MessageDecoder(feed.ClientMessage)

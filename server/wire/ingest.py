@@ -1,0 +1,104 @@
+"""Messages of `/v1/ingest/audio` and `/v1/ingest/transcripts`, both directions.
+
+Audio: `start` → `started`; binary PCM → `ack`s as its words are safe; `stop` → `stopped`.
+Transcripts: `start` → `started`; `utterance` → `ack`; `stop` → `stopped`.
+
+Source: DESIGN 14.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from server.wire.ids import ExternalId, Speaker
+from server.wire.utterance import Word
+
+MIN_SAMPLE_RATE_HZ = 8_000
+MAX_SAMPLE_RATE_HZ = 48_000
+MAX_TEXT_CHARS = 100_000
+"""Longest accepted utterance text; 10,000 words fit. Longer is an error, never cut."""
+MAX_WORDS = 20_000
+
+Encoding = Literal["linear16", "mulaw"]
+LanguageTag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 3600 * 1000)]
+
+
+class AudioStart(msgspec.Struct, frozen=True, tag="start"):
+    """Opens an audio source. `layout: stereo` interleaves two channels, `mono` is one socket a role."""
+
+    conversation_id: ExternalId
+    encoding: Encoding
+    sample_rate_hz: Annotated[int, msgspec.Meta(ge=MIN_SAMPLE_RATE_HZ, le=MAX_SAMPLE_RATE_HZ)]
+    layout: Literal["stereo", "mono"]
+    roles: Annotated[list[Speaker], msgspec.Meta(min_length=1, max_length=2)]
+    agent_id: ExternalId | None = None
+    tenant_id: ExternalId | None = None
+    language: LanguageTag | None = None
+
+
+class TranscriptStart(msgspec.Struct, frozen=True, tag="start"):
+    """Opens a transcript source."""
+
+    conversation_id: ExternalId
+    agent_id: ExternalId | None = None
+    tenant_id: ExternalId | None = None
+    language: LanguageTag | None = None
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Ends the source; with the last source the call ends. `call_ended: false` keeps the call for a transfer."""
+
+    call_ended: bool = True
+
+
+class UtteranceIn(msgspec.Struct, frozen=True, tag="utterance"):
+    """One utterance revision from a transcript source."""
+
+    utterance_id: ExternalId
+    revision: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    speaker: Speaker
+    start_ms: Millis
+    end_ms: Millis
+    text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)]
+    is_final: bool
+    words: Annotated[tuple[Word, ...], msgspec.Meta(max_length=MAX_WORDS)] = ()
+    language: LanguageTag | None = None
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """Answer to `start`, before any work. The source sends audio from `resume_from_ms` of its own clock on."""
+
+    resume_from_ms: int = 0
+
+
+class AudioAck(msgspec.Struct, frozen=True, tag="ack"):
+    """Audio before `stored_ms` is covered by stored finals or a durable spool; the sender may forget it."""
+
+    stored_ms: int
+
+
+class UtteranceAck(msgspec.Struct, frozen=True, tag="ack"):
+    """This revision, or a higher one, is in store or outbox."""
+
+    utterance_id: str
+    revision: int
+
+
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+    """Answer to `stop`, after the last final was stored."""
+
+
+class ErrorMessage(msgspec.Struct, frozen=True, tag="error", omit_defaults=True):
+    """A typed refusal, on every socket. `field` is the path of the wrong value."""
+
+    code: str
+    message: str
+    retryable: bool
+    field: str | None = None
+
+
+AudioClientMessage = AudioStart | Stop
+TranscriptClientMessage = TranscriptStart | UtteranceIn | Stop
