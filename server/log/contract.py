@@ -28,7 +28,7 @@ class Event:
     """A payload about to be appended, with its stamps (without `t8`, which the log adds) and trace context."""
 
     payload: Payload
-    stamps: Stamps = Stamps()
+    stamps: Stamps
     traceparent: str = ""
 
 
@@ -47,7 +47,7 @@ class Entry:
     Attributes:
         position: Where it stands.
         kind: Its kind.
-        key: State that it replaces (`Payload.key`), None if none.
+        key: State that it is (`Payload.key`).
         is_interim: A transcript or annotation of an interim; may be dropped for a slow reader when superseded.
         body: The JSON publication, the very bytes every subscriber gets.
         appended_s: Monotonic time of the append.
@@ -55,7 +55,7 @@ class Entry:
 
     position: Position
     kind: Kind
-    key: str | None
+    key: str
     is_interim: bool
     body: bytes
     appended_s: float

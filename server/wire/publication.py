@@ -8,7 +8,7 @@ Source: DESIGN 14.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -21,11 +21,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of every payload. `key` names the thing it is the state of, for snapshots and coalescing."""
+    """Base of every payload. The newest payload of a kind and key replaces the older ones: it is that state."""
 
-    def key(self) -> str | None:
-        """Name of the state this payload replaces within its channel and kind; None if it never replaces any."""
-        return None
+    key_fields: ClassVar[tuple[str, ...]] = ()
+
+    def key(self) -> str:
+        """Name of the state this payload is, unique within its channel and kind; empty where there is only one."""
+        return "/".join(str(getattr(self, name)) for name in self.key_fields)
 
 
 class CallState(Payload, frozen=True, kw_only=True):
@@ -41,6 +43,8 @@ class CallState(Payload, frozen=True, kw_only=True):
         reason: Why it ended (`stopped`, `source_lost`, `shutdown`, …).
     """
 
+    key_fields: ClassVar[tuple[str, ...]] = ("conversation_id",)
+
     conversation_id: str
     state: Literal["started", "held", "ended"]
     agent_id: str | None = None
@@ -49,12 +53,11 @@ class CallState(Payload, frozen=True, kw_only=True):
     languages: tuple[str, ...] = ()
     reason: str = ""
 
-    def key(self) -> str:
-        return self.conversation_id
-
 
 class Transcript(Payload, frozen=True, kw_only=True):
     """Kind `transcript`: one utterance revision. `is_final` is always written, so a reader need not guess."""
+
+    key_fields: ClassVar[tuple[str, ...]] = ("utterance_id",)
 
     utterance_id: str
     revision: int
@@ -68,12 +71,11 @@ class Transcript(Payload, frozen=True, kw_only=True):
     confidence: float = 1.0
     words: tuple[Word, ...] = ()
 
-    def key(self) -> str:
-        return self.utterance_id
 
-
-class AnnotationPayload(Payload, frozen=True, kw_only=True, tag=False):
+class AnnotationPayload(Payload, frozen=True, kw_only=True):
     """Kind `annotation`: one graph output for one utterance revision, as its step ends."""
+
+    key_fields: ClassVar[tuple[str, ...]] = ("utterance_id", "output")
 
     utterance_id: str
     revision: int
@@ -84,9 +86,6 @@ class AnnotationPayload(Payload, frozen=True, kw_only=True, tag=False):
     version: int
     queue_ms: float = 0.0
     compute_ms: float = 0.0
-
-    def key(self) -> str:
-        return f"{self.utterance_id}/{self.output}"
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -148,6 +147,8 @@ class Action(Payload, frozen=True, kw_only=True):
         cites: Passages behind an answer.
     """
 
+    key_fields: ClassVar[tuple[str, ...]] = ("id",)
+
     id: str
     revision: int
     type: ActionType
@@ -159,9 +160,6 @@ class Action(Payload, frozen=True, kw_only=True):
     reason: str = ""
     evidence: tuple[Evidence, ...] = ()
     cites: tuple[Citation, ...] = ()
-
-    def key(self) -> str:
-        return self.id
 
 
 class ChecklistItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -180,9 +178,6 @@ class Checklist(Payload, frozen=True, kw_only=True):
     revision: int
     items: tuple[ChecklistItem, ...]
 
-    def key(self) -> str:
-        return "checklist"
-
 
 class Gap(Payload, frozen=True, kw_only=True):
     """Kind `gap`: a stretch of audio with no transcript, told and not hidden.
@@ -195,26 +190,24 @@ class Gap(Payload, frozen=True, kw_only=True):
         speaker: Whose side.
     """
 
+    key_fields: ClassVar[tuple[str, ...]] = ("speaker", "from_ms")
+
     from_ms: int
     to_ms: int | None
     cause: str
     state: Literal["open", "closed", "backfilled", "lost"]
     speaker: Speaker
 
-    def key(self) -> str:
-        return f"{self.speaker}/{self.from_ms}"
-
 
 class Translation(Payload, frozen=True, kw_only=True):
     """Kind `translation`: the utterance in another language, beside the original."""
+
+    key_fields: ClassVar[tuple[str, ...]] = ("utterance_id", "language")
 
     utterance_id: str
     language: str
     text: str
     revision: int = 1
-
-    def key(self) -> str:
-        return f"{self.utterance_id}/{self.language}"
 
 
 class SummarySection(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,9 +225,6 @@ class Summary(Payload, frozen=True, kw_only=True):
     sections: tuple[SummarySection, ...]
     is_final: bool
 
-    def key(self) -> str:
-        return "summary"
-
 
 class Notice(Payload, frozen=True, kw_only=True):
     """Kind `notice`: something the agent or supervisor should know of the system itself.
@@ -245,12 +235,11 @@ class Notice(Payload, frozen=True, kw_only=True):
         severity: `info`, `warning` or `error`.
     """
 
+    key_fields: ClassVar[tuple[str, ...]] = ("code",)
+
     code: str
     message: str
     severity: Literal["info", "warning", "error"] = "info"
-
-    def key(self) -> str:
-        return self.code
 
 
 PAYLOADS: dict[Kind, type[Payload]] = {
