@@ -1,0 +1,211 @@
+"""The configuration tree. Every default works on a laptop without a server, a key or a network.
+
+Unknown keys are refused; values are checked one by one by their types here and against each other in `check`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from server.wire.errors import ConfigError
+from server.wire.ids import ExternalId
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+"""Where `graphs/` and `model_repo/` lie beside the packages."""
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections."""
+
+
+class AuthSettings(_Section):
+    """Who may connect.
+
+    Attributes:
+        shared_key: HS256 key for tokens, at least 32 bytes. Empty: anonymous mode, loopback only.
+        default_tenant: Tenant of the anonymous agent.
+        default_agent: Id of the anonymous agent.
+        allowed_origins: Origins of web pages that may open sockets besides our own.
+    """
+
+    shared_key: str = ""
+    default_tenant: ExternalId = "car_service"
+    default_agent: ExternalId = "agent"
+    allowed_origins: tuple[str, ...] = ()
+
+    @property
+    def is_anonymous(self) -> bool:
+        """No key: everyone on this machine is the default agent."""
+        return not self.shared_key
+
+
+class SpeechSettings(_Section):
+    """The recogniser.
+
+    Attributes:
+        recogniser: `embedded`; vendors are further names.
+        workers: Processes that recognise; 0: one a core.
+        endpoint_ms: Silence that ends an utterance; 0: the recogniser's measured default.
+        moonshine_folder: Folder of the recogniser's weights; empty: the installed package.
+        max_streams: Audio channels at once; more are refused as overloaded.
+    """
+
+    recogniser: Literal["embedded"] = "embedded"
+    workers: NotNegative = 0
+    endpoint_ms: NotNegative = 0
+    moonshine_folder: str = ""
+    max_streams: Positive = 64
+
+
+class EngineSettings(_Section):
+    """The inference engine.
+
+    Attributes:
+        backend: Where models run.
+        device: `cpu` or `cuda`.
+        precision: Which built file of a model version serves; empty: the repository's default.
+        workers: Sessions side by side; 0: one a core.
+        max_queue_rows: Rows that may wait; more are refused as overloaded.
+        max_batch_tokens: Padded tokens of one batch.
+        max_wait_ms: Longest a row waits for company; 0 takes what is there.
+        final_deadline_ms: A final's annotations are worthless after this.
+        interim_deadline_ms: An interim's.
+    """
+
+    backend: Literal["onnxruntime"] = "onnxruntime"
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: str = ""
+    workers: NotNegative = 0
+    max_queue_rows: Positive = 2048
+    max_batch_tokens: Positive = 256
+    max_wait_ms: NotNegative = 0
+    final_deadline_ms: Positive = 5000
+    interim_deadline_ms: Positive = 1000
+
+
+class IngestSettings(_Section):
+    """The doors.
+
+    Attributes:
+        max_calls: Live calls of this process; more are refused as overloaded.
+        start_timeout_s: A socket that says nothing is closed after this.
+        idle_timeout_s: A source that sends nothing for so long lost its call.
+        resume_grace_s: A call whose source vanished waits so long for it to come back before it ends.
+    """
+
+    max_calls: Positive = 500
+    start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    idle_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    resume_grace_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+
+
+class LogSettings(_Section):
+    """The event log.
+
+    Attributes:
+        retention_hours: Ended calls are forgotten after this.
+    """
+
+    retention_hours: Positive = 72
+
+
+class StoreSettings(_Section):
+    """The durable store.
+
+    Attributes:
+        url: SQLAlchemy URL; empty: SQLite in the data directory.
+    """
+
+    url: str = ""
+
+
+class PathSettings(_Section):
+    """Folders of declarations and models; the defaults are the project's own."""
+
+    graphs: str = str(PROJECT_ROOT / "graphs")
+    model_repo: str = str(PROJECT_ROOT / "model_repo")
+
+
+class DemoSettings(_Section):
+    """The demo call.
+
+    Attributes:
+        enabled: Offer the demo call and the WAV drop zone. Anonymous mode only.
+        autoplay: Play it once, a moment after the first agent looked at the page.
+    """
+
+    enabled: bool = True
+    autoplay: bool = False
+
+
+class Settings(_Section):
+    """The whole tree.
+
+    Attributes:
+        host: Address to listen on; anything but loopback needs authentication.
+        port: 0 takes a free one and prints it.
+        data_dir: Holds all state.
+        log_level: Of the process log on standard error.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    data_dir: str = "data"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    auth: AuthSettings = AuthSettings()
+    speech: SpeechSettings = SpeechSettings()
+    engine: EngineSettings = EngineSettings()
+    ingest: IngestSettings = IngestSettings()
+    log: LogSettings = LogSettings()
+    store: StoreSettings = StoreSettings()
+    paths: PathSettings = PathSettings()
+    demo: DemoSettings = DemoSettings()
+
+    @property
+    def data_path(self) -> Path:
+        """The data directory."""
+        return Path(self.data_dir)
+
+
+MIN_SHARED_KEY_BYTES = 32
+"""HS256 wants a key as long as its hash. Source: RFC 7518 section 3.2."""
+
+
+def check(settings: Settings) -> Settings:
+    """Check values against each other.
+
+    Raises:
+        ConfigError: With the path of the value that has to change.
+    """
+    if settings.auth.shared_key and len(settings.auth.shared_key.encode()) < MIN_SHARED_KEY_BYTES:
+        raise ConfigError(f"needs at least {MIN_SHARED_KEY_BYTES} bytes", field="auth.shared_key")
+    if settings.auth.is_anonymous and not is_loopback(settings.host):
+        raise ConfigError(
+            f"{settings.host} can be reached from other machines, which needs authentication: set auth.shared_key",
+            field="host",
+        )
+    for field, folder in (("paths.graphs", settings.paths.graphs), ("paths.model_repo", settings.paths.model_repo)):
+        if not Path(folder).is_dir():
+            raise ConfigError(f"no such folder: {folder}", field=field)
+    data_path = settings.data_path
+    if data_path.exists() and not data_path.is_dir():
+        raise ConfigError(f"is not a folder: {data_path}", field="data_dir")
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

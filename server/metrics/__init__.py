@@ -1,0 +1,87 @@
+"""All metric names of Cueline, in one place. Labels come from small closed sets, never from call ids or words.
+
+Source: OPERATIONS d5.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from server.wire.clock import STAGES, Stamps, stage_durations_ms
+
+_MS = (0.5, 1, 2.5, 5, 10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 1250, 1500, 2000, 3000, 5000)
+LATENCY_BUCKETS_S = tuple(ms / 1000 for ms in _MS)
+"""OPERATIONS d5's buckets, with finer ones below 5 ms: most of our own stages end there."""
+
+
+class Metrics:
+    """One registry with everything this process counts. Created once by the composition root and handed in.
+
+    Attributes:
+        registry: What `/metrics` prints.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS_S) -> Histogram:
+            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        # the way of an utterance
+        self.stage_duration = histogram("cueline_stage_duration_seconds", "Time in one stage.", "stage")
+        self.e2e = histogram("cueline_e2e_seconds", "End of speech to published.", "kind")
+        self.asr_final_lag = histogram("cueline_asr_final_lag_seconds", "End of speech to final transcript.")
+        self.time_to_first_annotation = histogram(
+            "cueline_time_to_first_annotation_seconds", "Transcript published to its first annotation."
+        )
+        # the engine
+        self.queue_delay = histogram("cueline_queue_delay_seconds", "Time a row waited for its batch.")
+        self.graph_node_duration = histogram(
+            "cueline_graph_node_duration_seconds", "Time in one graph node.", "node", "outcome"
+        )
+        self.batch_rows = histogram(
+            "cueline_batch_rows", "Rows of a batch.", "model", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+        )
+        self.batch_padding_ratio = histogram(
+            "cueline_batch_padding_ratio", "Padding share of a batch.", "model", buckets=(0, 0.05, 0.1, 0.2, 0.4, 0.8)
+        )
+        self.dropped = counter("cueline_dropped_total", "Rows that never reached a model, by reason.", "reason")
+        self.reused = counter("cueline_reused_total", "Rows answered without running a model.")
+        # speech and ingest
+        self.gap_seconds = counter("cueline_gap_seconds_total", "Audio without transcript.", "state")
+        self.asr_reconnects = counter("cueline_asr_reconnects_total", "Recogniser reconnects.", "cause")
+        self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "code")
+        self.live_calls = gauge("cueline_live_calls", "Calls in progress.")
+        self.live_streams = gauge("cueline_live_streams", "Audio channels in progress.")
+        # feed
+        self.feed_deliver = histogram("cueline_feed_deliver_seconds", "Published to socket write.")
+        self.feed_sockets = gauge("cueline_feed_sockets", "Open feed sockets.")
+        self.feed_recoveries = counter("cueline_feed_recoveries_total", "Subscriptions with a position.", "result")
+        self.feed_dropped = counter("cueline_feed_dropped_total", "Interims dropped for slow readers.", "reason")
+        self.feed_closed = counter("cueline_feed_closed_total", "Sockets we closed.", "code")
+        self.receipts = counter("cueline_receipts_total", "What agents did with actions.", "ev")
+        # durable side
+        self.outbox_records = gauge("cueline_outbox_records", "Records waiting for the store.")
+        self.store_errors = counter("cueline_store_errors_total", "Store batches that failed.")
+        # guidance
+        self.actions = counter("cueline_actions_total", "Actions published.", "type", "state")
+        self.shed = counter("cueline_shed_total", "Work given up on purpose.", "what")
+        self.loop_lag = histogram("cueline_event_loop_lag_seconds", "How late the event loop woke up.")
+        for stage in STAGES:
+            self.stage_duration.labels(stage)  # every stage is visible from the first scrape
+
+    def observe_stages(self, stamps: Stamps) -> None:
+        """Count the server-side stages that these stamps cover."""
+        for stage, duration_ms in stage_durations_ms(stamps).items():
+            self.stage_duration.labels(stage).observe(duration_ms / 1000)
+
+    def render(self) -> bytes:
+        """The Prometheus text exposition."""
+        return generate_latest(self.registry)
