@@ -14,7 +14,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Milliseconds a stage may take at p95.
 
     Attributes:
-        total_ms: Sum of the stages.
+        total_ms: All stages together.
         target_ms: What the agent is promised, speech to guidance.
         stages: Stage name to milliseconds, in the order of the data.
     """
@@ -28,7 +28,7 @@ def load_budget(graphs: Path) -> Budget:
     """Read `budget.toml`.
 
     Raises:
-        ConfigError: Missing, unreadable, a stage missing or unknown, or a total that is not the sum.
+        ConfigError: Missing, unreadable, a stage missing or unknown, or limits that contradict each other.
     """
     path = graphs / "budget.toml"
     try:
@@ -45,6 +45,8 @@ def load_budget(graphs: Path) -> Budget:
             raise ConfigError("there is no such stage", field=f"{path.name}: stages.{stage}")
         if limit_ms <= 0:
             raise ConfigError("must be above 0", field=f"{path.name}: stages.{stage}")
-    if sum(budget.stages.values()) != budget.total_ms:
-        raise ConfigError("is not the sum of the stages", field=f"{path.name}: total_ms")
+    if sum(budget.stages.values()) > budget.total_ms:
+        raise ConfigError("is less than the sum of the stages", field=f"{path.name}: total_ms")
+    if budget.total_ms > budget.target_ms:
+        raise ConfigError("is less than total_ms", field=f"{path.name}: target_ms")
     return budget

@@ -26,7 +26,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of all sections."""
 
 
-class AuthSettings(_Section):
+class AuthSettings(_Section, frozen=True):
     """Who may connect.
 
     Attributes:
@@ -47,7 +47,7 @@ class AuthSettings(_Section):
         return not self.shared_key
 
 
-class SpeechSettings(_Section):
+class SpeechSettings(_Section, frozen=True):
     """The recogniser.
 
     Attributes:
@@ -65,7 +65,7 @@ class SpeechSettings(_Section):
     max_streams: Positive = 64
 
 
-class EngineSettings(_Section):
+class EngineSettings(_Section, frozen=True):
     """The inference engine.
 
     Attributes:
@@ -91,7 +91,7 @@ class EngineSettings(_Section):
     interim_deadline_ms: Positive = 1000
 
 
-class IngestSettings(_Section):
+class IngestSettings(_Section, frozen=True):
     """The doors.
 
     Attributes:
@@ -107,7 +107,7 @@ class IngestSettings(_Section):
     resume_grace_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
 
 
-class LogSettings(_Section):
+class LogSettings(_Section, frozen=True):
     """The event log.
 
     Attributes:
@@ -117,7 +117,7 @@ class LogSettings(_Section):
     retention_hours: Positive = 72
 
 
-class StoreSettings(_Section):
+class StoreSettings(_Section, frozen=True):
     """The durable store.
 
     Attributes:
@@ -127,14 +127,14 @@ class StoreSettings(_Section):
     url: str = ""
 
 
-class PathSettings(_Section):
+class PathSettings(_Section, frozen=True):
     """Folders of declarations and models; the defaults are the project's own."""
 
     graphs: str = str(PROJECT_ROOT / "graphs")
     model_repo: str = str(PROJECT_ROOT / "model_repo")
 
 
-class DemoSettings(_Section):
+class DemoSettings(_Section, frozen=True):
     """The demo call.
 
     Attributes:
@@ -146,7 +146,7 @@ class DemoSettings(_Section):
     autoplay: bool = False
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """The whole tree.
 
     Attributes:
