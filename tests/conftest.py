@@ -1,0 +1,26 @@
+"""For every test: an async test fails if a task outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.virtual_time import leaked_tasks
+
+
+@pytest.fixture
+async def _no_leaked_tasks() -> AsyncIterator[None]:
+    yield
+    await asyncio.sleep(0)  # a task that has just ended may still have callbacks to run
+    leaked = leaked_tasks()
+    assert not leaked, f"the test leaked {leaked}"
+
+
+@pytest.fixture(autouse=True)
+def _leak_check(request: pytest.FixtureRequest) -> None:
+    """Set up before, and so checked after, every other fixture of the test; nothing for synchronous tests."""
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_no_leaked_tasks")
