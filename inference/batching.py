@@ -1,0 +1,445 @@
+"""The batching policy: which queued rows run next, together. Pure: no thread, no loop, no clock of its own.
+
+    admit ──▶ queue (one per lane, by order) ──pop──▶ batch ──▶ finished ──▶ learned cost
+       └▶ refused, superseded        └▶ late            └▶ halves, if it failed
+
+Slot first, batch second: the shell asks for a batch only when a slot is free, so load fills batches and an idle system
+adds no wait. `now_s` is always given. Not thread-safe: the engine calls it under one lock.
+
+A row's **order** is its arrival plus the handicap of its class, or sooner if its deadline asks for it, but never before
+its arrival. So a row is overtaken only by rows that arrived at most one handicap later, and the row with the lowest
+order always leads the next batch: nothing starves.
+
+Source: text-embeddings-inference `core/src/queue.rs` for the padded-token budget.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from inference.cost import CostModel
+from inference.plan import Bucket
+from inference.request import RowClass
+
+Lane = tuple[str, int]
+"""Rows of one lane may share a batch: model name and version."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingSettings:
+    """How rows are grouped. The defaults were measured for a 384-wide encoder on CPU (`benchmarks/engine`).
+
+    Attributes:
+        max_queued_rows: Bound of the queue. Interims may fill three quarters of it, background rows half.
+        window_rows: How many of the most urgent rows are looked at when a batch is formed.
+        max_batch_rows: Most rows of a batch.
+        max_padded_tokens: Most rows x longest row of a batch; a single longer row still runs, alone.
+        interim_handicap_s: How much later than it arrived an interim is treated as having arrived.
+        background_handicap_s: The same for background rows.
+        max_queue_delay_s: Longest wait for company, from the oldest row's arrival; 0 never waits.
+    """
+
+    max_queued_rows: int = 1024
+    window_rows: int = 64
+    max_batch_rows: int = 16
+    max_padded_tokens: int = 256
+    interim_handicap_s: float = 0.05
+    background_handicap_s: float = 0.5
+    max_queue_delay_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_queued_rows", "window_rows", "max_batch_rows", "max_padded_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"batching.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("interim_handicap_s", "background_handicap_s", "max_queue_delay_s"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"batching.{name} must be a finite time of at least 0, not {getattr(self, name)}")
+
+    def handicap_s(self, row_class: RowClass) -> float:
+        """How much later than its arrival a row of this class is ordered."""
+        return (0.0, self.interim_handicap_s, self.background_handicap_s)[row_class]
+
+    def max_rows_queued(self, row_class: RowClass) -> int:
+        """Queue length at which a row of this class is refused; the rest is kept for those before it."""
+        return max(1, self.max_queued_rows * (4, 3, 2)[row_class] // 4)
+
+
+class Refusal(Enum):
+    """Why a row was not admitted."""
+
+    FULL = "queue full"
+    LATE = "deadline passed"
+    HOPELESS = "deadline cannot be met"
+    TOO_LONG = "longer than any bucket"
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One row in the queue.
+
+    Attributes:
+        lane: Rows of one lane may share a batch.
+        tokens: Its length.
+        row_class: Who goes first.
+        owner: Call it belongs to.
+        identity: Rows of one identity replace each other by revision; None: never replaced.
+        revision: Grows with the utterance.
+        deadline_s: When the answer becomes worthless.
+        arrived_s: When it was submitted.
+        item: The shell's own object.
+        since_s: Arrival that counts for its place: a row that replaces another inherits the wait.
+        order: Place in the queue, set by the policy.
+        sequence: Breaks ties in order of arrival, set by the policy.
+    """
+
+    lane: Lane
+    tokens: int
+    row_class: RowClass
+    owner: str
+    identity: Hashable | None
+    revision: int
+    deadline_s: float
+    arrived_s: float
+    item: Any = None
+    since_s: float = 0.0
+    order: float = 0.0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows that run together.
+
+    Attributes:
+        lane: Model and version.
+        rows: In order of urgency; the first is the leader.
+        shape: Rows and tokens of the padded tensor.
+        predicted_s: What the learned cost says it takes.
+        started_s: When it was formed.
+    """
+
+    lane: Lane
+    rows: tuple[Row, ...]
+    shape: Bucket
+    predicted_s: float
+    started_s: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are not padding."""
+        return sum(row.tokens for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What happened to a submitted row.
+
+    Attributes:
+        refusal: Why it was not taken; None: it is queued.
+        superseded: The row that will not run: the older one it replaced, or itself where a newer one is queued.
+    """
+
+    refusal: Refusal | None = None
+    superseded: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pop:
+    """The next batch, or why there is none.
+
+    Attributes:
+        batch: What to run; None: nothing now.
+        late: Rows dropped because they can no longer be ready in time.
+        wake_s: When to ask again though nothing happens in between; None: ask at the next arrival or free slot.
+    """
+
+    batch: Batch | None = None
+    late: tuple[Row, ...] = ()
+    wake_s: float | None = None
+
+
+class Ladder:
+    """The (rows, tokens) buckets of a model, and how shapes round up to them."""
+
+    __slots__ = ("_exact", "_most_rows", "buckets", "max_tokens")
+
+    def __init__(self, buckets: Sequence[Bucket], *, exact: bool) -> None:
+        """Order the buckets.
+
+        Args:
+            buckets: At least one.
+            exact: The backend runs any shape inside a bucket (CPU); otherwise shapes are padded up to one.
+        """
+        if not buckets:
+            raise ValueError("a ladder needs at least one bucket")
+        self.buckets = tuple(sorted(buckets, key=lambda bucket: (bucket.padded_tokens, bucket.tokens)))
+        self.max_tokens = max(bucket.tokens for bucket in buckets)
+        self._exact = exact
+        self._most_rows = [0] * (self.max_tokens + 1)
+        for bucket in self.buckets:
+            for tokens in range(bucket.tokens + 1):
+                self._most_rows[tokens] = max(self._most_rows[tokens], bucket.rows)
+
+    def max_rows(self, tokens: int) -> int:
+        """Most rows that fit a bucket of at least this many tokens; 0 where none is long enough."""
+        return self._most_rows[tokens] if tokens <= self.max_tokens else 0
+
+    def fit(self, rows: int, tokens: int) -> Bucket:
+        """Shape to run: the exact one, or the cheapest bucket that holds it.
+
+        Raises:
+            ValueError: If no bucket holds it.
+        """
+        if rows > self.max_rows(tokens):
+            raise ValueError(f"no bucket holds {rows} rows of {tokens} tokens")
+        if self._exact:
+            return Bucket(rows, tokens)
+        return next(bucket for bucket in self.buckets if bucket.rows >= rows and bucket.tokens >= tokens)
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One lane: its ladder, its cost, and its rows as sorted `(order, sequence, row)`."""
+
+    ladder: Ladder
+    cost: CostModel
+    entries: list[tuple[float, int, Row]] = field(default_factory=list)
+
+
+class BatchingPolicy:
+    """Rows in, batches out. See the module for the rules.
+
+    Every admitted row leaves exactly once: in a batch, as late, as superseded or as cancelled.
+    """
+
+    def __init__(self, settings: BatchingSettings, slots: int) -> None:
+        """Start empty.
+
+        Args:
+            settings: See there.
+            slots: Batches that run at the same time.
+        """
+        self._settings = settings
+        self._slots = slots
+        self._lanes: dict[Lane, _Queue] = {}
+        self._newest: dict[Hashable, Row] = {}
+        self._running: list[Batch] = []
+        self._tokens_queued = [0] * len(RowClass)
+        self._queued = 0
+        self._sequence = 0
+
+    @property
+    def queued(self) -> int:
+        """Rows waiting."""
+        return self._queued
+
+    def open_lane(self, lane: Lane, ladder: Ladder, cost: CostModel) -> None:
+        """Accept rows of a model version."""
+        self._lanes[lane] = _Queue(ladder, cost)
+
+    def close_lane(self, lane: Lane) -> None:
+        """Forget a drained lane.
+
+        Raises:
+            ValueError: If rows of it are still queued.
+        """
+        if self._lanes[lane].entries:
+            raise ValueError(f"rows of {lane} are still queued")
+        del self._lanes[lane]
+
+    def depth(self, lane: Lane) -> int:
+        """Rows of a lane that wait or run; at 0 it is drained."""
+        running = sum(len(batch.rows) for batch in self._running if batch.lane == lane)
+        return len(self._lanes[lane].entries) + running
+
+    def admit(self, row: Row, now_s: float) -> Admission:
+        """Queue a row, or say why not.
+
+        A row replaces the queued row of the same identity and a lower revision and takes over the time that one has
+        waited, so a stream of interims cannot push its own utterance back for ever. A queued final is replaced only
+        by a final, and a row older than the queued one is itself superseded.
+        """
+        lane = self._lanes[row.lane]
+        row.since_s = row.arrived_s
+        older = None if row.identity is None else self._newest.get(row.identity)
+        if older is not None:
+            if row.revision < older.revision or row.row_class > older.row_class == RowClass.FINAL:
+                return Admission(superseded=row)
+            if row.revision == older.revision:
+                older = None  # The same words asked again, by another consumer: both are answered.
+            else:
+                row.since_s = min(row.since_s, older.since_s)
+        refusal = self._refusal(lane, row, now_s, replaces=older is not None)
+        if refusal is not None:
+            return Admission(refusal)
+        if older is not None:
+            self._remove(older)
+        self._enqueue(lane, row)
+        return Admission(superseded=older)
+
+    def cancel(self, owner: str) -> list[Row]:
+        """Drop every queued row of a call."""
+        rows = [row for lane in self._lanes.values() for _, _, row in lane.entries if row.owner == owner]
+        for row in rows:
+            self._remove(row)
+        return rows
+
+    def clear(self) -> list[Row]:
+        """Drop every queued row."""
+        rows = [row for lane in self._lanes.values() for _, _, row in lane.entries]
+        for row in rows:
+            self._remove(row)
+        return rows
+
+    def pop(self, now_s: float) -> Pop:
+        """Form the next batch for a free slot. The caller must answer `late` and report the batch to `finished`."""
+        late: list[Row] = []
+        while (lane := self._most_urgent()) is not None:
+            leader = lane.entries[0][2]
+            if self._is_late(lane, leader, now_s):
+                self._remove(leader)
+                late.append(leader)
+                continue
+            window = [row for _, _, row in lane.entries[: self._settings.window_rows]]
+            rows = self._company(lane, leader, window, now_s)
+            wake_s = self._wait_until(lane, rows, now_s)
+            if wake_s is not None:
+                return Pop(None, tuple(late), wake_s)
+            for row in rows:
+                self._remove(row)
+            shape = lane.ladder.fit(len(rows), max(row.tokens for row in rows))
+            rows.sort(key=lambda row: (row.order, row.sequence))
+            batch = Batch(leader.lane, tuple(rows), shape, lane.cost.predict_s(shape.padded_tokens), now_s)
+            self._running.append(batch)
+            return Pop(batch, tuple(late))
+        return Pop(None, tuple(late))
+
+    def finished(self, batch: Batch, duration_s: float | None) -> None:
+        """Free the slot of a batch.
+
+        Args:
+            batch: From `pop`.
+            duration_s: What its model run took; None where it failed, or where not all of it ran.
+        """
+        self._running.remove(batch)
+        if duration_s is not None:
+            self._lanes[batch.lane].cost.observe(batch.shape.padded_tokens, duration_s)
+
+    def halves(self, rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
+        """What to retry of a batch that failed: two halves, or nothing where one row is to blame."""
+        middle = len(rows) // 2
+        return (tuple(rows[:middle]), tuple(rows[middle:])) if middle else ()
+
+    def shape(self, rows: Sequence[Row]) -> Bucket:
+        """Shape of the tensor for some rows of a batch."""
+        return self._lanes[rows[0].lane].ladder.fit(len(rows), max(row.tokens for row in rows))
+
+    # -- the rules ---------------------------------------------------------------------------------------------------
+
+    def _refusal(self, lane: _Queue, row: Row, now_s: float, *, replaces: bool) -> Refusal | None:
+        if row.tokens > lane.ladder.max_tokens:
+            return Refusal.TOO_LONG
+        if now_s >= row.deadline_s:
+            return Refusal.LATE
+        if not replaces and self._queued >= self._settings.max_rows_queued(row.row_class):
+            return Refusal.FULL
+        if row.deadline_s < math.inf and self._queued and self._ready_s(lane, row, now_s) > row.deadline_s:
+            return Refusal.HOPELESS
+        return None
+
+    def _ready_s(self, lane: _Queue, row: Row, now_s: float) -> float:
+        """When a new row will be ready: a slot frees, what goes before it runs, then its own batch."""
+        free_s = now_s
+        if len(self._running) >= self._slots:
+            free_s = max(now_s, min(batch.started_s + batch.predicted_s for batch in self._running))
+        tokens_ahead = sum(self._tokens_queued[: row.row_class + 1])
+        batches_ahead = tokens_ahead / self._settings.max_padded_tokens
+        ahead_s = lane.cost.a_s * tokens_ahead + lane.cost.b_s * batches_ahead
+        return free_s + ahead_s / self._slots + lane.cost.predict_s(row.tokens)
+
+    def _enqueue(self, lane: _Queue, row: Row) -> None:
+        # A deadline pulls a row forward until it would start just in time, but never before its arrival.
+        start_s = row.deadline_s - 2.0 * lane.cost.predict_s(row.tokens)
+        row.order = max(row.since_s, min(row.since_s + self._settings.handicap_s(row.row_class), start_s))
+        self._sequence += 1
+        row.sequence = self._sequence
+        insort(lane.entries, (row.order, row.sequence, row))
+        self._queued += 1
+        self._tokens_queued[row.row_class] += row.tokens
+        if row.identity is not None:
+            self._newest[row.identity] = row
+
+    def _remove(self, row: Row) -> None:
+        entries = self._lanes[row.lane].entries
+        del entries[bisect_left(entries, (row.order, row.sequence))]  # the prefix finds it
+        self._queued -= 1
+        self._tokens_queued[row.row_class] -= row.tokens
+        if row.identity is not None and self._newest.get(row.identity) is row:
+            del self._newest[row.identity]
+
+    def _most_urgent(self) -> _Queue | None:
+        return min((q for q in self._lanes.values() if q.entries), key=lambda q: q.entries[0][:2], default=None)
+
+    def _is_late(self, lane: _Queue, row: Row, now_s: float) -> bool:
+        if now_s >= row.deadline_s:
+            return True
+        # Prediction decides only while others wait: an idle slot tries, which also corrects a cost learned too high.
+        return self._queued > 1 and now_s + lane.cost.predict_s(row.tokens) > row.deadline_s
+
+    def _company(self, lane: _Queue, leader: Row, window: Iterable[Row], now_s: float) -> list[Row]:
+        """The leader and those of the window closest to it in length, as long as sharing beats running apart.
+
+        Rows of a lower class join only once they have waited out their handicap. A neighbour joins while the padding
+        it brings costs less than the fixed cost of a batch of its own. Free slots share what is queued.
+        """
+        settings = self._settings
+        free_slots = max(1, self._slots - len(self._running))
+        fair_rows = math.ceil(self._queued / free_slots)
+        budget = settings.max_padded_tokens
+        if leader.deadline_s < math.inf and lane.cost.a_s > 0.0:
+            budget = min(budget, int((leader.deadline_s - now_s - lane.cost.b_s) / lane.cost.a_s))
+        able = [
+            row
+            for row in window
+            if (row.row_class <= leader.row_class or row.order <= now_s)
+            and (row is leader or not self._is_late(lane, row, now_s))
+        ]
+        able.sort(key=lambda row: (row.tokens, row.sequence))
+        low = high = able.index(leader)
+        longest, count = leader.tokens, 1
+        while True:
+            max_rows = min(settings.max_batch_rows, fair_rows)
+            # Padding that the next shorter row, and the next longer one, would add.
+            shorter = longest - able[low - 1].tokens if low > 0 else math.inf
+            longer = (able[high + 1].tokens - longest) * count if high + 1 < len(able) else math.inf
+            if min(shorter, longer) > lane.cost.spare_tokens:
+                break
+            next_longest = longest if shorter <= longer else able[high + 1].tokens
+            max_rows = min(max_rows, lane.ladder.max_rows(next_longest))
+            if count + 1 > max_rows or (count + 1) * next_longest > budget:
+                break
+            if shorter <= longer:
+                low -= 1
+            else:
+                high += 1
+            longest, count = next_longest, count + 1
+        return able[low : high + 1]
+
+    def _wait_until(self, lane: _Queue, rows: Sequence[Row], now_s: float) -> float | None:
+        """When to stop waiting for company; None: run now.
+
+        Waiting pays at most the fixed cost that company would share, so it is bounded by that; an idle system and a
+        batch that is already full never wait.
+        """
+        delay_s = min(self._settings.max_queue_delay_s, lane.cost.b_s)
+        if delay_s <= 0.0 or not self._running or len(rows) >= self._settings.max_batch_rows:
+            return None
+        until_s = min(row.arrived_s for row in rows) + delay_s
+        soonest_s = min(row.deadline_s - lane.cost.predict_s(row.tokens) for row in rows)
+        until_s = min(until_s, soonest_s)
+        return until_s if until_s > now_s else None
