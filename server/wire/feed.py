@@ -8,9 +8,11 @@ Source: DESIGN 14, OPERATIONS d2, PROTOCOLS b8.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from server.wire.ids import ExternalId
 
 SUBPROTOCOL_JSON = "cueline.v1+json"
 SUBPROTOCOL_MSGPACK = "cueline.v1+msgpack"
@@ -42,6 +44,19 @@ class CloseCode(IntEnum):
 
 
 Channel = Annotated[str, msgspec.Meta(pattern=r"^(call|agent):[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$")]
+
+
+class TicketRequest(msgspec.Struct, frozen=True):
+    """Body of `POST /v1/tickets`; may be empty. The identity comes from the `Authorization` header."""
+
+    tenant_id: ExternalId | None = None
+
+
+class TicketResponse(msgspec.Struct, frozen=True):
+    """Answer to `POST /v1/tickets`: a ticket for one socket, to be used once and soon."""
+
+    ticket: str
+    expires_in_s: float
 
 
 class Auth(msgspec.Struct, frozen=True, tag="auth"):
@@ -121,6 +136,8 @@ class Subscribed(msgspec.Struct, frozen=True, tag="subscribed", omit_defaults=Tr
         off: Offset of the last publication included.
         snapshot: Where not recovered: the latest publication of every state, ascending offsets. Null otherwise.
         tail: Publications after the position, or after the snapshot.
+        num_more: Publications of this answer that did not fit in its frame and follow as ordinary ones, before
+            anything live.
     """
 
     ch: str
@@ -129,6 +146,7 @@ class Subscribed(msgspec.Struct, frozen=True, tag="subscribed", omit_defaults=Tr
     off: int
     tail: list[msgspec.Raw]
     snapshot: list[msgspec.Raw] | None = None
+    num_more: int = 0
 
 
 class Unsubscribed(msgspec.Struct, frozen=True, tag="unsubscribed", omit_defaults=True):
@@ -136,6 +154,3 @@ class Unsubscribed(msgspec.Struct, frozen=True, tag="unsubscribed", omit_default
 
     ch: str
     reason: str = ""
-
-
-ServerMessage = dict[str, Any]

@@ -92,12 +92,13 @@ class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
 
 
 class ErrorMessage(msgspec.Struct, frozen=True, tag="error", omit_defaults=True):
-    """A typed refusal, on every socket. `field` is the path of the wrong value."""
+    """A typed refusal, on every socket. `field` is the path of the wrong value, `ch` the feed channel it is about."""
 
     code: str
     message: str
     retryable: bool
     field: str | None = None
+    ch: str | None = None
 
 
 AudioClientMessage = AudioStart | Stop
