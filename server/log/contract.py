@@ -25,11 +25,15 @@ class ChannelKey:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A payload about to be appended, with its stamps (without `t8`, which the log adds) and trace context."""
+    """A payload about to be appended, with its stamps (without `t8`, which the log adds) and trace context.
+
+    `is_interim` says that a later revision will replace it, so that a slow reader may miss it.
+    """
 
     payload: Payload
     stamps: Stamps
     traceparent: str = ""
+    is_interim: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,277 @@
+"""`/v1/ingest/audio`: a telephony source streams one call's audio.
+
+    start → started (at once) · binary PCM → ack · stop → stopped
+
+A socket that breaks parks its source for a grace period; the same start picks it up where the audio stopped.
+Source: DESIGN 14.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from server.auth import Identity
+from server.config.settings import IngestSettings
+from server.ingest.audio import MAX_FRAME_BYTES, AudioFormat
+from server.ingest.audio_source import AudioSource
+from server.ingest.contract import Desk
+from server.ingest.door import identify, tenant_of
+from server.ingest.websocket import (
+    CLOSE_GOING_AWAY,
+    CLOSE_NORMAL,
+    CLOSE_POLICY,
+    CLOSE_TOO_BIG,
+    CLOSE_TRY_AGAIN,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    Socket,
+)
+from server.metrics import Metrics
+from server.speech.contract import Recogniser
+from server.wire.clock import wall_ms
+from server.wire.codec import audio_decoder
+from server.wire.errors import BadAudio, BadMessage, Conflict, CuelineError, TooLarge
+from server.wire.ids import AgentId, ConversationId, TenantId
+from server.wire.ingest import AudioAck, AudioStart, Started, Stop, Stopped
+
+log = logging.getLogger(__name__)
+
+MAX_BAD_FRAMES = 20
+"""A source that is wrong so often in a row does not speak this protocol; it is cut off."""
+TAKE_OVER_AFTER_S = 2.0
+"""A socket silent for so long is presumed half-open: a second start for its roles replaces it."""
+
+SourceKey = tuple[TenantId, ConversationId, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A source and the socket that feeds it, or the timer that will end it while no socket does."""
+
+    source: AudioSource
+    socket: Socket | None
+    last_frame_s: float
+    timer: asyncio.TimerHandle | None = None
+    closing: asyncio.Task[None] | None = field(default=None)
+
+
+class AudioEndpoint:
+    """ASGI endpoint.
+
+    Args:
+        desk: Opens calls.
+        recogniser: Opens speech streams.
+        authenticate: Identity of a connection from its headers; raises `Unauthorised`.
+        settings: Time-outs.
+        metrics: Counts.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        recogniser: Recogniser,
+        authenticate: Callable[[Scope], Identity],
+        settings: IngestSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._desk = desk
+        self._recogniser = recogniser
+        self._authenticate = authenticate
+        self._settings = settings
+        self._metrics = metrics
+        self._held: dict[SourceKey, _Held] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket until it ends; nothing it does reaches another."""
+        socket = Socket(scope, receive, send)
+        try:
+            await socket.accept()
+            identity = await identify(socket, self._authenticate)
+            if identity is not None:
+                await self._serve(socket, identity)
+        except Disconnected:
+            pass
+
+    async def stop(self) -> None:
+        """Send every source away with a come-back code and hand its last words on."""
+        for key, held in list(self._held.items()):
+            if held.socket is not None:
+                await held.socket.close(CLOSE_GOING_AWAY, "shutting down")
+            await self._end(key, held)
+        if self._ending:
+            await asyncio.gather(*self._ending)
+
+    async def _serve(self, socket: Socket, identity: Identity) -> None:
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                start, key, held = await self._start(socket, identity)
+        except TimeoutError:
+            await socket.send_error(BadMessage("no start within the time limit", field="type"))
+            await socket.close(CLOSE_POLICY, "no start")
+            return
+        except CuelineError as error:
+            await self._refuse(socket, error)
+            await socket.close(CLOSE_TRY_AGAIN if error.retryable else CLOSE_POLICY, error.code)
+            return
+        log.info("audio source connected", extra={"roles": start.roles, "rate_hz": start.sample_rate_hz})
+        try:
+            await self._stream(socket, key, held)
+        except Disconnected:
+            if held.socket is socket:
+                self._park(key, held)
+
+    async def _start(self, socket: Socket, identity: Identity) -> tuple[AudioStart, SourceKey, _Held]:
+        """Wait for a valid start and open or resume its source. Wrong frames are answered and forgiven, a few times."""
+        for _ in range(MAX_BAD_FRAMES):
+            frame = await socket.receive()
+            try:
+                if isinstance(frame, bytes):
+                    raise BadAudio("audio came before start")
+                if len(frame) > MAX_FRAME_BYTES:
+                    raise TooLarge(f"a frame has at most {MAX_FRAME_BYTES} bytes")
+                start = audio_decoder.json(frame)
+                if isinstance(start, Stop):
+                    raise BadMessage("stop came before start", field="type")
+                audio_format = AudioFormat.of(start)
+                tenant_id = tenant_of(identity, start.tenant_id)
+            except CuelineError as error:
+                await self._refuse(socket, error)
+                continue
+            conversation_id = ConversationId(start.conversation_id)
+            key: SourceKey = (tenant_id, conversation_id, audio_format.roles)
+            held = self._held.get(key)
+            if held is not None:
+                await self._take_over(held, socket, audio_format)
+            else:
+                held = await self._open(key, socket, start, audio_format, identity)
+            return start, key, held
+        raise BadMessage("too many frames that are no start", field="type")
+
+    async def _open(
+        self, key: SourceKey, socket: Socket, start: AudioStart, audio_format: AudioFormat, identity: Identity
+    ) -> _Held:
+        tenant_id, conversation_id, _ = key
+        agent_id = start.agent_id or identity.agent_id
+        call = await self._desk.open(
+            tenant_id,
+            conversation_id,
+            agent_id=AgentId(agent_id) if agent_id else None,
+            language=start.language,
+            roles=audio_format.roles,
+        )
+        source = AudioSource(tenant_id, conversation_id, start.language or "en", audio_format, call, self._recogniser)
+        held = self._held[key] = _Held(source, socket, asyncio.get_running_loop().time())
+        source.on_stored = lambda stored_ms: self._acknowledge(held, stored_ms)
+        # Answered first, worked after: a telephony system gives the handshake seconds, then drops the call.
+        await socket.send(Started(resume_from_ms=int(source.arrivals.end_ms)))
+        try:
+            await source.open()
+        except BaseException:
+            self._held.pop(key, None)
+            await source.close()
+            await call.stop(reason="no_recogniser")
+            raise
+        self._metrics.live_streams.inc(len(audio_format.roles))
+        return held
+
+    async def _take_over(self, held: _Held, socket: Socket, audio_format: AudioFormat) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if held.closing is not None:
+            raise Conflict("this source is ending", field="conversation_id")
+        if held.socket is not None and now_s - held.last_frame_s < TAKE_OVER_AFTER_S:
+            raise Conflict("this conversation is being streamed by another socket", field="conversation_id")
+        if held.source.audio_format != audio_format:
+            raise Conflict("the source comes back in another format", field="encoding")
+        if held.timer is not None:
+            held.timer.cancel()
+            held.timer = None
+        old, held.socket, held.last_frame_s = held.socket, socket, now_s
+        if old is not None:
+            await old.close(CLOSE_POLICY, "replaced by a newer connection")
+        await socket.send(Started(resume_from_ms=int(held.source.arrivals.end_ms)))
+
+    async def _stream(self, socket: Socket, key: SourceKey, held: _Held) -> None:
+        """Feed frames to the source until `stop`, the idle limit or too many bad frames in a row."""
+        loop = asyncio.get_running_loop()
+        bad_frames = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.idle_timeout_s):
+                    frame = await socket.receive()
+            except TimeoutError:
+                await socket.send_error(BadMessage("nothing came within the idle limit"))
+                await socket.close(CLOSE_POLICY, "idle")
+                raise Disconnected from None
+            if held.socket is not socket:
+                raise Disconnected
+            held.last_frame_s = loop.time()
+            try:
+                if isinstance(frame, bytes):
+                    await held.source.feed(frame, wall_ms())
+                elif len(frame) > MAX_FRAME_BYTES:
+                    raise TooLarge(f"a frame has at most {MAX_FRAME_BYTES} bytes")
+                else:
+                    message = audio_decoder.json(frame)
+                    if isinstance(message, AudioStart):
+                        raise Conflict("this socket has started already", field="type")
+                    await self._finish(socket, key, held, message)
+                    return
+                bad_frames = 0
+            except CuelineError as error:
+                bad_frames += 1
+                await self._refuse(socket, error)
+                if bad_frames >= MAX_BAD_FRAMES:
+                    await socket.close(CLOSE_TOO_BIG if isinstance(error, TooLarge) else CLOSE_POLICY, error.code)
+                    raise Disconnected from error
+
+    async def _finish(self, socket: Socket, key: SourceKey, held: _Held, message: Stop) -> None:
+        held.closing = asyncio.current_task()
+        await held.source.close()
+        await held.source.call.stop(call_ended=message.call_ended)
+        self._forget(key, held)
+        await socket.send(Stopped())
+        await socket.close(CLOSE_NORMAL)
+
+    def _park(self, key: SourceKey, held: _Held) -> None:
+        log.info("audio source lost", extra={"grace_s": self._settings.resume_grace_s})
+        held.socket = None
+        held.timer = asyncio.get_running_loop().call_later(self._settings.resume_grace_s, self._expire, key, held)
+
+    def _expire(self, key: SourceKey, held: _Held) -> None:
+        task = asyncio.create_task(self._end(key, held), name="end-lost-source")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("ending a lost source failed", exc_info=task.exception())
+
+    async def _end(self, key: SourceKey, held: _Held) -> None:
+        if held.timer is not None:
+            held.timer.cancel()
+        if held.closing is not None:
+            return
+        held.closing = asyncio.current_task()
+        held.socket = None
+        await held.source.close()
+        await held.source.call.stop(reason="source_lost")
+        self._forget(key, held)
+
+    def _forget(self, key: SourceKey, held: _Held) -> None:
+        if self._held.pop(key, None) is not None:
+            self._metrics.live_streams.dec(len(held.source.audio_format.roles))
+
+    async def _acknowledge(self, held: _Held, stored_ms: int) -> None:
+        if held.socket is not None:
+            await held.socket.send(AudioAck(stored_ms=stored_ms))
+
+    async def _refuse(self, socket: Socket, error: CuelineError) -> None:
+        self._metrics.ingest_errors.labels(error.code).inc()
+        await socket.send_error(error)

@@ -1,0 +1,194 @@
+"""One audio source of a call: its recogniser streams, its clock, and what it may forget.
+
+    frames ─split─▶ side(customer) ─▶ recogniser stream ─▶ events ─▶ call
+                 └▶ side(agent)    ─▶ …
+
+A source outlives its socket: when the socket drops, the streams stay open for a grace period, so that a sender which
+comes back goes on in the middle of a word. What a recogniser loses becomes a gap that is told, never silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from server.ingest.arrivals import Arrivals
+from server.ingest.audio import AudioFormat, SampleArray
+from server.ingest.contract import Source
+from server.speech.contract import Closed, Covered, EndOfSpeech, Recogniser, SpeechCall, SpeechGap, SpeechStream
+from server.wire.clock import Stamps, wall_ms
+from server.wire.errors import CuelineError
+from server.wire.ids import ConversationId, Speaker, TenantId
+
+log = logging.getLogger(__name__)
+
+REOPEN_AFTER_MS = 1_000
+"""A side whose recogniser refused or died tries again after so much audio: soon enough to lose little, late enough
+not to hammer a recogniser that is drowning."""
+
+
+class _Side:
+    """One role's recogniser stream, reopened when it fails."""
+
+    def __init__(self, speaker: Speaker, source: AudioSource) -> None:
+        self.speaker = speaker
+        self.covered_ms = source.arrivals.end_ms
+        self._source = source
+        self._stream: SpeechStream | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._gap_from_ms: int | None = None
+        self._retry_at_ms = 0.0
+
+    async def open(self) -> None:
+        """Open a stream that starts at the source's clock. Raises `Overloaded` when there is no capacity."""
+        start_ms = int(self._source.arrivals.end_ms)
+        self._stream = await self._source.recogniser.open(self._source.speech_call(self.speaker, start_ms))
+        self._pump = asyncio.create_task(self._forward(self._stream), name=f"speech-{self.speaker}")
+        if self._gap_from_ms is not None:
+            await self._tell(SpeechGap(self._gap_from_ms, start_ms, "recogniser_lost", "closed"))
+            self._gap_from_ms = None
+
+    async def send(self, samples: SampleArray) -> None:
+        if self._stream is None:
+            if self._source.arrivals.end_ms < self._retry_at_ms:
+                return
+            try:
+                await self.open()
+            except CuelineError:
+                self._retry_at_ms = self._source.arrivals.end_ms + REOPEN_AFTER_MS
+                return
+        assert self._stream is not None
+        try:
+            await self._stream.send(samples.tobytes())
+        except CuelineError as error:
+            # The recogniser's clock counts samples, so after a refused frame this stream cannot go on.
+            await self._lose(error.code, int(self._source.arrivals.end_ms))
+
+    async def close(self) -> None:
+        """No more audio; returns after the last event was handed on."""
+        if self._stream is not None:
+            await self._stream.close()
+        if self._pump is not None:
+            await self._pump
+        self._stream = self._pump = None
+
+    async def _forward(self, stream: SpeechStream) -> None:
+        async for event in stream.events():
+            received_ms = wall_ms()
+            match event:
+                case Covered(covered_ms):
+                    self.covered_ms = max(self.covered_ms, covered_ms)
+                    self._source.covered()
+                case Closed(error):
+                    if error is not None and self._stream is stream:
+                        self._stream = None
+                        await self._lose("recogniser_lost", int(self.covered_ms))
+                    return
+                case _:
+                    end_ms = getattr(event, "end_ms", None) or getattr(event, "at_ms", 0)
+                    stamps = self._source.arrivals.stamps(end_ms, received_ms)
+                    await self._source.call.on_speech(self.speaker, event, stamps)
+                    if isinstance(event, EndOfSpeech):
+                        self.covered_ms = max(self.covered_ms, event.covered_ms)
+                        self._source.covered()
+
+    async def _lose(self, cause: str, from_ms: int) -> None:
+        log.warning("recogniser stream lost", extra={"cause": cause, "speaker": self.speaker})
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+        self._retry_at_ms = self._source.arrivals.end_ms + REOPEN_AFTER_MS
+        if self._gap_from_ms is None:
+            self._gap_from_ms = from_ms
+            await self._tell(SpeechGap(from_ms, None, cause, "open"))
+
+    async def _tell(self, gap: SpeechGap) -> None:
+        await self._source.call.on_speech(self.speaker, gap, Stamps())
+
+
+class AudioSource:
+    """Audio of one or two roles on one audio clock.
+
+    Args:
+        tenant_id: Owner.
+        conversation_id: The call.
+        language: Expected language.
+        audio_format: What `start` announced.
+        call: Where what was heard goes.
+        recogniser: Opens one stream a role.
+    """
+
+    def __init__(
+        self,
+        tenant_id: TenantId,
+        conversation_id: ConversationId,
+        language: str,
+        audio_format: AudioFormat,
+        call: Source,
+        recogniser: Recogniser,
+    ) -> None:
+        self.audio_format = audio_format
+        self.call = call
+        self.recogniser = recogniser
+        self.arrivals = Arrivals(call.resume_ms())
+        self.on_stored: Callable[[int], Awaitable[None]] | None = None
+        self._tenant_id = tenant_id
+        self._conversation_id = conversation_id
+        self._language = language
+        self._sides = tuple(_Side(role, self) for role in audio_format.roles)
+        self._covered = asyncio.Event()
+        self._acks: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open the streams. Raises `Overloaded` when the recogniser has no capacity."""
+        for side in self._sides:
+            await side.open()
+        self._acks = asyncio.create_task(self._acknowledge(), name="audio-acks")
+
+    def speech_call(self, speaker: Speaker, start_ms: int) -> SpeechCall:
+        """What the recogniser is told of one side."""
+        return SpeechCall(
+            tenant_id=self._tenant_id,
+            conversation_id=self._conversation_id,
+            speaker=speaker,
+            sample_rate_hz=self.audio_format.sample_rate_hz,
+            language=self._language,
+            start_ms=start_ms,
+        )
+
+    async def feed(self, frame: bytes, arrived_ms: float) -> None:
+        """Take one frame.
+
+        Raises:
+            BadAudio: The frame does not fit the format; nothing of it was taken.
+        """
+        channels = self.audio_format.split(frame)
+        duration_ms = 1000 * len(channels[0]) / self.audio_format.sample_rate_hz
+        for side, samples in zip(self._sides, channels, strict=True):
+            await side.send(samples)
+        self.arrivals.add(duration_ms, arrived_ms, wall_ms())
+
+    def covered(self) -> None:
+        """A side got further; the acknowledgement task looks again."""
+        self._covered.set()
+
+    async def close(self) -> None:
+        """No more audio; returns after all remaining events were handed to the call."""
+        await asyncio.gather(*(side.close() for side in self._sides))
+        if self._acks is not None:
+            self._acks.cancel()
+            await asyncio.gather(self._acks, return_exceptions=True)
+            self._acks = None
+
+    async def _acknowledge(self) -> None:
+        """Tell the sender how far its audio is stored; the newest state wins, so slow disks never queue acks."""
+        told_ms = -1
+        while True:
+            await self._covered.wait()
+            self._covered.clear()
+            covered_ms = int(min(side.covered_ms for side in self._sides))
+            if covered_ms > told_ms and self.on_stored is not None:
+                await self.call.stored(covered_ms)
+                await self.on_stored(covered_ms)
+                told_ms = covered_ms

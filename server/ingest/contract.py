@@ -1,0 +1,64 @@
+"""What the doors need from behind them: a desk that opens calls, and calls that take what was heard.
+
+`server.live` implements it; the doors never learn what happens to a transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from server.speech.contract import SpeechEvent
+from server.wire.clock import Stamps
+from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
+from server.wire.ingest import UtteranceIn
+
+
+class Source(Protocol):
+    """One connected source of a live call. Used from the event loop, by one socket."""
+
+    def resume_ms(self) -> int:
+        """Audio before this is safely stored; the source goes on from here."""
+
+    async def on_speech(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
+        """Take a recogniser's event. Returns when the call has room, not when it is worked."""
+
+    async def on_utterance(self, utterance: UtteranceIn, stamps: Stamps) -> Awaitable[None]:
+        """Take an utterance; the result is done once it is in store or outbox."""
+
+    def stored(self, covered_ms: int) -> Awaitable[None]:
+        """Done once everything said before `covered_ms` on this source is in store or outbox."""
+
+    async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
+        """The source is over; with its last source the call ends. Returns when its last words are stored."""
+
+    def lost(self) -> None:
+        """The source vanished without `stop`; the call ends after a grace period unless a source comes back."""
+
+
+class Desk(Protocol):
+    """Opens sources on live calls."""
+
+    async def open(
+        self,
+        tenant_id: TenantId,
+        conversation_id: ConversationId,
+        *,
+        agent_id: AgentId | None,
+        language: str | None,
+        roles: tuple[Speaker, ...],
+    ) -> Source:
+        """Open or join a call.
+
+        Args:
+            tenant_id: Owner.
+            conversation_id: The call.
+            agent_id: Whose call it is.
+            language: Expected language.
+            roles: Audio roles that this source carries; empty for a transcript source.
+
+        Raises:
+            Conflict: A role is being sent by another source right now.
+            Overloaded: No room for another call.
+            Forbidden: The call belongs to another agent and may not be joined.
+        """

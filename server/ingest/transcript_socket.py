@@ -1,0 +1,186 @@
+"""`/v1/ingest/transcripts`: a source that recognises for itself sends utterances.
+
+    start → started · utterance → ack, once it is in store or outbox · stop → stopped
+
+Utterances are taken as fast as they come; acknowledgements follow in order on their own task, so that a disk that
+syncs slowly never slows the guidance down. Source: DESIGN 14.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from server.auth import Identity
+from server.config.settings import IngestSettings
+from server.ingest.contract import Desk, Source
+from server.ingest.door import identify, tenant_of
+from server.ingest.websocket import (
+    CLOSE_GOING_AWAY,
+    CLOSE_INTERNAL,
+    CLOSE_NORMAL,
+    CLOSE_POLICY,
+    CLOSE_TRY_AGAIN,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    Socket,
+)
+from server.metrics import Metrics
+from server.wire.clock import Stamps, wall_ms
+from server.wire.codec import transcript_decoder
+from server.wire.errors import BadMessage, Conflict, CuelineError, TooLarge
+from server.wire.ids import AgentId, ConversationId
+from server.wire.ingest import Started, Stop, Stopped, TranscriptStart, UtteranceAck, UtteranceIn
+
+MAX_FRAME_BYTES = 1024 * 1024
+"""Text with its words; ten thousand words with their times fit."""
+MAX_PENDING_ACKS = 1024
+"""Utterances taken and not yet stored; beyond, the socket is not read until the disk catches up."""
+MAX_BAD_FRAMES = 100
+
+_Pending = tuple[UtteranceAck, Awaitable[None]]
+
+
+class TranscriptEndpoint:
+    """ASGI endpoint.
+
+    Args:
+        desk: Opens calls.
+        authenticate: Identity of a connection from its headers; raises `Unauthorised`.
+        settings: Time-outs.
+        metrics: Counts.
+    """
+
+    def __init__(
+        self, desk: Desk, authenticate: Callable[[Scope], Identity], settings: IngestSettings, metrics: Metrics
+    ) -> None:
+        self._desk = desk
+        self._authenticate = authenticate
+        self._settings = settings
+        self._metrics = metrics
+        self._sockets: set[Socket] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket until it ends; nothing it does reaches another."""
+        socket = Socket(scope, receive, send)
+        try:
+            await socket.accept()
+            identity = await identify(socket, self._authenticate)
+            if identity is not None:
+                await self._serve(socket, identity)
+        except Disconnected:
+            pass
+
+    async def stop(self) -> None:
+        """Send every source away with a come-back code."""
+        for socket in list(self._sockets):
+            await socket.close(CLOSE_GOING_AWAY, "shutting down")
+
+    async def _serve(self, socket: Socket, identity: Identity) -> None:
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                source = await self._start(socket, identity)
+        except TimeoutError:
+            await socket.send_error(BadMessage("no start within the time limit", field="type"))
+            await socket.close(CLOSE_POLICY, "no start")
+            return
+        except CuelineError as error:
+            await self._refuse(socket, error)
+            await socket.close(CLOSE_TRY_AGAIN if error.retryable else CLOSE_POLICY, error.code)
+            return
+        pending: asyncio.Queue[_Pending] = asyncio.Queue(MAX_PENDING_ACKS)
+        acks = asyncio.create_task(self._acknowledge(socket, pending), name="utterance-acks")
+        self._sockets.add(socket)
+        is_stopped = False
+        try:
+            stop = await self._take(socket, source, pending)
+            await pending.join()
+            await source.stop(call_ended=stop.call_ended)
+            is_stopped = True
+            await socket.send(Stopped())
+            await socket.close(CLOSE_NORMAL)
+        finally:
+            self._sockets.discard(socket)
+            acks.cancel()
+            await asyncio.gather(acks, return_exceptions=True)
+            if not is_stopped:
+                source.lost()
+
+    async def _start(self, socket: Socket, identity: Identity) -> Source:
+        for _ in range(MAX_BAD_FRAMES):
+            try:
+                start = self._decode(await socket.receive())
+                if not isinstance(start, TranscriptStart):
+                    raise BadMessage("the first message has to be start", field="type")
+                tenant_id = tenant_of(identity, start.tenant_id)
+            except CuelineError as error:
+                await self._refuse(socket, error)
+                continue
+            agent_id = start.agent_id or identity.agent_id
+            source = await self._desk.open(
+                tenant_id,
+                ConversationId(start.conversation_id),
+                agent_id=AgentId(agent_id) if agent_id else None,
+                language=start.language,
+                roles=(),
+            )
+            await socket.send(Started(resume_from_ms=source.resume_ms()))
+            return source
+        raise BadMessage("too many frames that are no start", field="type")
+
+    async def _take(self, socket: Socket, source: Source, pending: asyncio.Queue[_Pending]) -> Stop:
+        bad_frames = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.idle_timeout_s):
+                    frame = await socket.receive()
+            except TimeoutError:
+                await socket.send_error(BadMessage("nothing came within the idle limit"))
+                await socket.close(CLOSE_POLICY, "idle")
+                raise Disconnected from None
+            arrived_ms = wall_ms()
+            try:
+                match self._decode(frame):
+                    case UtteranceIn() as utterance:
+                        if utterance.end_ms < utterance.start_ms:
+                            raise BadMessage("ends before it starts", field="end_ms")
+                        stored = await source.on_utterance(utterance, Stamps(t3=arrived_ms))
+                        await pending.put((UtteranceAck(utterance.utterance_id, utterance.revision), stored))
+                    case Stop() as stop:
+                        return stop
+                    case TranscriptStart():
+                        raise Conflict("this socket has started already", field="type")
+                bad_frames = 0
+            except CuelineError as error:
+                bad_frames += 1
+                await self._refuse(socket, error)
+                if bad_frames >= MAX_BAD_FRAMES:
+                    await socket.close(CLOSE_POLICY, error.code)
+                    raise Disconnected from error
+
+    async def _acknowledge(self, socket: Socket, pending: asyncio.Queue[_Pending]) -> None:
+        while True:
+            ack, stored = await pending.get()
+            try:
+                await stored
+                await socket.send(ack)
+            except CuelineError as error:
+                # Not stored, so not acknowledged: the source sends it again when it comes back.
+                await self._refuse(socket, error)
+                await socket.close(CLOSE_INTERNAL, error.code)
+            finally:
+                pending.task_done()
+
+    @staticmethod
+    def _decode(frame: str | bytes) -> TranscriptStart | UtteranceIn | Stop:
+        if isinstance(frame, bytes):
+            raise BadMessage("a transcript source sends text frames")
+        if len(frame) > MAX_FRAME_BYTES:
+            raise TooLarge(f"a frame has at most {MAX_FRAME_BYTES} bytes")
+        return transcript_decoder.json(frame)
+
+    async def _refuse(self, socket: Socket, error: CuelineError) -> None:
+        self._metrics.ingest_errors.labels(error.code).inc()
+        await socket.send_error(error)

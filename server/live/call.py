@@ -1,0 +1,407 @@
+"""One call and its only writer.
+
+Everything that happens to a call goes through its mailbox and is worked by one task, so that the order in the log is
+the order of the call and no lock is needed. The stages it drives are pure; this shell stamps, publishes and stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from inference.errors import InferenceError
+from inference.request import Outcome
+from server.live.stations import Pinned, Stations
+from server.log.contract import ChannelKey, Event
+from server.speech.contract import SpeechEvent, SpeechGap
+from server.store.contract import ActionRecord, ConversationRecord, GapRecord, Record, UtteranceRecord
+from server.transcript import Assembler
+from server.wire.clock import Stamps, stage_durations_ms, wall_ms
+from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_channel, call_channel
+from server.wire.ingest import UtteranceIn
+from server.wire.publication import (
+    Action,
+    AnnotationPayload,
+    CallState,
+    Gap,
+    Notice,
+    Payload,
+    Transcript,
+)
+from server.wire.utterance import Annotation, Utterance
+
+log = logging.getLogger(__name__)
+
+MAILBOX_ITEMS = 256
+"""What a source may have waiting before it is held back; about ten seconds of a busy call."""
+NOTICE_EVERY_S = 30.0
+"""A standing overload is told again after so long, not at every utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    speaker: Speaker
+    event: SpeechEvent
+    stamps: Stamps
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    utterance: UtteranceIn
+    stamps: Stamps
+    stored: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    utterance: Utterance
+    annotation: Annotation
+    stamps: Stamps
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    utterance: Utterance
+    outcome: Outcome
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    stored: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    reason: str
+
+
+_Item = _Heard | _Given | _Noted | _Done | _Tick | _Flush | _End
+
+
+class LiveCall:
+    """A call from its first source to its end. Event-loop thread only.
+
+    Args:
+        tenant_id: Owner.
+        conversation_id: The call.
+        agent_id: Whose call it is, None while nobody's.
+        language: Expected language.
+        pinned: Policy and guide it keeps.
+        assembler: Transcript so far.
+        stations: Where its values go.
+    """
+
+    def __init__(
+        self,
+        tenant_id: TenantId,
+        conversation_id: ConversationId,
+        agent_id: AgentId | None,
+        language: str,
+        pinned: Pinned,
+        assembler: Assembler,
+        stations: Stations,
+    ) -> None:
+        self.tenant_id = tenant_id
+        self.conversation_id = conversation_id
+        self.agent_id = agent_id
+        self._language = language
+        self._pinned = pinned
+        self._assembler = assembler
+        self._stations = stations
+        self._channel = ChannelKey(tenant_id, call_channel(conversation_id))
+        self._mailbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task: asyncio.Task[None] | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._last_stored: Awaitable[None] | None = None
+        self._started_ms = wall_ms()
+        self._revision = 0
+        self._gap_revision = 0
+        self._revisions: dict[str, int] = {}
+        self._latest_stamps: dict[str, Stamps] = {}
+        self._noticed_s = -NOTICE_EVERY_S
+
+    # -- from the sources ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Publish that it began and take mail."""
+        await self._announce("started")
+        self._task = asyncio.create_task(self._work(), name=f"call-{self.conversation_id}")
+
+    async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
+        """Take a recogniser's event; waits while the call is far behind."""
+        await self._room.wait()
+        self._post(_Heard(speaker, event, stamps))
+
+    async def given(self, utterance: UtteranceIn, stamps: Stamps) -> Awaitable[None]:
+        """Take an utterance; the result is done once it is stored. Waits while the call is far behind."""
+        await self._room.wait()
+        stored = asyncio.get_running_loop().create_future()
+        self._post(_Given(utterance, stamps, stored))
+        return stored
+
+    async def stored(self) -> None:
+        """Return once everything taken so far is in store or outbox."""
+        stored = asyncio.get_running_loop().create_future()
+        self._post(_Flush(stored))
+        await stored
+
+    async def end(self, reason: str) -> None:
+        """Work what is in the mailbox, then publish the end."""
+        if self._task is not None:
+            self._post(_End(reason))
+            await self._task
+
+    @property
+    def is_over(self) -> bool:
+        """It ended; a new start with its id begins it anew."""
+        return self._task is not None and self._task.done()
+
+    def _post(self, item: _Item) -> None:
+        self._mailbox.put_nowait(item)
+        if self._mailbox.qsize() >= MAILBOX_ITEMS:
+            self._room.clear()
+
+    # -- the writer ---------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            item = await self._mailbox.get()
+            if self._mailbox.qsize() < MAILBOX_ITEMS // 2:
+                self._room.set()
+            if isinstance(item, _End):
+                await self._finish(item.reason)
+                return
+            try:
+                await self._take(item)
+            except Exception:
+                # One bad value must not end the call, and the trace names the stage; the words stay out of it.
+                log.exception("a stage failed", extra={"item": type(item).__name__})
+                if isinstance(item, _Given | _Flush) and not item.stored.done():
+                    item.stored.set_exception(RuntimeError("a stage failed"))
+            self._schedule_tick()
+
+    async def _take(self, item: _Item) -> None:
+        match item:
+            case _Heard(speaker, SpeechGap() as gap, stamps):
+                await self._report_gap(speaker, gap, stamps)
+            case _Heard(speaker, event, stamps):
+                for utterance in self._assembler.on_speech(speaker, event, self._now_s()):
+                    await self._publish_utterance(utterance, stamps)
+            case _Given(given, stamps, stored):
+                utterance_or_none = self._assembler.on_utterance(given)
+                if utterance_or_none is not None:
+                    await self._publish_utterance(utterance_or_none, stamps)
+                _chain(self._last_stored, stored)
+            case _Noted(utterance, annotation, stamps):
+                if self._revisions.get(utterance.utterance_id) == annotation.revision:
+                    await self._publish_annotation(utterance, annotation, stamps)
+            case _Done(utterance, outcome, error):
+                self._account(utterance, outcome, error)
+            case _Tick():
+                await self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())
+            case _Flush(stored):
+                _chain(self._last_stored, stored)
+
+    async def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
+        self._revisions[utterance.utterance_id] = utterance.revision
+        stamps = msgspec.structs.replace(stamps, t4=wall_ms())
+        await self._publish(
+            Transcript(
+                utterance_id=utterance.utterance_id,
+                revision=utterance.revision,
+                speaker=utterance.speaker,
+                start_ms=utterance.start_ms,
+                end_ms=utterance.end_ms,
+                text=utterance.text,
+                is_final=utterance.is_final,
+                origin=utterance.origin,
+                language=utterance.language,
+                confidence=utterance.confidence,
+                words=utterance.words if utterance.is_final else (),
+            ),
+            stamps,
+        )
+        self._store(UtteranceRecord(utterance=utterance, stages_ms=stage_durations_ms(stamps)))
+        if utterance.is_final:
+            metrics = self._stations.metrics
+            metrics.observe_stages(stamps)
+            if stamps.t0 is not None and stamps.t3 is not None:
+                metrics.asr_final_lag.observe((stamps.t3 - stamps.t0) / 1000)
+        if utterance.text and utterance.origin != "tts":
+            try:
+                self._stations.orchestrator.annotate(
+                    self._pinned.guide, utterance, stamps, self._on_annotation, self._on_done
+                )
+            except InferenceError as error:
+                await self._shed(error)
+        await self._publish_guidance(self._pinned.policy.on_utterance(utterance, self._now_s()), stamps)
+
+    async def _publish_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
+        if utterance.utterance_id not in self._latest_stamps and stamps.t4 is not None and stamps.t7 is not None:
+            self._stations.metrics.time_to_first_annotation.observe((stamps.t7 - stamps.t4) / 1000)
+        await self._publish(
+            AnnotationPayload(
+                utterance_id=annotation.utterance_id,
+                revision=annotation.revision,
+                output=annotation.output,
+                value=annotation.value,
+                score=annotation.score,
+                model=annotation.model,
+                version=annotation.version,
+                queue_ms=annotation.queue_ms,
+                compute_ms=annotation.compute_ms,
+            ),
+            stamps,
+            is_interim=not utterance.is_final,
+        )
+        self._latest_stamps[utterance.utterance_id] = msgspec.structs.replace(stamps, t8=wall_ms())
+        await self._publish_guidance(self._pinned.policy.on_annotation(annotation, utterance, self._now_s()), stamps)
+
+    async def _publish_guidance(self, payloads: Iterable[Payload], stamps: Stamps) -> None:
+        for payload in payloads:
+            if isinstance(payload, Action):
+                # T7 of an action is its own: the policy decided just now.
+                stamps = msgspec.structs.replace(stamps, t7=wall_ms())
+                self._store(
+                    ActionRecord(
+                        tenant_id=self.tenant_id,
+                        conversation_id=self.conversation_id,
+                        action=payload,
+                        stages_ms=stage_durations_ms(stamps),
+                    )
+                )
+                self._stations.metrics.actions.labels(payload.type, payload.state).inc()
+                if payload.state == "new" and stamps.t0 is not None:
+                    self._stations.metrics.e2e.labels("action").observe((wall_ms() - stamps.t0) / 1000)
+            await self._publish(payload, stamps)
+
+    async def _report_gap(self, speaker: Speaker, gap: SpeechGap, stamps: Stamps) -> None:
+        payload = Gap(from_ms=gap.from_ms, to_ms=gap.to_ms, cause=gap.cause, state=gap.state, speaker=speaker)
+        await self._publish(payload, stamps)
+        if gap.to_ms is not None:
+            self._stations.metrics.gap_seconds.labels(gap.state).inc((gap.to_ms - gap.from_ms) / 1000)
+        self._gap_revision += 1
+        self._store(
+            GapRecord(
+                tenant_id=self.tenant_id,
+                conversation_id=self.conversation_id,
+                revision=self._gap_revision,
+                gap=payload,
+            )
+        )
+
+    def _account(self, utterance: Utterance, outcome: Outcome, error: BaseException | None) -> None:
+        stamps = self._latest_stamps.pop(utterance.utterance_id, None)
+        if error is not None:
+            log.error("annotation failed", extra={"outcome": outcome.name}, exc_info=error)
+        if stamps is not None and utterance.is_final:
+            self._stations.metrics.observe_stages(
+                Stamps(t4=stamps.t4, t5=stamps.t5, t6=stamps.t6, t7=stamps.t7, t8=stamps.t8)
+            )
+
+    async def _shed(self, error: InferenceError) -> None:
+        self._stations.metrics.shed.labels("annotation").inc()
+        if self._now_s() - self._noticed_s >= NOTICE_EVERY_S:
+            self._noticed_s = self._now_s()
+            log.warning("no room for annotations", extra={"code": error.code})
+            await self._publish(
+                Notice(code="shedding", message="Guidance is paused: the server is overloaded.", severity="warning"),
+                Stamps(),
+            )
+
+    async def _finish(self, reason: str) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        self._stations.orchestrator.cancel(f"{self.tenant_id}/{self.conversation_id}")
+        try:
+            await self._publish_guidance(self._pinned.policy.on_end(self._now_s()), Stamps())
+        finally:
+            await self._announce("ended", reason)
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def _on_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
+        self._post(_Noted(utterance, annotation, stamps))
+
+    def _on_done(self, utterance: Utterance, outcome: Outcome, error: BaseException | None) -> None:
+        self._post(_Done(utterance, outcome, error))
+
+    async def _announce(self, state: str, reason: str = "") -> None:
+        payload = CallState(
+            conversation_id=self.conversation_id,
+            state="started" if state == "started" else "ended",
+            agent_id=self.agent_id,
+            tenant_id=self.tenant_id,
+            policy=self._pinned.policy_name,
+            languages=self._pinned.languages,
+            reason=reason,
+        )
+        await self._publish(payload, Stamps())
+        if self.agent_id is not None:
+            key = ChannelKey(self.tenant_id, agent_channel(self.agent_id))
+            await self._stations.log.append(key, (Event(payload, Stamps()),))
+        self._revision += 1
+        self._store(
+            ConversationRecord(
+                tenant_id=self.tenant_id,
+                conversation_id=self.conversation_id,
+                revision=self._revision,
+                agent_id=self.agent_id,
+                state=state,
+                policy=self._pinned.policy_name,
+                language=self._language,
+                started_ms=self._started_ms,
+                ended_ms=wall_ms() if state == "ended" else None,
+            )
+        )
+
+    async def _publish(self, payload: Payload, stamps: Stamps, *, is_interim: bool = False) -> None:
+        await self._stations.log.append(self._channel, (Event(payload, stamps, is_interim=is_interim),))
+
+    def _store(self, record: Record) -> None:
+        self._last_stored = self._stations.outbox.put(record)
+
+    def _schedule_tick(self) -> None:
+        wakeup_s = self._pinned.policy.next_wakeup_s()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        if wakeup_s is not None:
+            delay_s = max(0.0, wakeup_s - self._now_s())
+            self._tick = asyncio.get_running_loop().call_later(delay_s, self._post, _Tick())
+
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _chain(done: Awaitable[None] | None, waiter: asyncio.Future[None]) -> None:
+    """Let `waiter` end as `done` ends."""
+    if done is None:
+        waiter.set_result(None)
+        return
+    future = asyncio.ensure_future(done)
+
+    def copy(finished: asyncio.Future[None]) -> None:
+        if waiter.done():
+            return
+        if finished.cancelled():
+            waiter.cancel()
+        elif (error := finished.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(None)
+
+    future.add_done_callback(copy)

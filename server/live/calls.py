@@ -1,0 +1,194 @@
+"""The desk: sources open, join and leave calls here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from server.live.call import LiveCall
+from server.live.stations import Stations
+from server.speech.contract import SpeechEvent
+from server.transcript import Assembler
+from server.wire.clock import Stamps
+from server.wire.errors import Conflict, Overloaded, Unavailable
+from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
+from server.wire.ingest import UtteranceIn
+
+log = logging.getLogger(__name__)
+
+HISTORY_TIMEOUT_S = 2.0
+"""How long a start may wait for what the store knows of its call; a call that cannot be looked up is refused with
+`retryable`, because guessing could overwrite a stored final."""
+
+CallKey = tuple[TenantId, ConversationId]
+
+
+class LiveSource:
+    """One source's hold on a call."""
+
+    def __init__(self, desk: LiveCalls, call: LiveCall, roles: tuple[Speaker, ...], covered_ms: int) -> None:
+        self.call = call
+        self.roles = roles
+        self._desk = desk
+        self._covered_ms = covered_ms
+        self._is_over = False
+
+    def resume_ms(self) -> int:
+        """Audio before this is safely stored."""
+        return self._covered_ms
+
+    async def on_speech(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
+        """Hand a recogniser's event to the call."""
+        await self.call.heard(speaker, event, stamps)
+
+    async def on_utterance(self, utterance: UtteranceIn, stamps: Stamps) -> Awaitable[None]:
+        """Hand an utterance to the call."""
+        return await self.call.given(utterance, stamps)
+
+    async def stored(self, covered_ms: int) -> None:
+        """Return once everything said before `covered_ms` is in store or outbox."""
+        await self.call.stored()
+        self._covered_ms = max(self._covered_ms, covered_ms)
+
+    async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
+        """Leave the call, after its last words are stored; the last one to leave ends it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        await self.call.stored()
+        await self._desk.leave(self, call_ended=call_ended, reason=reason)
+
+    def lost(self) -> None:
+        """Leave without a word; the call waits a while for a source to come back."""
+        if not self._is_over:
+            self._is_over = True
+            self._desk.lose(self)
+
+
+class LiveCalls:
+    """All live calls of this process.
+
+    Args:
+        stations: Where their values go.
+        max_calls: Calls at once; more are refused as overloaded.
+        grace_s: How long a call without a source waits for one.
+    """
+
+    def __init__(self, stations: Stations, *, max_calls: int, grace_s: float) -> None:
+        self._stations = stations
+        self._max_calls = max_calls
+        self._grace_s = grace_s
+        self._calls: dict[CallKey, LiveCall] = {}
+        self._sources: dict[CallKey, list[LiveSource]] = {}
+        self._opening: dict[CallKey, asyncio.Lock] = {}
+        self._timers: dict[CallKey, asyncio.TimerHandle] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def open(
+        self,
+        tenant_id: TenantId,
+        conversation_id: ConversationId,
+        *,
+        agent_id: AgentId | None,
+        language: str | None,
+        roles: tuple[Speaker, ...],
+    ) -> LiveSource:
+        """Open or join a call; see `server.ingest.contract.Desk`."""
+        key = (tenant_id, conversation_id)
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            taken = {role for source in self._sources.get(key, ()) for role in source.roles}
+            if taken & set(roles):
+                raise Conflict("this side of the conversation is being streamed by another source", field="roles")
+            call = self._calls.get(key)
+            covered_ms = 0
+            if call is None:
+                if len(self._calls) >= self._max_calls:
+                    raise Overloaded(f"this server takes {self._max_calls} calls at once")
+                call, covered_ms = await self._begin(key, agent_id, language, roles)
+            if (timer := self._timers.pop(key, None)) is not None:
+                timer.cancel()
+            source = LiveSource(self, call, roles, covered_ms)
+            self._sources.setdefault(key, []).append(source)
+            return source
+
+    async def _begin(
+        self, key: CallKey, agent_id: AgentId | None, language: str | None, roles: tuple[Speaker, ...]
+    ) -> tuple[LiveCall, int]:
+        tenant_id, conversation_id = key
+        pinned = self._stations.policies.pin(tenant_id, conversation_id)
+        store = self._stations.store
+        try:
+            async with asyncio.timeout(HISTORY_TIMEOUT_S):
+                known = await store.revisions(tenant_id, conversation_id)
+                covered = [await store.covered_ms(tenant_id, conversation_id, role) for role in roles] if known else []
+        except TimeoutError:
+            raise Unavailable("the store does not answer") from None
+        call = LiveCall(
+            tenant_id,
+            conversation_id,
+            agent_id,
+            language or (pinned.languages[0] if pinned.languages else "en"),
+            pinned,
+            Assembler(tenant_id, conversation_id, known),
+            self._stations,
+        )
+        self._calls[key] = call
+        self._stations.metrics.live_calls.inc()
+        await call.start()
+        log.info("call started", extra={"tenant": tenant_id, "policy": pinned.policy_name})
+        return call, min(covered, default=0)
+
+    async def leave(self, source: LiveSource, *, call_ended: bool, reason: str) -> None:
+        """Forget a source; end the call if it was the last one and the call is over."""
+        key = self._forget(source)
+        if not self._sources.get(key):
+            if call_ended:
+                await self._end(key, reason)
+            else:
+                self._wait(key)
+
+    def lose(self, source: LiveSource) -> None:
+        """Forget a source that vanished; end the call after the grace period unless another comes."""
+        key = self._forget(source)
+        if not self._sources.get(key):
+            self._wait(key)
+
+    async def stop(self) -> None:
+        """End every call: the process shuts down."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        await asyncio.gather(*(self._end(key, "shutdown") for key in list(self._calls)), *self._ending)
+
+    def _forget(self, source: LiveSource) -> CallKey:
+        key = (source.call.tenant_id, source.call.conversation_id)
+        sources = self._sources.get(key, [])
+        if source in sources:
+            sources.remove(source)
+        if not sources:
+            self._sources.pop(key, None)
+        return key
+
+    def _wait(self, key: CallKey) -> None:
+        if key in self._calls:
+            self._timers[key] = asyncio.get_running_loop().call_later(self._grace_s, self._expire, key)
+
+    def _expire(self, key: CallKey) -> None:
+        self._timers.pop(key, None)
+        task = asyncio.create_task(self._end(key, "source_lost"), name="end-lost-call")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("ending a lost call failed", exc_info=task.exception())
+
+    async def _end(self, key: CallKey, reason: str) -> None:
+        call = self._calls.pop(key, None)
+        self._opening.pop(key, None)
+        if call is not None:
+            self._stations.metrics.live_calls.dec()
+            await call.end(reason)
+            log.info("call ended", extra={"tenant": key[0], "reason": reason})

@@ -1,0 +1,53 @@
+"""What every live call passes its values to; one set a process, handed in by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.log.contract import EventLog
+from server.metrics import Metrics
+from server.orchestrator import Guide, Orchestrator
+from server.policy import CallPolicy
+from server.store.contract import Record, Store
+from server.wire.ids import TenantId
+
+
+class RecordSink(Protocol):
+    """The durable outbox."""
+
+    def put(self, record: Record) -> Awaitable[None]:
+        """Take a record now; the result is done once it is durable."""
+
+    def put_nowait(self, record: Record) -> None:
+        """Take a record that nobody waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What a call begins with and keeps: its policy's state machine and its compiled guide."""
+
+    policy: CallPolicy
+    policy_name: str
+    languages: tuple[str, ...]
+    guide: Guide
+
+
+class PolicyDesk(Protocol):
+    """Gives each new call its policy."""
+
+    def pin(self, tenant_id: TenantId, conversation_id: str) -> Pinned:
+        """Policy and guide of a tenant, as they are now. Raises `NotFound` for an unknown tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stations:
+    """The stations of the way of the data."""
+
+    log: EventLog
+    outbox: RecordSink
+    store: Store
+    orchestrator: Orchestrator
+    policies: PolicyDesk
+    metrics: Metrics

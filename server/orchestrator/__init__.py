@@ -1,0 +1,10 @@
+"""Transcript in, annotations out: which plan a call runs on, and one engine request per utterance revision.
+
+The requirement's Orchestrator. Policies are compiled once into a `Guide` (plan and prototypes) and cached; a call is
+pinned to the guide it began with.
+"""
+
+from server.orchestrator.guide import Guide, GuideSpec
+from server.orchestrator.orchestrator import Orchestrator
+
+__all__ = ["Guide", "GuideSpec", "Orchestrator"]

@@ -1,0 +1,140 @@
+"""One engine request per utterance revision, with its class, deadline and stamps.
+
+    Utterance ──▶ Request(plan, class, deadline) ──▶ engine ──▶ Output, as each step ends ──▶ Annotation
+
+Interims travel like finals: the batching policy lets a newer revision replace a queued older one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import msgspec
+import numpy as np
+
+from inference.engine import Engine
+from inference.graph import Graph
+from inference.request import Outcome, Output, PrototypeSet, Request, RowClass
+from server.config.settings import EngineSettings
+from server.orchestrator.guide import Calibrate, Guide, GuideSpec
+from server.wire.clock import Stamps, wall_ms
+from server.wire.errors import ConfigError
+from server.wire.utterance import Annotation, Utterance
+
+OnAnnotation = Callable[[Utterance, Annotation, Stamps], None]
+OnDone = Callable[[Utterance, Outcome, BaseException | None], None]
+
+
+class Orchestrator:
+    """Event-loop thread only.
+
+    Args:
+        engine: Started engine.
+        graphs: Declared graphs by name.
+        settings: Deadlines.
+        calibrate: Chooses thresholds for labels by example that declare none.
+    """
+
+    def __init__(
+        self, engine: Engine, graphs: Mapping[str, Graph], settings: EngineSettings, calibrate: Calibrate
+    ) -> None:
+        self._engine = engine
+        self._graphs = graphs
+        self._settings = settings
+        self._calibrate = calibrate
+        self._guides: dict[GuideSpec, Guide] = {}
+
+    async def prepare(self, spec: GuideSpec) -> Guide:
+        """Compile a policy and embed its examples; cached by content.
+
+        Raises:
+            ConfigError: The policy names a graph or output that does not exist.
+        """
+        guide = self._guides.get(spec)
+        if guide is None:
+            graph = self._graphs.get(spec.graph)
+            if graph is None:
+                raise ConfigError(f"there is no graph `{spec.graph}`", field=f"{spec.name}: graph")
+            plan = self._engine.compile(graph, spec.outputs)
+            guide = self._guides[spec] = Guide(spec, plan, await self._prototypes(spec))
+        return guide
+
+    def annotate(
+        self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotation: OnAnnotation, on_done: OnDone
+    ) -> None:
+        """Run an utterance revision through its call's plan.
+
+        Args:
+            guide: What the call is pinned to.
+            utterance: The revision; a queued older one is superseded.
+            stamps: `t0` to `t4`; the annotations' get `t5` to `t7` added.
+            on_annotation: Called for each output the moment it is ready.
+            on_done: Called once, last.
+
+        Raises:
+            InferenceError: The engine takes no more (overload).
+        """
+        now_s = time.monotonic()
+        wait_ms = self._settings.final_deadline_ms if utterance.is_final else self._settings.interim_deadline_ms
+        started = msgspec.structs.replace(stamps, t5=wall_ms())
+        self._engine.submit(
+            Request(
+                plan=guide.plan,
+                inputs={"text": utterance.text, "speaker": utterance.speaker, "is_final": utterance.is_final},
+                owner=owner_of(utterance),
+                key=utterance.utterance_id,
+                revision=utterance.revision,
+                row_class=RowClass.FINAL if utterance.is_final else RowClass.INTERIM,
+                deadline_s=now_s + wait_ms / 1000,
+                prototypes=guide.prototypes,
+                on_output=partial(_forward, utterance, started, on_annotation),
+                on_done=partial(on_done, utterance),
+            )
+        )
+
+    def cancel(self, owner: str) -> None:
+        """Drop what is queued for a call."""
+        self._engine.cancel(owner)
+
+    async def _prototypes(self, spec: GuideSpec) -> PrototypeSet | None:
+        if not spec.phrases:
+            return None
+        vectors = await self._engine.embed(spec.phrases)
+        label_of = np.asarray(spec.label_of, np.int32)
+        return PrototypeSet(
+            name=spec.name,
+            labels=spec.labels,
+            thresholds=self._calibrate(vectors, label_of, np.asarray(spec.thresholds, np.float32)),
+            phrases=spec.phrases,
+            vectors=vectors,
+            label_of=label_of,
+        )
+
+
+def owner_of(utterance: Utterance) -> str:
+    """The engine's name for a call; tenants never share one."""
+    return f"{utterance.tenant_id}/{utterance.conversation_id}"
+
+
+def _forward(utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
+    if output.value is None:
+        return  # its `when` was false: nothing is claimed, nothing is published
+    # The engine measures on the monotonic clock; one offset, taken now, turns it into wall time.
+    offset_ms = wall_ms() - time.monotonic() * 1000
+    annotation = Annotation(
+        utterance_id=utterance.utterance_id,
+        revision=utterance.revision,
+        output=output.name,
+        value=output.value,
+        score=output.score,
+        model=output.model,
+        version=output.version,
+        queue_ms=round(output.queue_ms, 3),
+        compute_ms=round(output.compute_ms, 3),
+    )
+    stamps = msgspec.structs.replace(
+        started, t6=round(output.started_s * 1000 + offset_ms, 3), t7=round(output.ready_s * 1000 + offset_ms, 3)
+    )
+    on_annotation(utterance, annotation, stamps)
