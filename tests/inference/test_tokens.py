@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from inference.tokens import ID_BYTES, TokenBuffer, Tokenizer
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "my", "card", "is", "lost", "##t", "los", "a", "b", "##b", "1"]
+WORDS += [*".,!?;:\"'…", "中", "é", "e"]
+
+
+def bert(lowercase: bool = True) -> HuggingFaceTokenizer:
+    """A BERT tokeniser in every respect but the size of its vocabulary."""
+    tokenizer = HuggingFaceTokenizer(
+        models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]", max_input_chars_per_word=100)
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))  # type: ignore[assignment]
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return tokenizer
+
+
+def ids(row: bytes) -> list[int]:
+    return np.frombuffer(row, np.int32).tolist()
+
+
+def expected(text: str, max_tokens: int) -> list[int]:
+    reference = bert()
+    reference.enable_truncation(max_tokens)
+    return list(reference.encode(text).ids)
+
+
+TOKENIZER = Tokenizer(bert(), 32)
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=60))
+def test_any_text_gets_the_ids_of_the_full_tokeniser(text: str) -> None:
+    assert ids(TOKENIZER.encode(text)) == expected(text, 32)
+
+
+@given(
+    st.lists(st.sampled_from([*WORDS, "Lost", "CARD!", "", "\t", "\u3000", "e\u0301", "is.lost", "\x0b"]), max_size=60)
+)
+def test_any_mix_of_words_blanks_and_marks_gets_the_ids_of_the_full_tokeniser(words: list[str]) -> None:
+    text = " ".join(words)
+    assert ids(TOKENIZER.encode(text)) == expected(text, 32)
+
+
+def test_an_empty_text_has_only_the_special_tokens() -> None:
+    assert ids(TOKENIZER.encode("")) == [2, 3]
+
+
+def test_ten_thousand_words_are_cut_at_the_limit() -> None:
+    text = "my card is lost " * 2_500
+    assert ids(TOKENIZER.encode(text)) == expected(text, 32)
+    assert len(TOKENIZER.encode(text)) == 32 * ID_BYTES
+
+
+def test_a_limit_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no room"):
+        Tokenizer(bert(), 2)
+
+
+def test_a_file_that_is_no_tokeniser_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no tokeniser file"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json", 32)
+
+
+def test_a_tokeniser_that_joins_words_is_asked_for_the_whole_text() -> None:
+    other = bert()
+    other.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    tokenizer = Tokenizer(other, 32)
+    assert ids(tokenizer.encode("a b")) == other.encode("a b").ids
+
+
+def test_revisions_that_differ_in_case_and_punctuation_compare_equal() -> None:
+    loose = TOKENIZER.without_soft_punctuation
+    assert loose(TOKENIZER.encode("My card, is lost.")) == loose(TOKENIZER.encode("my card is lost"))
+    assert loose(TOKENIZER.encode("my card's lost")) != loose(TOKENIZER.encode("my card lost"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_rows_are_padded_and_masked(dtype: type[np.integer]) -> None:
+    buffer = TokenBuffer(64, dtype)
+    buffer.fill([b"\x07\x00\x00\x00" * 8] * 8, 8, 8)  # what an earlier batch left behind
+    rows = [TOKENIZER.encode("my card"), TOKENIZER.encode("lost")]
+    token_ids, mask = buffer.fill(rows, 3, 6)
+    assert token_ids.dtype == mask.dtype == dtype
+    assert token_ids.flags.c_contiguous
+    assert token_ids.tolist() == [[2, 5, 6, 3, 0, 0], [2, 8, 3, 0, 0, 0], [0] * 6]
+    assert mask.tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
