@@ -1,0 +1,138 @@
+"""All tasks of a data folder, cut into splits: what the whole pipeline trains, calibrates and validates on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from inference.training import readers
+from inference.training.splits import Split, split
+from inference.training.tasks import SPEAKERS, TASKS, Examples, Task, join
+
+CATALOGUE = Path(__file__).with_name("actions.yaml")
+
+ACTION_EVIDENCE: Mapping[str, Mapping[str, str]] = {
+    "acts": {
+        "agent:CONFIRM": "confirm",
+        "agent:REQ_MORE": "offer_help",
+        "agent:GOODBYE": "close_call",
+        "customer:GOODBYE": "close_call",
+    },
+    "intent_modular": {
+        "handoff": "transfer",
+        "refund": "refund",
+        "cancel_close_leave_freeze": "cancel",
+        "appointment": "schedule_appointment",
+        "greet": "greet",
+        "end_call": "close_call",
+    },
+}
+"""Labels of other tasks that show a service action, and show its absence where they are absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Everything that training reads.
+
+    Attributes:
+        splits: Task name to its three parts.
+        outside: Utterances outside of the intents, in three parts.
+    """
+
+    splits: Mapping[str, Split]
+    outside: Split
+
+
+def read_corpus(folder: Path, seed: int) -> Corpus:
+    """Read and cut all sets of a data folder.
+
+    CLINC150 comes with its own validation rows: half of them calibrate, half validate.
+
+    Raises:
+        DataError: If a file is missing or unreadable.
+    """
+    inside, outside = readers.read_intent(folder, "train")
+    held_inside, held_outside = readers.read_intent(folder, "val")
+    acts = split(readers.read_acts(folder), seed)
+    modular = _split_all(readers.read_modular(folder), seed)
+    splits = {
+        "intent": _with_fit(inside, split(held_inside, seed, calibrate=0.5, validate=0.5)),
+        "intent_banking": split(readers.read_banking(folder), seed),
+        "intent_modular": modular,
+        "sentiment": _split_all(readers.read_sentiment(folder), seed),
+        "dissatisfied": _split_all(readers.read_dissatisfied(folder), seed),
+        "acts": acts,
+        "actions": _actions(split(read_catalogue(), seed, calibrate=0.0), {"acts": acts, "intent_modular": modular}),
+        "question": _split_all(readers.read_question(folder), seed),
+    }
+    return Corpus(
+        splits={task.name: splits[task.name] for task in TASKS},
+        outside=_with_fit(outside, split(held_outside, seed, calibrate=0.5, validate=0.5)),
+    )
+
+
+def read_catalogue(path: Path = CATALOGUE) -> Examples:
+    """Read the service actions: each phrase is one row that shows exactly its action.
+
+    Raises:
+        DataError: If the file is no mapping of actions to phrases of known speakers.
+    """
+    try:
+        catalogue = yaml.safe_load(path.read_text())
+        rows = [
+            (label, speaker, text)
+            for label, phrases in catalogue.items()
+            for speaker in SPEAKERS
+            for text in phrases[speaker]
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise readers.DataError(f"{path}: {error}") from error
+    lines = [readers.Line(text=text, speaker=speaker) for _, speaker, text in rows]
+    task = next(task for task in TASKS if task.name == "actions")
+    return readers.examples(task, lines, list(catalogue), [(label,) for label, _, _ in rows], "catalogue")
+
+
+def _actions(catalogue: Split, evidence: Mapping[str, Split]) -> Split:
+    """Add to each part of the catalogue what other tasks' labels say about actions."""
+    parts = {}
+    for part in ("fit", "calibrate", "validate"):
+        own: Examples = getattr(catalogue, part)
+        parts[part] = join([own, *(_as_actions(getattr(split, part), own) for split in evidence.values())])
+    return Split(**parts)
+
+
+def _as_actions(rows: Examples, catalogue: Examples) -> Examples:
+    """Re-label rows of another task: known where its labels decide, unknown elsewhere."""
+    targets = np.zeros((len(rows), len(catalogue.labels)), np.float32)
+    mask = np.zeros_like(targets)
+    for name, action in ACTION_EVIDENCE[rows.task.name].items():
+        speaker, _, label = name.rpartition(":")
+        if label not in rows.labels:
+            continue
+        said = np.array([not speaker or speaker == who for who in rows.speakers])
+        column = catalogue.labels.index(action)
+        targets[said, column] = np.maximum(targets[said, column], rows.targets[said, rows.labels.index(label)])
+        mask[said, column] = 1
+    return replace(rows, task=catalogue.task, labels=catalogue.labels, targets=targets, mask=mask)
+
+
+def _with_fit(fit: Examples, held: Split) -> Split:
+    return Split(fit=fit, calibrate=held.calibrate, validate=held.validate)
+
+
+def _split_all(parts: list[Examples], seed: int) -> Split:
+    cuts = [split(part, seed) for part in parts]
+    return Split(
+        fit=join([cut.fit for cut in cuts]),
+        calibrate=join([cut.calibrate for cut in cuts]),
+        validate=join([cut.validate for cut in cuts]),
+    )
+
+
+def labels_of(corpus: Corpus, task: Task) -> tuple[str, ...]:
+    """Labels of a task, in the order of its logits."""
+    return corpus.splits[task.name].fit.labels

@@ -1,0 +1,180 @@
+"""Reads the data folder: JSON lines of several public sets into `Examples` of our tasks.
+
+The folder is the operator's and is never copied into the repository. Expected files, each optional except for the
+tasks it alone feeds: `intent/clinc150_{train,val}.jsonl`, `intent/banking77_train.jsonl`,
+`intent/nlupp_{banking,hotels}_train.jsonl`, `dialogue_act/sgd_train.jsonl`, `sentiment/{meld_train,tweeteval}.jsonl`,
+`sentiment/uss_{sgd,mwoz}.jsonl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from inference.training.tasks import SENTIMENTS, TASKS, Examples, Task
+
+OUT_OF_SCOPE = "oos"
+DISSATISFIED_BELOW = 3.0
+"""A customer turn counts as dissatisfied when the mean of its 1-5 satisfaction marks is below this."""
+
+_TASK = {task.name: task for task in TASKS}
+
+
+class DataError(Exception):
+    """A data file is missing or a line of it cannot be read; the message names both."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of any of the files; each uses some of the fields."""
+
+    text: str
+    intent: str = ""
+    intents: tuple[str, ...] = ()
+    dialogue: str = ""
+    turn: int = 0
+    speaker: str = ""
+    acts: tuple[str, ...] = ()
+    sentiment: str = ""
+    satisfaction: float | None = None
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Decode a JSON-lines file.
+
+    Raises:
+        DataError: If the file is missing, or names the first bad line.
+    """
+    decoder = msgspec.json.Decoder(Line)
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if raw.strip():
+                    try:
+                        yield decoder.decode(raw)
+                    except msgspec.DecodeError as error:
+                        raise DataError(f"{path}:{number}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def examples(
+    task: Task,
+    lines: Sequence[Line],
+    labels: Sequence[str],
+    true_labels: Sequence[Iterable[str]],
+    source: str,
+) -> Examples:
+    """Build examples; a label of a line that is not in `labels` is an error.
+
+    Raises:
+        DataError: If a line carries an unknown label.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    targets = np.zeros((len(lines), len(labels)), np.float32)
+    for row, names in enumerate(true_labels):
+        for name in names:
+            if name not in index:
+                raise DataError(f"{source}: label {name!r} is unknown to {task.name}")
+            targets[row, index[name]] = 1
+    return Examples(
+        task=task,
+        labels=tuple(labels),
+        texts=tuple(line.text for line in lines),
+        targets=targets,
+        mask=np.ones_like(targets),
+        # Lines without a dialogue stand alone; the text as group keeps duplicates on one side of a split.
+        groups=tuple(f"{source}:{line.dialogue or line.text.lower()}" for line in lines),
+        sources=(source,) * len(lines),
+        speakers=tuple(line.speaker for line in lines),
+    )
+
+
+def read_intent(folder: Path, part: str) -> tuple[Examples, Examples]:
+    """Read CLINC150.
+
+    Args:
+        folder: Data folder.
+        part: `train` or `val`.
+
+    Returns:
+        In-scope examples, and those out of scope with all targets zero.
+    """
+    labels = sorted({x.intent for x in read_lines(folder / "intent/clinc150_train.jsonl")} - {OUT_OF_SCOPE})
+    lines = list(read_lines(folder / f"intent/clinc150_{part}.jsonl"))
+    inside = [x for x in lines if x.intent != OUT_OF_SCOPE]
+    outside = [x for x in lines if x.intent == OUT_OF_SCOPE]
+    source, task = f"clinc150_{part}", _TASK["intent"]
+    return (
+        examples(task, inside, labels, [(x.intent,) for x in inside], source),
+        examples(task, outside, labels, [()] * len(outside), source),
+    )
+
+
+def read_banking(folder: Path) -> Examples:
+    """Read Banking77."""
+    lines = list(read_lines(folder / "intent/banking77_train.jsonl"))
+    labels = sorted({x.intent for x in lines})
+    return examples(_TASK["intent_banking"], lines, labels, [(x.intent,) for x in lines], "banking77")
+
+
+def read_modular(folder: Path) -> list[Examples]:
+    """Read NLU++, banking and hotels under the union of their labels."""
+    domains = {name: list(read_lines(folder / f"intent/nlupp_{name}_train.jsonl")) for name in ("banking", "hotels")}
+    labels = sorted({label for lines in domains.values() for x in lines for label in x.intents})
+    task = _TASK["intent_modular"]
+    return [
+        examples(task, lines, labels, [x.intents for x in lines], f"nlupp_{name}") for name, lines in domains.items()
+    ]
+
+
+def read_sentiment(folder: Path) -> list[Examples]:
+    """Read TweetEval and MELD."""
+    parts = []
+    for source, name in (("tweeteval", "tweeteval"), ("meld", "meld_train")):
+        lines = list(read_lines(folder / f"sentiment/{name}.jsonl"))
+        parts.append(examples(_TASK["sentiment"], lines, SENTIMENTS, [(x.sentiment,) for x in lines], source))
+    return parts
+
+
+def read_dissatisfied(folder: Path) -> list[Examples]:
+    """Read the customer turns of the user satisfaction sets."""
+    parts = []
+    for name in ("uss_sgd", "uss_mwoz"):
+        lines = [x for x in read_lines(folder / f"sentiment/{name}.jsonl") if x.satisfaction is not None]
+        marks = [("dissatisfied",) if (x.satisfaction or 0) < DISSATISFIED_BELOW else () for x in lines]
+        parts.append(examples(_TASK["dissatisfied"], lines, ("dissatisfied",), marks, name))
+    return parts
+
+
+def read_acts(folder: Path) -> Examples:
+    """Read the dialogue acts of both sides of the Schema-Guided Dialogues."""
+    lines = list(read_lines(folder / "dialogue_act/sgd_train.jsonl"))
+    labels = sorted({act for x in lines for act in x.acts})
+    return examples(_TASK["acts"], lines, labels, [x.acts for x in lines], "sgd")
+
+
+def read_question(folder: Path) -> list[Examples]:
+    """Read whether something is asked, off the question mark and the request act of written dialogue.
+
+    The mark itself is the answer, so it is removed from the text along with all other punctuation at a sentence's end.
+    """
+    parts = []
+    sources = {"sgd": "dialogue_act/sgd_train", "uss_mwoz": "sentiment/uss_mwoz", "meld": "sentiment/meld_train"}
+    sources |= {"nlupp_banking": "intent/nlupp_banking_train", "nlupp_hotels": "intent/nlupp_hotels_train"}
+    sources |= {"banking77": "intent/banking77_train"}
+    for source, name in sources.items():
+        # A writer who sets no marks at all does not tell whether this is a question.
+        lines = [x for x in read_lines(folder / f"{name}.jsonl") if x.text.rstrip("\"') ").endswith(("?", ".", "!"))]
+        asked = [("question",) if "?" in x.text else () for x in lines]
+        bare = [
+            msgspec.structs.replace(x, text=" ".join(x.text.translate(_STOPS).split()), dialogue=x.dialogue or x.text)
+            for x in lines
+        ]
+        parts.append(examples(_TASK["question"], bare, ("question",), asked, source))
+    return parts
+
+
+_STOPS = str.maketrans(dict.fromkeys("?!.,;:…", " "))
