@@ -154,6 +154,12 @@ class ModelRepository:
         raise ModelError(f"no such model, there is {known}", path=f"{self.path.name}/{name}")
 
     @property
+    def digest(self) -> str:
+        """Changes whenever a graph compiled against this repository could."""
+        served = [(name, version.digest, version.buckets) for name, m in self.models.items() for version in m.served]
+        return hashlib.sha256(repr(served).encode()).hexdigest()[:16]
+
+    @property
     def problems(self) -> tuple[ModelError, ...]:
         """Everything that cannot be served, in the order of the folders."""
         found = dict(self.broken.items())

@@ -1,0 +1,36 @@
+"""Pass 2, prune: what no active policy asks for is not run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from inference.compile.draft import Draft
+from inference.errors import GraphError
+
+
+def prune(draft: Draft, wanted: Collection[str]) -> Draft:
+    """Keep the wanted outputs and what they need, by wire or by condition.
+
+    Raises:
+        GraphError: If an output is wanted that the graph does not have.
+    """
+    for name in sorted(wanted):
+        if name not in draft.outputs:
+            raise GraphError(
+                "unknown output wanted",
+                graph=draft.file,
+                field="outputs",
+                expected=", ".join(draft.outputs),
+                given=name,
+            )
+    writers, dependencies = draft.writers(), draft.dependencies()
+    kept: set[str] = set()
+    frontier = [writers[draft.outputs[name]] for name in wanted]
+    while frontier:
+        name = frontier.pop()
+        if name not in kept:
+            kept.add(name)
+            frontier.extend(dependencies[name])
+    outputs = {name: value for name, value in draft.outputs.items() if name in wanted}
+    return replace(draft, outputs=outputs).with_vertices(draft.vertices[name] for name in kept)
