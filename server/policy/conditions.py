@@ -1,0 +1,198 @@
+"""Does a condition hold on one revision of an utterance: yes, no, or not known yet.
+
+Outputs of the graph arrive one by one, so a condition is judged in three-valued logic (Kleene): a word pattern can
+decide an `any` before the models have answered, and nothing is taken for a no that was only not yet asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from server.policy.rules import SEMANTIC_OUTPUT, AllOf, AnyOf, Condition, Lexical, OutputIs, Semantic
+
+KEEP_MARGIN = 0.1
+"""A claim made on an interim is kept by the final down to this much below the threshold: a few words more dilute a
+similarity without unsaying what was said. Prototypes are therefore listed from this much below their threshold."""
+
+MIN_TURN_WORDS = 3
+"""A shorter turn ("okay, sure") neither extends nor breaks a run of `for_turns`."""
+
+
+class Claim(msgspec.Struct):
+    """What a model said of a revision; `value` None where the graph's `when` was false."""
+
+    value: Any
+    model: str = ""
+    version: int = 0
+
+
+class View(msgspec.Struct):
+    """One revision of an utterance with the claims that have arrived for it."""
+
+    revision: int
+    text: str
+    words: str
+    is_final: bool
+    claims: dict[str, Claim] = {}
+
+    @property
+    def is_turn(self) -> bool:
+        """Long enough to count for `for_turns`."""
+        return self.words.count(" ") + 1 >= MIN_TURN_WORDS
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What made a condition hold."""
+
+    path: str
+    phrase: str = ""
+    score: float | None = None
+    model: str = ""
+    version: int = 0
+
+    @property
+    def strength(self) -> float:
+        """Score for ranking; words that were said count as certain."""
+        return 1.0 if self.score is None else self.score
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`holds` None: not known yet. `hit` is set where it holds."""
+
+    holds: bool | None
+    hit: Hit | None = None
+
+
+_NO = Verdict(False)
+_UNKNOWN = Verdict(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges conditions of one call.
+
+    Attributes:
+        thresholds: Calibrated threshold of each semantic path; where a path is missing, a claim is believed as listed.
+        run_of: Number of turns in a row before this one on which the leaf of a path held.
+    """
+
+    thresholds: Mapping[str, float]
+    run_of: Callable[[str], int]
+
+    def judge(self, condition: Condition, view: View, margin: float = 0.0) -> Verdict:
+        """Judge a condition on a view, its thresholds lowered by `margin`. Pure."""
+        match condition:
+            case Lexical():
+                return self._lexical(condition, view)
+            case Semantic():
+                return self._semantic(condition, view, margin)
+            case OutputIs():
+                return self._output(condition, view, margin)
+            case AnyOf():
+                return self._any(condition, view, margin)
+            case AllOf():
+                return self._all(condition, view, margin)
+
+    def veto(self, negatives: tuple[Semantic | Lexical, ...], view: View, hit: Hit) -> bool | None:
+        """True if a negative rules the hit out, None if that is not known yet.
+
+        Words veto whenever they occur. Phrases veto a semantic hit when they are nearer than its own phrases, and any
+        other hit when they are claimed at all.
+        """
+        is_unknown = False
+        for negative in negatives:
+            verdict = self.judge(negative, view)
+            if verdict.hit is not None:
+                is_rival = isinstance(negative, Semantic) and hit.score is not None
+                if not is_rival or verdict.hit.strength >= hit.strength:
+                    return True
+            is_unknown = is_unknown or verdict.holds is None
+        return None if is_unknown else False
+
+    def _lexical(self, condition: Lexical, view: View) -> Verdict:
+        for pattern in condition.patterns:
+            if pattern.matches(view.words):
+                return Verdict(True, Hit(condition.path, pattern.source))
+        return _NO
+
+    def _semantic(self, condition: Semantic, view: View, margin: float) -> Verdict:
+        if not view.words:
+            return _NO
+        claim = view.claims.get(SEMANTIC_OUTPUT)
+        if claim is None:
+            return _UNKNOWN
+        threshold = condition.threshold
+        if threshold is None:
+            threshold = self.thresholds.get(condition.path, 0.0)
+        for entry in claim.value or ():
+            if entry["label"] == condition.path and entry["score"] >= threshold - margin:
+                hit = Hit(condition.path, entry.get("phrase", ""), entry["score"], claim.model, claim.version)
+                return Verdict(True, hit)
+        return _NO
+
+    def _output(self, condition: OutputIs, view: View, margin: float) -> Verdict:
+        if not view.words:
+            return _NO
+        claim = view.claims.get(condition.output)
+        if claim is None:
+            return _UNKNOWN
+        found = claimed(claim.value, condition.labels, condition.min_score - margin)
+        if found is None:
+            return _NO
+        if condition.for_turns > 1 and (not view.is_turn or self.run_of(condition.path) < condition.for_turns - 1):
+            return _NO
+        label, score = found
+        return Verdict(True, Hit(condition.path, label, score, claim.model, claim.version))
+
+    def _any(self, condition: AnyOf, view: View, margin: float) -> Verdict:
+        is_unknown = False
+        for inner in condition.conditions:
+            verdict = self.judge(inner, view, margin)
+            if verdict.holds:
+                return verdict
+            is_unknown = is_unknown or verdict.holds is None
+        return _UNKNOWN if is_unknown else _NO
+
+    def _all(self, condition: AllOf, view: View, margin: float) -> Verdict:
+        weakest: Hit | None = None
+        is_unknown = False
+        for inner in condition.conditions:
+            verdict = self.judge(inner, view, margin)
+            if verdict.holds is False:
+                return _NO
+            if verdict.hit is None:
+                is_unknown = True
+            elif weakest is None or verdict.hit.strength < weakest.strength:
+                weakest = verdict.hit
+        return _UNKNOWN if is_unknown else Verdict(True, weakest)
+
+
+def claimed(value: Any, labels: frozenset[str], min_score: float) -> tuple[str, float] | None:
+    """Find the best wanted label that an output value claims.
+
+    Args:
+        value: As DESIGN 13 prints it: `{label, score, …}`, `[{label, score}]`, `{score}`, `{is_question, score}`, None.
+        labels: Wanted labels; empty for an output that is a bare score.
+        min_score: Lowest score believed.
+
+    Returns:
+        Label (empty for a bare score) and score, or None.
+    """
+    best: tuple[str, float] | None = None
+    for entry in value if isinstance(value, list) else [value] if isinstance(value, dict) else []:
+        if labels:
+            candidates = entry.get("scores") or {entry.get("label"): entry.get("score")}
+            if entry.get("in_scope") is False:
+                candidates = {}
+        else:
+            candidates = {} if entry.get("is_question") is False else {"": entry.get("score")}
+        for label, score in candidates.items():
+            if label in (labels or {""}) and score is not None and score >= min_score and (not best or score > best[1]):
+                best = (label, score)
+    return best

@@ -1,0 +1,244 @@
+"""A policy as written: the structs of the YAML, nothing compiled. Unknown keys are refused.
+
+`docs/policies.md` shows every key with an example; `server.policy.validation` checks what a type cannot say.
+
+Source: DESIGN 15.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.wire.ids import Speaker
+from server.wire.publication import ActionType
+
+Id = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+Tenant = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Title = Annotated[str, Meta(min_length=1, max_length=120)]
+Body = Annotated[str, Meta(max_length=1000)]
+Phrase = Annotated[str, Meta(min_length=1, max_length=300)]
+Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86_400.0)]
+Priority = Annotated[int, Meta(ge=1, le=9)]
+Entity = Literal[
+    "name",
+    "address",
+    "date_of_birth",
+    "phone",
+    "email",
+    "card_number",
+    "card_code",
+    "pin",
+    "account_number",
+    "national_id",
+    "vehicle_id",
+    "passcode",
+]
+Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Trigger = Literal["interim", "stable", "final"]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts of a policy file."""
+
+
+class ConditionDocument(Document, frozen=True, kw_only=True):
+    """One condition: exactly one of `semantic`, `lexical`, `output`, `sentiment`, `any`, `all`.
+
+    Attributes:
+        semantic: Example phrases; holds when the utterance means the same as one of them.
+        threshold: Lowest similarity for `semantic`; calibrated from the phrases where absent.
+        lexical: Patterns over the words; holds when one of them occurs.
+        output: One graph output and the labels wanted, e.g. `{intent: [a, b], min_score: 0.6}`; `true` for an output
+            that is a bare score.
+        sentiment: Short for `output: {sentiment: …}`.
+        min_score: Lowest score for `sentiment`.
+        for_turns: `sentiment` and `output`: so many turns of this speaker in a row.
+        any: Holds when one of these holds.
+        all: Holds when all of these hold.
+    """
+
+    semantic: Phrase | list[Phrase] | None = None
+    threshold: Score | None = None
+    lexical: Phrase | list[Phrase] | None = None
+    output: dict[str, Any] | None = None
+    sentiment: Literal["negative", "neutral", "positive"] | None = None
+    min_score: Score | None = None
+    for_turns: Annotated[int, Meta(ge=1, le=20)] | None = None
+    any: list[ConditionDocument] | None = None
+    all: list[ConditionDocument] | None = None
+
+
+class NegativeDocument(Document, frozen=True, kw_only=True):
+    """What vetoes a moment: phrases that mean something else, or words that rule it out."""
+
+    semantic: Phrase | list[Phrase] | None = None
+    lexical: Phrase | list[Phrase] | None = None
+
+
+class MomentDocument(ConditionDocument, frozen=True, kw_only=True):
+    """A business event: a condition on one speaker's words, bounded in time.
+
+    Attributes:
+        id: Unique among moments.
+        speaker: Whose words.
+        on: `interim` as soon as it holds, `stable` when it held on two interims in a row or on the final, `final`.
+        after: The moment (or one of the moments) that must have happened before; start of the interval.
+        before: The moment (or one of the moments) that must not have happened yet; end of the interval.
+        within_s: Only within so many seconds of `after`.
+        not_within_s: Turns the moment round: it happens when the condition did not hold within so many seconds of
+            `after` (of the start of the call where there is none), or at `before` if that comes first.
+        negatives: What vetoes it.
+        once: At most once a call.
+        cooldown_s: Not again within so many seconds.
+    """
+
+    id: Id
+    speaker: Speaker
+    on: Trigger = "stable"
+    after: Id | list[Id] | None = None
+    before: Id | list[Id] | None = None
+    within_s: PositiveSeconds | None = None
+    not_within_s: PositiveSeconds | None = None
+    negatives: list[Phrase | NegativeDocument] = []
+    once: bool = False
+    cooldown_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 0.0
+
+
+class ActionDocument(Document, frozen=True, kw_only=True):
+    """A card for the agent.
+
+    Attributes:
+        id: Unique among actions; cards are `<id>-1`, `<id>-2`, …
+        on: The moment, or one of the moments, that shows it.
+        type: What kind of card.
+        title: One line, what to do.
+        body: The rest.
+        priority: 1 to 9. Under pressure the highest priority x score goes first; an alert of 9 is never held back.
+        ttl_s: How long it stays useful after the words that called for it.
+        knowledge: The knowledge base should add its passage to the card.
+        retract_on: Moments that make it pointless.
+    """
+
+    id: Id
+    on: Id | list[Id]
+    type: ActionType
+    title: Title
+    body: Body = ""
+    priority: Priority = 5
+    ttl_s: PositiveSeconds = 60.0
+    knowledge: bool = False
+    retract_on: Id | list[Id] = []
+
+
+class AttentionDocument(Document, frozen=True, kw_only=True):
+    """How much an agent can take in.
+
+    Attributes:
+        max_cards_per_min: New cards in any sixty seconds.
+        max_wait_s: A card that could not be shown for so long is dropped unseen.
+    """
+
+    max_cards_per_min: Annotated[int, Meta(ge=1, le=60)] = 4
+    max_wait_s: PositiveSeconds = 15.0
+
+
+class DoneDocument(ConditionDocument, frozen=True, kw_only=True):
+    """When a checklist step is done: a condition on the agent's words, or a `moment`."""
+
+    moment: Id | list[Id] | None = None
+
+
+class StepDocument(Document, frozen=True, kw_only=True):
+    """One step of the checklist. A bare id is ticked by the moment, else by the `actions` label, of that name."""
+
+    id: Id
+    title: Title | None = None
+    done_when: DoneDocument | None = None
+    speaker: Speaker = "agent"
+
+
+class OutputDocument(Document, frozen=True, kw_only=True):
+    """One graph output this policy wants, with the lowest score at which it believes a label."""
+
+    min_score: Score | None = None
+
+
+class RedactionDocument(Document, frozen=True, kw_only=True):
+    """What must never be kept in the clear.
+
+    Attributes:
+        entities: Kinds of personal data to remove.
+        audio: What replaces them in the recording.
+        live: Mask them on the agent's screen as well.
+    """
+
+    entities: list[Entity] = []
+    audio: Literal["beep", "silence", "keep"] = "beep"
+    live: bool = False
+
+
+class RecordingDocument(Document, frozen=True, kw_only=True):
+    """Whether and when audio is kept.
+
+    Attributes:
+        enabled: False: no audio object is ever written.
+        consent: What the law of the place asks for.
+        pause_on: Moments that pause the recording, such as a card number being read out.
+        resume_on: Moments that resume it.
+    """
+
+    enabled: bool = True
+    consent: Literal["none", "announced", "explicit"] = "announced"
+    pause_on: Id | list[Id] = []
+    resume_on: Id | list[Id] = []
+
+
+Days = Annotated[int, Meta(ge=0, le=36_500)]
+
+
+class RetentionDocument(Document, frozen=True, kw_only=True):
+    """How long things are kept, in days; 0: not beyond the work after the call."""
+
+    transcript_days: Days = 365
+    audio_days: Days = 90
+    analytics_days: Days = 730
+
+
+class PolicyDocument(Document, frozen=True, kw_only=True):
+    """One tenant's policy file.
+
+    Attributes:
+        tenant: Whose calls it guides.
+        version: Grows with every change; pinned per call.
+        graph: The product graph it reads.
+        languages: Expected languages, BCP 47, most likely first.
+        outputs: Graph outputs wanted and their thresholds.
+        pins: Model name to version, for a policy that must not follow a new model yet.
+        moments: What to notice.
+        actions: What to show.
+        attention: How much of it.
+        checklist: What the agent should do.
+        knowledge: Name of the knowledge base.
+        redaction: What is removed.
+        recording: Whether audio is kept.
+        retention: How long.
+    """
+
+    tenant: Tenant
+    version: Annotated[int, Meta(ge=1)]
+    graph: Id
+    languages: Annotated[tuple[Language, ...], Meta(min_length=1)] = ("en",)
+    outputs: dict[Id, OutputDocument] = {}
+    pins: dict[Id, Annotated[int, Meta(ge=1)]] = {}
+    moments: list[MomentDocument] = []
+    actions: list[ActionDocument] = []
+    attention: AttentionDocument = AttentionDocument()
+    checklist: list[Id | StepDocument] = []
+    knowledge: Id | None = None
+    redaction: RedactionDocument = RedactionDocument()
+    recording: RecordingDocument = RecordingDocument()
+    retention: RetentionDocument = RetentionDocument()

@@ -1,0 +1,418 @@
+"""Utterances and annotations in, moments out: they begin, are confirmed by a final, withdrawn by it, or end.
+
+Pure: audio time comes in as milliseconds, and the same inputs give the same events. The state is a plain struct, so
+that another process can take a call over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+from server.policy.conditions import KEEP_MARGIN, Claim, Hit, Judge, Verdict, View, claimed
+from server.policy.rules import Moment, OutputIs, Policy, leaves
+from server.policy.words import normalise
+from server.wire.ids import Speaker
+from server.wire.publication import Evidence
+from server.wire.utterance import Annotation, Utterance
+
+STABLE_INTERIMS = 2
+"""`stable`: so many interims in a row; two agreeing decodes seldom change (the usual rule of streaming recognition)."""
+
+PATIENCE_MS = 3_000
+"""An absence is not declared while words said in time may still be on their way through recogniser and models."""
+
+_TURNS_KEPT = 64
+_VIEWS_KEPT = 4
+_OCCURRENCES_KEPT = 8
+_EVIDENCE_CHARS = 400
+
+
+class Change(Enum):
+    """What became of a moment."""
+
+    BEGAN = "began"
+    CONFIRMED = "confirmed"
+    WITHDRAWN = "withdrawn"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class MomentEvent:
+    """One change of one occurrence of a moment.
+
+    Attributes:
+        change: What happened. `ENDED` is for absences: at last it was said.
+        moment: Moment id.
+        occurrence: 1 and up within the moment; the same number through its life.
+        at_ms: Audio time of the occurrence: end of its words, or the deadline of an absence.
+        strength: 0 to 1, for ranking.
+        evidence: What it stands on; None for an absence in a call in which nobody spoke.
+    """
+
+    change: Change
+    moment: str
+    occurrence: int
+    at_ms: int
+    strength: float = 1.0
+    evidence: Evidence | None = None
+
+
+class Track(msgspec.Struct):
+    """How one moment fares on one utterance."""
+
+    revision: int = 0
+    streak: int = 0
+    occurrence: int = 0
+    is_decided: bool = False
+
+
+class Turn(msgspec.Struct):
+    """One utterance under observation; `views` ascend by revision, a final is alone."""
+
+    utterance_id: str
+    speaker: Speaker
+    start_ms: int
+    end_ms: int
+    views: list[View] = []
+    tracks: dict[str, Track] = {}
+    counted: list[str] = []
+
+
+class Occurrence(msgspec.Struct):
+    """A moment that happened and was not withdrawn. `cause` are the occurrences it hangs on."""
+
+    number: int
+    utterance_id: str
+    at_ms: int
+    evidence: Evidence | None
+    strength: float = 1.0
+    is_open: bool = False
+    cause: list[tuple[str, int]] = []
+
+
+class Window(msgspec.Struct):
+    """A stretch in which something has to be said."""
+
+    since_ms: int
+    deadline_ms: int
+    evidence: Evidence | None = None
+    anchor: tuple[str, int] | None = None
+    said_by: list[str] = []
+
+
+class MatcherState(msgspec.Struct):
+    """All a matcher remembers."""
+
+    turns: dict[str, Turn] = {}
+    counts: dict[str, int] = {}
+    occurrences: dict[str, list[Occurrence]] = {}
+    windows: dict[str, Window] = {}
+    runs: dict[str, int] = {}
+
+
+class MomentMatcher:
+    """Finds the moments of one call.
+
+    Args:
+        policy: The rules.
+        thresholds: Calibrated threshold of each semantic path (`server.policy.prototypes.calibrated`); None believes
+            every claim of the `moments` output as listed.
+        state: To go on from, as `state` gave it; the matcher owns it from here on.
+    """
+
+    def __init__(
+        self, policy: Policy, thresholds: Mapping[str, float] | None = None, state: MatcherState | None = None
+    ) -> None:
+        self._rules = {moment.id: moment for moment in policy.moments}
+        self._absences = tuple(moment for moment in policy.moments if moment.is_absence)
+        self._runs = tuple(
+            (moment.speaker, leaf)
+            for moment in policy.moments
+            for leaf in leaves(moment.condition)
+            if isinstance(leaf, OutputIs) and leaf.for_turns > 1
+        )
+        self._events: list[MomentEvent] = []
+        if state is None:
+            state = MatcherState()
+            for moment in self._absences:
+                if not moment.after and moment.not_within_s is not None:
+                    state.windows[moment.id] = Window(0, round(moment.not_within_s * 1000))
+        self.state = state
+        self._judge = Judge(thresholds or {}, lambda path: self.state.runs.get(path, 0))
+
+    def observe(self, utterance: Utterance) -> tuple[MomentEvent, ...]:
+        """Take in one utterance revision. A revision that is not newer, or that follows a final, changes nothing."""
+        turn = self.state.turns.get(utterance.utterance_id)
+        if turn is None:
+            turn = Turn(utterance.utterance_id, utterance.speaker, utterance.start_ms, utterance.end_ms)
+            self.state.turns[turn.utterance_id] = turn
+            while len(self.state.turns) > _TURNS_KEPT:
+                del self.state.turns[next(iter(self.state.turns))]
+        last = turn.views[-1] if turn.views else None
+        if last is not None and (last.is_final or utterance.revision <= last.revision):
+            return ()
+        view = View(utterance.revision, utterance.text, normalise(utterance.text), utterance.is_final)
+        if last is not None and last.words == view.words:
+            view.claims = dict(last.claims)  # the same words mean the same: no need to wait for the models again
+        turn.views = [view] if view.is_final else [*turn.views[1 - _VIEWS_KEPT :], view]
+        turn.start_ms, turn.end_ms = utterance.start_ms, utterance.end_ms
+        self._evaluate(turn, view, tuple(self._rules.values()))
+        for output in view.claims:
+            self._count_run(turn, view, output)
+        return self._taken()
+
+    def annotate(self, annotation: Annotation) -> tuple[MomentEvent, ...]:
+        """Take in one output for a revision observed before; one for a superseded revision changes nothing."""
+        turn = self.state.turns.get(annotation.utterance_id)
+        view = next((v for v in turn.views if v.revision == annotation.revision), None) if turn else None
+        if turn is None or view is None:
+            return ()
+        view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
+        self._evaluate(turn, view, tuple(m for m in self._rules.values() if annotation.output in m.reads))
+        self._count_run(turn, view, annotation.output)
+        return self._taken()
+
+    def tick(self, at_ms: int) -> tuple[MomentEvent, ...]:
+        """Declare the absences that are due at this audio time, earliest first."""
+        due = sorted((window.deadline_ms, name) for name, window in self.state.windows.items())
+        for deadline_ms, name in due:
+            if name not in self.state.windows or self._due_ms(name) > at_ms:
+                continue
+            window = self.state.windows.pop(name)
+            if not window.said_by:
+                self._declare(self._rules[name], window, deadline_ms, ())
+        return self._taken()
+
+    def next_due_ms(self) -> int | None:
+        """Audio time at which `tick` should be called next, None if nothing waits."""
+        return min((self._due_ms(name) for name in self.state.windows), default=None)
+
+    # One moment on one view
+
+    def _evaluate(self, turn: Turn, view: View, rules: tuple[Moment, ...]) -> None:
+        for rule in rules:
+            if rule.speaker != turn.speaker:
+                continue
+            track = turn.tracks.setdefault(rule.id, Track())
+            if track.is_decided or view.revision < track.revision:
+                continue
+            verdict = self._verdict(rule, view, KEEP_MARGIN if view.is_final and track.occurrence else 0.0)
+            if verdict.holds is None or (view.revision == track.revision and not view.is_final):
+                continue
+            track.revision = view.revision
+            track.streak = track.streak + 1 if verdict.holds else 0
+            track.is_decided = view.is_final
+            if rule.is_absence:
+                self._said(rule, turn, view, track, holds=verdict.holds)
+            elif track.occurrence and view.is_final:
+                self._settle(rule, turn, view, track, verdict.hit)
+            elif verdict.hit is not None and not track.occurrence and self._fires(rule, view, track):
+                track.occurrence = self._begin(rule, turn, view, verdict.hit)
+
+    def _verdict(self, rule: Moment, view: View, margin: float) -> Verdict:
+        verdict = self._judge.judge(rule.condition, view, margin)
+        if verdict.hit is None or not rule.negatives:
+            return verdict
+        vetoed = self._judge.veto(rule.negatives, view, verdict.hit)
+        return verdict if vetoed is False else Verdict(None if vetoed is None else False)
+
+    @staticmethod
+    def _fires(rule: Moment, view: View, track: Track) -> bool:
+        if view.is_final or rule.on == "interim":
+            return True
+        return rule.on == "stable" and track.streak >= STABLE_INTERIMS
+
+    def _begin(self, rule: Moment, turn: Turn, view: View, hit: Hit) -> int:
+        """Note an occurrence if time and history allow; returns its number, 0 if not."""
+        cause = self._allowed(rule, turn)
+        if cause is None or not self._is_free(rule, turn.end_ms):
+            return 0
+        evidence = _evidence(turn, view, hit)
+        return self._note(rule, turn.utterance_id, turn.end_ms, evidence, hit.strength, cause)
+
+    def _settle(self, rule: Moment, turn: Turn, view: View, track: Track, hit: Hit | None) -> None:
+        """The final has spoken: confirm the occurrence, or withdraw it."""
+        occurrence = self._find(rule.id, track.occurrence)
+        if occurrence is None:
+            return
+        if hit is None:
+            self._withdraw(rule.id, occurrence.number)
+            return
+        occurrence.at_ms, occurrence.strength = turn.end_ms, hit.strength
+        occurrence.evidence = _evidence(turn, view, hit)
+        for name, window in self.state.windows.items():
+            if window.anchor == (rule.id, occurrence.number):
+                window.deadline_ms = turn.end_ms + round((self._rules[name].not_within_s or 0.0) * 1000)
+                window.evidence = occurrence.evidence
+        self._emit(Change.CONFIRMED, rule.id, occurrence)
+
+    def _count_run(self, turn: Turn, view: View, output: str) -> None:
+        """Lengthen or break the runs of `for_turns`, once for each output of a final turn."""
+        if not view.is_final or not view.is_turn or output in turn.counted:
+            return
+        turn.counted.append(output)
+        for speaker, leaf in self._runs:
+            if speaker == turn.speaker and leaf.output == output:
+                found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
+                self.state.runs[leaf.path] = self.state.runs.get(leaf.path, 0) + 1 if found else 0
+
+    # Time and history
+
+    def _allowed(self, rule: Moment, turn: Turn) -> list[tuple[str, int]] | None:
+        """What lets the moment happen now (`after`), or None if its interval does not hold this turn."""
+        if any(self._earlier(name, turn) for name in rule.before):
+            return None
+        if not rule.after:
+            return []
+        limit_ms = None if rule.within_s is None else round(rule.within_s * 1000)
+        for name in sorted(rule.after):
+            for occurrence in reversed(self._earlier(name, turn)):
+                if limit_ms is None or turn.start_ms - occurrence.at_ms <= limit_ms:
+                    return [(name, occurrence.number)]
+        return None
+
+    def _earlier(self, name: str, turn: Turn) -> list[Occurrence]:
+        """Occurrences in other utterances that were over when this turn was."""
+        known = self.state.occurrences.get(name, [])
+        return [o for o in known if o.utterance_id != turn.utterance_id and o.at_ms <= turn.end_ms]
+
+    def _is_free(self, rule: Moment, at_ms: int) -> bool:
+        known = self.state.occurrences.get(rule.id)
+        if not known:
+            return True
+        return not rule.once and at_ms - max(o.at_ms for o in known) >= rule.cooldown_s * 1000
+
+    def _find(self, name: str, number: int) -> Occurrence | None:
+        return next((o for o in self.state.occurrences.get(name, []) if o.number == number), None)
+
+    def _note(
+        self,
+        rule: Moment,
+        utterance_id: str,
+        at_ms: int,
+        evidence: Evidence | None,
+        strength: float,
+        cause: list[tuple[str, int]],
+    ) -> int:
+        number = self.state.counts.get(rule.id, 0) + 1
+        self.state.counts[rule.id] = number
+        occurrence = Occurrence(number, utterance_id, at_ms, evidence, strength, rule.is_absence, cause)
+        known = self.state.occurrences.setdefault(rule.id, [])
+        known.append(occurrence)
+        del known[:-_OCCURRENCES_KEPT]
+        self._emit(Change.BEGAN, rule.id, occurrence)
+        for absence in self._absences:
+            if rule.id in absence.before:
+                self._close(absence, at_ms, (rule.id, number))
+            if rule.id in absence.after:
+                self._open(absence, rule.id, occurrence)
+        return number
+
+    def _withdraw(self, name: str, number: int) -> None:
+        """Take an occurrence back, and with it all that hangs on it."""
+        occurrence = self._find(name, number)
+        if occurrence is None:
+            return
+        self.state.occurrences[name].remove(occurrence)
+        self._emit(Change.WITHDRAWN, name, occurrence)
+        for window_name in [n for n, window in self.state.windows.items() if window.anchor == (name, number)]:
+            del self.state.windows[window_name]
+        for other, known in list(self.state.occurrences.items()):
+            for dependent in [o for o in known if (name, number) in o.cause]:
+                self._withdraw(other, dependent.number)
+
+    def _emit(self, change: Change, name: str, occurrence: Occurrence) -> None:
+        self._events.append(
+            MomentEvent(change, name, occurrence.number, occurrence.at_ms, occurrence.strength, occurrence.evidence)
+        )
+
+    def _taken(self) -> tuple[MomentEvent, ...]:
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    # Absences
+
+    def _open(self, rule: Moment, anchor: str, occurrence: Occurrence) -> None:
+        """Start to wait for the words, unless a window is open already."""
+        if rule.id in self.state.windows or not self._is_free(rule, occurrence.at_ms):
+            return
+        since_ms = occurrence.evidence.start_ms if occurrence.evidence else occurrence.at_ms
+        deadline_ms = occurrence.at_ms + round((rule.not_within_s or 0.0) * 1000)
+        window = Window(since_ms, deadline_ms, occurrence.evidence, (anchor, occurrence.number))
+        for turn in self.state.turns.values():  # both may speak at once: it may have been said already
+            track = turn.tracks.get(rule.id)
+            if track is not None and track.streak and turn.end_ms > since_ms:
+                if track.is_decided:
+                    return
+                window.said_by.append(turn.utterance_id)
+        self.state.windows[rule.id] = window
+
+    def _close(self, rule: Moment, at_ms: int, by: tuple[str, int]) -> None:
+        """`before` has come: what was not said by now was not said in time."""
+        window = self.state.windows.pop(rule.id, None)
+        if window is not None and not window.said_by:
+            self._declare(rule, window, at_ms, (by,))
+
+    def _declare(self, rule: Moment, window: Window, at_ms: int, by: tuple[tuple[str, int], ...]) -> None:
+        if not self._is_free(rule, at_ms):
+            return
+        evidence = window.evidence
+        if evidence is None and by:
+            closing = self._find(*by[0])
+            evidence = closing.evidence if closing else None
+        if evidence is not None:
+            evidence = msgspec.structs.replace(
+                evidence, rule=f"{rule.path}.not_within_s", phrase="", score=None, model="", version=0
+            )
+        cause = [*((window.anchor,) if window.anchor else ()), *by]
+        self._note(rule, evidence.utterance_id if evidence else "", at_ms, evidence, 1.0, cause)
+
+    def _said(self, rule: Moment, turn: Turn, view: View, track: Track, *, holds: bool) -> None:
+        """The words of an absence were, or were not, in this turn."""
+        window = self.state.windows.get(rule.id)
+        if window is not None and turn.end_ms > window.since_ms:
+            if not holds and turn.utterance_id in window.said_by:
+                window.said_by.remove(turn.utterance_id)
+            elif holds and view.is_final:
+                del self.state.windows[rule.id]
+            elif holds and turn.utterance_id not in window.said_by:
+                window.said_by.append(turn.utterance_id)
+        if holds and view.is_final:
+            for occurrence in self.state.occurrences.get(rule.id, []):
+                if occurrence.is_open and (occurrence.evidence is None or turn.end_ms > occurrence.evidence.start_ms):
+                    occurrence.is_open = False
+                    self._emit(Change.ENDED, rule.id, occurrence)
+
+    def _due_ms(self, name: str) -> int:
+        """When a window may be judged: at its deadline, or once those who spoke in time have been understood."""
+        rule, window = self._rules[name], self.state.windows[name]
+        due_ms = window.deadline_ms
+        for turn in self.state.turns.values():
+            is_in_time = turn.speaker == rule.speaker and window.since_ms < turn.end_ms
+            if is_in_time and turn.start_ms < window.deadline_ms:
+                track = turn.tracks.get(name)
+                if track is None or not track.is_decided:
+                    due_ms = max(due_ms, max(window.deadline_ms, turn.end_ms) + PATIENCE_MS)
+        return due_ms
+
+
+def _evidence(turn: Turn, view: View, hit: Hit) -> Evidence:
+    text = view.text if len(view.text) <= _EVIDENCE_CHARS else view.text[: _EVIDENCE_CHARS - 1] + "…"
+    return Evidence(
+        utterance_id=turn.utterance_id,
+        text=text,
+        start_ms=turn.start_ms,
+        end_ms=turn.end_ms,
+        speaker=turn.speaker,
+        rule=hit.path,
+        phrase=hit.phrase,
+        score=hit.score,
+        model=hit.model,
+        version=hit.version,
+        is_final=view.is_final,
+    )

@@ -1,0 +1,200 @@
+"""One call's policy: utterances and annotations in, actions and checklists out.
+
+    utterance ─┐                       ┌─▶ cards ─────▶ Action
+               ├─▶ moments ─▶ events ──┤
+    annotation ┘                       └─▶ checklist ─▶ Checklist
+
+Pure and deterministic. Time comes in as monotonic `now_s`; inside runs audio time, because what counts for the agent
+is how long ago it was said. The clock never lags behind the newest word heard, and runs on in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from server.policy.cards import Deck, DeckState
+from server.policy.checklist import ChecklistBoard, ChecklistState
+from server.policy.moments import MatcherState, MomentEvent, MomentMatcher
+from server.policy.rules import Policy
+from server.wire.errors import BadRequest
+from server.wire.publication import Action, Checklist
+from server.wire.utterance import Annotation, Utterance
+
+_CLOCK_EPSILON_MS = 1e-6
+
+Guidance = tuple[Action | Checklist, ...]
+
+
+class CallState(msgspec.Struct):
+    """Everything a call's policy remembers, for another process to go on with."""
+
+    policy: str
+    at_ms: int | None
+    is_ended: bool
+    matcher: MatcherState
+    deck: DeckState
+    checklist: ChecklistState
+
+
+class CallPolicy:
+    """Applies one pinned policy to one call.
+
+    Hand each utterance revision to `on_utterance` before its annotations go to `on_annotation`; call `on_tick` at
+    `next_wakeup_s`. What comes back is to be published in that order. Not thread-safe; one owner.
+
+    Args:
+        policy: Pinned for the call.
+        thresholds: Calibrated threshold of each semantic path; None believes the `moments` output as listed.
+    """
+
+    def __init__(self, policy: Policy, thresholds: Mapping[str, float] | None = None) -> None:
+        self.policy = policy
+        self._thresholds = thresholds
+        self._matcher = MomentMatcher(policy, thresholds)
+        self._deck = Deck(policy)
+        self._checklist = ChecklistBoard(policy)
+        self._offset_s: float | None = None
+        self._is_ended = False
+
+    def on_start(self, now_s: float) -> Guidance:
+        """The call began: the checklist with nothing done."""
+        del now_s  # audio time is known from the first utterance on
+        checklist = self._checklist.payload()
+        return () if checklist is None else (checklist,)
+
+    def on_utterance(self, utterance: Utterance, now_s: float) -> Guidance:
+        """Take in one utterance revision."""
+        if self._is_ended:
+            return ()
+        offset_s = utterance.end_ms / 1000 - now_s
+        self._offset_s = offset_s if self._offset_s is None else max(self._offset_s, offset_s)
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        return self._after(self._matcher.observe(utterance), at_ms)
+
+    def on_annotation(self, annotation: Annotation, utterance: Utterance, now_s: float) -> Guidance:
+        """Take in one output of the graph for an utterance revision handed to `on_utterance` before.
+
+        Args:
+            annotation: The output.
+            utterance: The utterance it speaks of; an annotation of a different utterance is refused.
+            now_s: Monotonic time.
+
+        Raises:
+            BadRequest: Annotation and utterance do not belong together.
+        """
+        if annotation.utterance_id != utterance.utterance_id:
+            raise BadRequest("the annotation is of another utterance", field="utterance_id")
+        if self._is_ended or self._offset_s is None:
+            return ()
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        return self._after(self._matcher.annotate(annotation), at_ms)
+
+    def on_tick(self, now_s: float) -> Guidance:
+        """Let time pass: absences, expiry, cards whose turn has come."""
+        if self._is_ended or self._offset_s is None:
+            return ()
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        return self._after((), at_ms)
+
+    def on_receipt(
+        self, action_id: str, event: Literal["shown", "used", "dismissed", "wrong"], now_s: float
+    ) -> Guidance:
+        """The agent dealt with a card: it expires, with the receipt as the reason."""
+        if self._is_ended or self._offset_s is None:
+            return ()
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        self._deck.receipt(action_id, event, at_ms)
+        return self._after((), at_ms)
+
+    def on_end(self, now_s: float) -> Guidance:
+        """The call is over: every card on the screen expires, and nothing happens any more."""
+        if self._is_ended:
+            return ()
+        self._is_ended = True
+        if self._offset_s is None:
+            return ()
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        self._deck.end(at_ms)
+        return self._deck.taken()
+
+    def next_wakeup_s(self) -> float | None:
+        """Monotonic time at which `on_tick` should be called, None if nothing waits. Ask again after every call."""
+        if self._is_ended or self._offset_s is None:
+            return None
+        due = [self._matcher.next_due_ms(), self._deck.next_due_ms(self._last_ms)]
+        due_ms = min((ms for ms in due if ms is not None), default=None)
+        return None if due_ms is None else due_ms / 1000 - self._offset_s
+
+    # Handing a call over
+
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, as plain values that JSON can hold. Contains customer words: treat it so."""
+        state = CallState(
+            policy=self.policy.name,
+            at_ms=None if self._offset_s is None else self._last_ms,
+            is_ended=self._is_ended,
+            matcher=self._matcher.state,
+            deck=self._deck.state,
+            checklist=self._checklist.state,
+        )
+        builtins: dict[str, Any] = msgspec.to_builtins(state)
+        return builtins
+
+    @classmethod
+    def restore(
+        cls, policy: Policy, state: Mapping[str, Any], now_s: float, thresholds: Mapping[str, float] | None = None
+    ) -> CallPolicy:
+        """Go on where another process stopped.
+
+        Args:
+            policy: The same version as before.
+            state: From `state`.
+            now_s: This process's monotonic time; audio time goes on from here.
+            thresholds: As in the constructor.
+
+        Raises:
+            BadRequest: The state is of another policy, or is no state.
+        """
+        try:
+            known = msgspec.convert(state, CallState)
+        except msgspec.ValidationError:
+            raise BadRequest("not the state of a call's policy", field="state") from None
+        if known.policy != policy.name:
+            raise BadRequest(f"the state is of policy {known.policy}", field="policy")
+        call = cls(policy, thresholds)
+        call._matcher = MomentMatcher(policy, thresholds, known.matcher)
+        call._deck = Deck(policy, known.deck)
+        call._checklist = ChecklistBoard(policy, known.checklist)
+        call._is_ended = known.is_ended
+        if known.at_ms is not None:
+            call._offset_s = known.at_ms / 1000 - now_s
+            call._last_ms = known.at_ms
+        return call
+
+    # Inside
+
+    _last_ms: int = 0
+
+    def _audio_ms(self, now_s: float) -> int:
+        """Audio time now; it never steps back."""
+        offset_s = self._offset_s if self._offset_s is not None else -now_s
+        self._last_ms = max(self._last_ms, int((now_s + offset_s) * 1000 + _CLOCK_EPSILON_MS))
+        return self._last_ms
+
+    def _after(self, events: tuple[MomentEvent, ...], at_ms: int) -> Guidance:
+        """Let events act, then the time; the checklist comes last, once."""
+        is_ticked = False
+        for event in (*events, *self._matcher.tick(at_ms)):
+            self._deck.apply(event, at_ms)
+            is_ticked = self._checklist.apply(event) or is_ticked
+        self._deck.admit(at_ms)
+        checklist = self._checklist.payload() if is_ticked else None
+        return (*self._deck.taken(), *((checklist,) if checklist is not None else ()))

@@ -1,0 +1,157 @@
+"""Recogniser text made comparable, and patterns over it.
+
+A recogniser writes "I'm", "I am", "twenty four" or "24" as it likes, and its punctuation is a guess. Text and patterns
+are both brought to one form first: case, punctuation, contractions, fillers and small numbers no longer matter.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_WORD = re.compile(r"[^\W_]+")
+_INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019\u02bc](?=\w)")
+_E_MAIL = re.compile(r"\be[- ]mail")
+_GAP_WORDS = 4
+
+_FILLERS = frozenset(["uh", "um", "uhm", "er", "erm", "hmm", "mm", "mhm", "ah", "oh"])
+_CONTRACTIONS = {
+    short: long.split()
+    for short, long in {
+        "im": "i am",
+        "ive": "i have",
+        "id": "i would",
+        "youre": "you are",
+        "youve": "you have",
+        "youd": "you would",
+        "youll": "you will",
+        "weve": "we have",
+        "theyre": "they are",
+        "theyve": "they have",
+        "thats": "that is",
+        "whats": "what is",
+        "wheres": "where is",
+        "hows": "how is",
+        "theres": "there is",
+        "its": "it is",
+        "cant": "can not",
+        "cannot": "can not",
+        "couldnt": "could not",
+        "dont": "do not",
+        "doesnt": "does not",
+        "didnt": "did not",
+        "wont": "will not",
+        "wouldnt": "would not",
+        "isnt": "is not",
+        "arent": "are not",
+        "wasnt": "was not",
+        "werent": "were not",
+        "havent": "have not",
+        "hasnt": "has not",
+        "hadnt": "had not",
+        "shouldnt": "should not",
+        "gonna": "going to",
+        "wanna": "want to",
+        "gotta": "got to",
+        "ok": "okay",
+    }.items()
+}
+_SMALL_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_UNITS = {word: number for number, word in enumerate(_SMALL_NUMBERS.split())}
+_DECADES = "twenty thirty forty fifty sixty seventy eighty ninety"
+_TENS = {word: 10 * number for number, word in enumerate(_DECADES.split(), start=2)}
+
+
+def normalise(text: str) -> str:
+    """Bring text to the one form in which words are compared: lower-case words, single spaces.
+
+    Contractions are spelled out, numbers up to ninety-nine become digits, fillers go. Pure.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold().replace("%", " percent ")
+    folded = _E_MAIL.sub("email", _INNER_APOSTROPHE.sub("", folded))
+    words: list[str] = []
+    tens = 0
+    for word in _WORD.findall(folded):
+        if word in _FILLERS:
+            continue
+        if tens:
+            unit = _UNITS.get(word, 0)
+            is_joined = 1 <= unit <= 9
+            words.append(str(tens + unit if is_joined else tens))
+            tens = 0
+            if is_joined:
+                continue
+        if word in _TENS:
+            tens = _TENS[word]
+        elif word in _UNITS:
+            words.append(str(_UNITS[word]))
+        else:
+            words.extend(_CONTRACTIONS.get(word, (word,)))
+    if tens:
+        words.append(str(tens))
+    return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class WordPattern:
+    """A pattern over normalised words.
+
+    Attributes:
+        source: As written in the policy.
+        expression: Compiled, to be searched in `normalise(text)`.
+    """
+
+    source: str
+    expression: re.Pattern[str]
+
+    def matches(self, words: str) -> bool:
+        """True if the pattern occurs in normalised text."""
+        return self.expression.search(words) is not None
+
+
+def compile_pattern(source: str) -> WordPattern:
+    """Compile one lexical pattern.
+
+    Plain words match themselves at word boundaries. `word*` matches any word that begins so, `a|b` one of both,
+    `...` up to four words in between. Between slashes stands a regular expression over the normalised text.
+
+    Raises:
+        ValueError: The pattern is empty, matches everything, or is no valid expression.
+    """
+    if len(source) > 2 and source.startswith("/") and source.endswith("/"):
+        try:
+            expression = re.compile(source[1:-1])
+        except re.error as error:
+            raise ValueError(f"not a valid regular expression: {error}") from None
+        if expression.search("") is not None:
+            raise ValueError("the expression matches the empty text")
+        return WordPattern(source, expression)
+    parts: list[str] = []
+    is_gap = True  # nothing precedes yet: a leading gap would mean nothing
+    for token in source.split():
+        if token in ("...", "…"):
+            if is_gap:
+                raise ValueError("a gap `...` stands between words")
+            parts.append(rf"(?: \w+){{0,{_GAP_WORDS}}}")
+            is_gap = True
+            continue
+        parts.append((" " if parts else "") + _alternatives(token))
+        is_gap = False
+    if is_gap:
+        raise ValueError("the pattern has no words" if not parts else "a gap `...` stands between words")
+    return WordPattern(source, re.compile(rf"(?<!\w){''.join(parts)}(?!\w)"))
+
+
+def _alternatives(token: str) -> str:
+    """Turn one token into an expression; several alternatives become a group."""
+    choices = []
+    for choice in token.split("|"):
+        words = normalise(choice.rstrip("*"))
+        if not words:
+            raise ValueError(f"`{token}` holds no word that is compared")
+        choices.append(re.escape(words).replace(r"\ ", " ") + (r"\w*" if choice.endswith("*") else ""))
+    return choices[0] if len(choices) == 1 else f"(?:{'|'.join(choices)})"
