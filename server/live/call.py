@@ -19,7 +19,7 @@ from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
 from server.speech.contract import SpeechEvent, SpeechGap
 from server.store.contract import ActionRecord, ConversationRecord, GapRecord, Record, UtteranceRecord
-from server.transcript import Assembler
+from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_channel, call_channel
 from server.wire.ingest import UtteranceIn
@@ -137,6 +137,7 @@ class LiveCall:
     async def start(self) -> None:
         """Publish that it began and take mail."""
         await self._announce("started")
+        await self._publish_guidance(self._pinned.policy.on_start(self._now_s()), Stamps())
         self._task = asyncio.create_task(self._work(), name=f"call-{self.conversation_id}")
 
     async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:

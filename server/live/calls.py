@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from server.live.call import LiveCall
 from server.live.stations import Stations
 from server.speech.contract import SpeechEvent
-from server.transcript import Assembler
+from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
 from server.wire.errors import Conflict, Overloaded, Unavailable
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
@@ -116,7 +116,7 @@ class LiveCalls:
         self, key: CallKey, agent_id: AgentId | None, language: str | None, roles: tuple[Speaker, ...]
     ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
-        pinned = self._stations.policies.pin(tenant_id, conversation_id)
+        pinned = self._stations.policies.pin(tenant_id)
         store = self._stations.store
         try:
             async with asyncio.timeout(HISTORY_TIMEOUT_S):
@@ -138,6 +138,11 @@ class LiveCalls:
         await call.start()
         log.info("call started", extra={"tenant": tenant_id, "policy": pinned.policy_name})
         return call, min(covered, default=0)
+
+    def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
+        """Whether that call is live, and whose it is."""
+        call = self._calls.get((tenant_id, ConversationId(conversation_id)))
+        return call is not None, call.agent_id if call is not None else None
 
     async def leave(self, source: LiveSource, *, call_ended: bool, reason: str) -> None:
         """Forget a source; end the call if it was the last one and the call is over."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from server.log.contract import EventLog
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
-from server.policy import CallPolicy
+from server.policy.runtime import CallPolicy
 from server.store.contract import Record, Store
 from server.wire.ids import TenantId
 
@@ -37,7 +37,7 @@ class Pinned:
 class PolicyDesk(Protocol):
     """Gives each new call its policy."""
 
-    def pin(self, tenant_id: TenantId, conversation_id: str) -> Pinned:
+    def pin(self, tenant_id: TenantId) -> Pinned:
         """Policy and guide of a tenant, as they are now. Raises `NotFound` for an unknown tenant."""
 
 

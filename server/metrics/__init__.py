@@ -72,6 +72,7 @@ class Metrics:
         self.store_errors = counter("cueline_store_errors_total", "Store batches that failed.")
         # guidance
         self.actions = counter("cueline_actions_total", "Actions published.", "type", "state")
+        self.policy_refusals = counter("cueline_policy_refusals_total", "Changed policy files that are wrong.")
         self.shed = counter("cueline_shed_total", "Work given up on purpose.", "what")
         self.loop_lag = histogram("cueline_event_loop_lag_seconds", "How late the event loop woke up.")
         for stage in STAGES:

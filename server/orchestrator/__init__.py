@@ -4,7 +4,7 @@ The requirement's Orchestrator. Policies are compiled once into a `Guide` (plan 
 pinned to the guide it began with.
 """
 
-from server.orchestrator.guide import Guide, GuideSpec
+from server.orchestrator.guide import Guide
 from server.orchestrator.orchestrator import Orchestrator
 
-__all__ = ["Guide", "GuideSpec", "Orchestrator"]
+__all__ = ["Guide", "Orchestrator"]

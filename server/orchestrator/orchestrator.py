@@ -8,17 +8,16 @@ Interims travel like finals: the batching policy lets a newer revision replace a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
-import numpy as np
 
 from inference.engine import Engine
 from inference.graph import Graph
-from inference.request import Outcome, Output, PrototypeSet, Request, RowClass
+from inference.request import EmbeddingArray, Outcome, Output, PrototypeSet, Request, RowClass
 from server.config.settings import EngineSettings
-from server.orchestrator.guide import Calibrate, Guide, GuideSpec
+from server.orchestrator.guide import Guide
 from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import ConfigError
 from server.wire.utterance import Annotation, Utterance
@@ -34,32 +33,41 @@ class Orchestrator:
         engine: Started engine.
         graphs: Declared graphs by name.
         settings: Deadlines.
-        calibrate: Chooses thresholds for labels by example that declare none.
     """
 
-    def __init__(
-        self, engine: Engine, graphs: Mapping[str, Graph], settings: EngineSettings, calibrate: Calibrate
-    ) -> None:
+    def __init__(self, engine: Engine, graphs: Mapping[str, Graph], settings: EngineSettings) -> None:
         self._engine = engine
         self._graphs = graphs
         self._settings = settings
-        self._calibrate = calibrate
-        self._guides: dict[GuideSpec, Guide] = {}
 
-    async def prepare(self, spec: GuideSpec) -> Guide:
-        """Compile a policy and embed its examples; cached by content.
+    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
+        """Vectors of example phrases, `[texts, dims] float32`, L2-normalised."""
+        return await self._engine.embed(texts)
+
+    def compile(
+        self,
+        name: str,
+        graph: str,
+        outputs: Sequence[str],
+        prototypes: PrototypeSet | None,
+        pins: Mapping[str, int],
+    ) -> Guide:
+        """Compile what a policy wants.
+
+        Args:
+            name: Policy name and version, for errors.
+            graph: Graph to run.
+            outputs: Outputs wanted of it.
+            prototypes: Labels by example.
+            pins: Pinned model versions.
 
         Raises:
-            ConfigError: The policy names a graph or output that does not exist.
+            ConfigError: The policy names a graph that does not exist.
         """
-        guide = self._guides.get(spec)
-        if guide is None:
-            graph = self._graphs.get(spec.graph)
-            if graph is None:
-                raise ConfigError(f"there is no graph `{spec.graph}`", field=f"{spec.name}: graph")
-            plan = self._engine.compile(graph, spec.outputs)
-            guide = self._guides[spec] = Guide(spec, plan, await self._prototypes(spec))
-        return guide
+        declared = self._graphs.get(graph)
+        if declared is None:
+            raise ConfigError(f"there is no graph `{graph}`", field=f"{name}: graph")
+        return Guide(name, self._engine.compile(declared, outputs), prototypes, pins)
 
     def annotate(
         self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotation: OnAnnotation, on_done: OnDone
@@ -89,6 +97,7 @@ class Orchestrator:
                 row_class=RowClass.FINAL if utterance.is_final else RowClass.INTERIM,
                 deadline_s=now_s + wait_ms / 1000,
                 prototypes=guide.prototypes,
+                pins=guide.pins,
                 on_output=partial(_forward, utterance, started, on_annotation),
                 on_done=partial(on_done, utterance),
             )
@@ -97,20 +106,6 @@ class Orchestrator:
     def cancel(self, owner: str) -> None:
         """Drop what is queued for a call."""
         self._engine.cancel(owner)
-
-    async def _prototypes(self, spec: GuideSpec) -> PrototypeSet | None:
-        if not spec.phrases:
-            return None
-        vectors = await self._engine.embed(spec.phrases)
-        label_of = np.asarray(spec.label_of, np.int32)
-        return PrototypeSet(
-            name=spec.name,
-            labels=spec.labels,
-            thresholds=self._calibrate(vectors, label_of, np.asarray(spec.thresholds, np.float32)),
-            phrases=spec.phrases,
-            vectors=vectors,
-            label_of=label_of,
-        )
 
 
 def owner_of(utterance: Utterance) -> str:

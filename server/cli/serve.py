@@ -1,0 +1,59 @@
+"""`cueline serve`: the server."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+import uvloop
+
+from server.cli import logs
+from server.config import load_settings
+from server.main import Server, version
+from server.wire.errors import ConfigError
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file; CUELINE_* variables win over it.")
+@click.option("--host", help="Address to listen on; anything but loopback needs auth.shared_key. [127.0.0.1]")
+@click.option("--port", type=int, help="Port; 0 takes a free one. [8080]")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Server processes.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where models run. [cpu]")
+@click.option("--dry-run", is_flag=True, help="Check the configuration, load and warm everything, then exit.")
+def serve(
+    config: Path | None, host: str | None, port: int | None, workers: int, device: str | None, dry_run: bool
+) -> None:
+    """Start the server.
+
+    Without any option it listens on this machine only, knows one anonymous agent, and needs no other server,
+    no key and no network.
+    """
+    if workers > 1:
+        raise ConfigError(
+            "several processes need an event log they share, and the embedded one is one process's own",
+            field="workers",
+        )
+    settings = load_settings(config, os.environ, {"host": host, "port": port, "engine.device": device})
+    logs.configure(settings.log_level)
+    started_s = time.monotonic()
+    say = lambda text: click.echo(text, err=True)  # noqa: E731
+    say(f"cueline {version()}")
+    server = Server(settings, lambda step: say(f"  loading {step} …"))
+
+    def listening(url: str) -> None:
+        say(f"  ready in {time.monotonic() - started_s:.1f} s")
+        if settings.auth.is_anonymous:
+            say(f"  anonymous agent of {settings.auth.default_tenant}, this machine only")
+        say(f"  agent app   {url}/")
+        say(f"  feed        {url.replace('http', 'ws', 1)}/v1/feed")
+        say(f"  ingest      {url.replace('http', 'ws', 1)}/v1/ingest/audio, …/transcripts")
+
+    try:
+        uvloop.run(server.run(dry_run=dry_run, on_listening=listening))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if dry_run:
+        say(f"  everything loads ({time.monotonic() - started_s:.1f} s)")

@@ -1,0 +1,114 @@
+"""Tenants' policies, compiled and ready to be pinned: the shell around `server.policy`.
+
+    files ─PolicyStore─▶ Policy ─embed, calibrate─▶ prototypes ─compile─▶ guide ─▶ pinned by each new call
+
+Changed files are taken in while the server runs; a wrong one is refused and named, and the old one keeps serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from server.live.stations import Pinned
+from server.metrics import Metrics
+from server.orchestrator import Guide, Orchestrator
+from server.policy.prototypes import build_prototypes, prototype_spec
+from server.policy.rules import Policy
+from server.policy.runtime import CallPolicy
+from server.policy.store import PolicyStore
+from server.policy.validation import Graphs
+from server.wire.errors import CuelineError
+from server.wire.ids import TenantId
+
+log = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 2.0
+"""How soon a changed policy is seen; new calls pin it at most so much later."""
+
+
+class Policies:
+    """All tenants' policies of this process.
+
+    Args:
+        folder: One YAML file a tenant.
+        graphs: What the product graphs offer, for checking the names in policies.
+        orchestrator: Embeds and compiles.
+        negatives: Sentences that mean none of anybody's moments.
+        metrics: Counts refused files.
+    """
+
+    def __init__(
+        self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, negatives: tuple[str, ...], metrics: Metrics
+    ) -> None:
+        self._store = PolicyStore(folder, graphs)
+        self._orchestrator = orchestrator
+        self._negatives = negatives
+        self._metrics = metrics
+        self._ready: dict[str, tuple[Policy, Guide, Mapping[str, float]]] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load and compile all.
+
+        Raises:
+            ConfigError: A policy is wrong; its path.
+        """
+        for policy in await asyncio.to_thread(self._store.load):
+            await self._prepare(policy)
+        self._watch = asyncio.create_task(self._poll(), name="policies")
+
+    async def stop(self) -> None:
+        """Stop looking for changes."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    @property
+    def tenants(self) -> tuple[str, ...]:
+        """Tenants that have a policy."""
+        return tuple(self._ready)
+
+    def pin(self, tenant_id: TenantId) -> Pinned:
+        """Policy and guide for a call that begins now.
+
+        Raises:
+            NotFound: The tenant has no policy.
+        """
+        tenant = self._store.get(tenant_id).tenant
+        policy, guide, thresholds = self._ready[tenant]
+        return Pinned(CallPolicy(policy, thresholds), policy.name, policy.languages, guide)
+
+    async def _prepare(self, policy: Policy) -> None:
+        spec = prototype_spec(policy)
+        prototypes = thresholds = None
+        if spec.phrases:
+            vectors = await self._orchestrator.embed((*spec.phrases, *self._negatives))
+            built = build_prototypes(spec, vectors[: len(spec.phrases)], vectors[len(spec.phrases) :])
+            prototypes, thresholds = built.set, built.thresholds
+            for collision in built.collisions:
+                log.warning(
+                    "phrases of two moments mean the same to the encoder",
+                    extra={"policy": policy.name, "one": collision.label, "other": collision.other_label},
+                )
+        for warning in policy.warnings:
+            log.warning("policy warning", extra={"policy": policy.name, "warning": warning})
+        guide = self._orchestrator.compile(policy.name, policy.graph, policy.wanted_outputs, prototypes, policy.pins)
+        self._ready[policy.tenant] = (policy, guide, thresholds or {})
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            try:
+                reload = await asyncio.to_thread(self._store.poll)
+                for policy in reload.loaded:
+                    await self._prepare(policy)
+                    log.info("policy loaded", extra={"policy": policy.name})
+            except (CuelineError, OSError) as error:
+                log.error("policies could not be reloaded; the old ones keep serving", extra={"reason": str(error)})
+                continue
+            for refused in reload.refused:
+                self._metrics.policy_refusals.inc()
+                log.error("policy refused; the old one keeps serving", extra={"reason": str(refused)})

@@ -1,0 +1,340 @@
+"""The composition root: builds every room from the configuration, starts them in the order of the data, and stops
+them the other way round. Nothing else wires rooms together.
+
+    start   log · store · outbox (what an earlier life left is drained first) · engine · policies · recogniser · sockets
+    stop    sources are sent away and their last words stored · calls end · feeds are told to come back · the rest
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket as sockets
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from inference.engine import Engine
+from inference.engine import EngineSettings as InferenceSettings
+from inference.graph import load_graphs
+from inference.repository import ModelRepository
+from server.app.api import ApiDependencies, build_api
+from server.app.asgi import Application
+from server.auth.desk import TicketDesk
+from server.auth.identity import Identity
+from server.auth.origin import OriginPolicy
+from server.auth.tickets import Tickets
+from server.auth.tokens import AnonymousAuthenticator, Authenticator, SharedKeyAuthenticator
+from server.config.budget import load_budget
+from server.config.settings import Settings
+from server.feed.access import Owner
+from server.feed.endpoint import FeedEndpoint
+from server.feed.socket import Commands
+from server.feed.transport import DirectProtocol
+from server.ingest.audio_socket import AudioEndpoint
+from server.ingest.door import Door
+from server.ingest.transcript_socket import TranscriptEndpoint
+from server.live import LiveCalls, Stations
+from server.live.policies import Policies
+from server.log.contract import ChannelKey
+from server.log.embedded import EmbeddedLog
+from server.metrics import Metrics
+from server.metrics.engine import EngineMetrics
+from server.metrics.loop import watch_loop
+from server.orchestrator import Orchestrator
+from server.replay.demo import DemoPlayer
+from server.speech.embedded import EmbeddedRecogniser
+from server.speech.settings import EmbeddedSettings
+from server.store.contract import ReceiptRecord
+from server.store.outbox import Outbox
+from server.store.sql import SqlStore
+from server.wire.clock import wall_ms
+from server.wire.feed import Receipt
+from server.wire.ids import AgentId
+
+log = logging.getLogger(__name__)
+
+GRACEFUL_STOP_S = 10
+Progress = Callable[[str], None]
+
+
+class Server:
+    """One process. `run` serves until it is told to stop.
+
+    Args:
+        settings: Checked configuration.
+        progress: Told what is being started, for the command line.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress = lambda _: None) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._is_ready = False
+        self._started_s = time.monotonic()
+        self._stack = AsyncExitStack()
+        self.metrics = Metrics()
+        self.url = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Warm and accepting."""
+        return self._is_ready
+
+    def status(self) -> dict[str, Any]:
+        """Public state, for `/v1/status`."""
+        return {
+            "ready": self._is_ready,
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "recogniser": self._recogniser.capabilities.name,
+            "features": {"ask": False, "say": False},
+        }
+
+    async def run(self, *, dry_run: bool = False, on_listening: Callable[[str], None] = lambda _: None) -> None:
+        """Start everything, serve, stop everything.
+
+        Args:
+            dry_run: Load, warm and stop without listening.
+            on_listening: Told the address once it answers.
+
+        Raises:
+            ConfigError: Something configured is wrong; nothing was left running.
+        """
+        async with self._stack:
+            application = await self._build()
+            # Everything that lives as long as the process leaves the collector's sight: a full collection over a
+            # large heap was seen to cost 100 ms, more than the whole hot path.
+            gc.collect()
+            gc.freeze()
+            if dry_run:
+                return
+            await self._listen(application, on_listening)
+
+    # -- start --------------------------------------------------------------------------------------------------
+
+    async def _build(self) -> Application:
+        settings, metrics = self._settings, self.metrics
+        data = settings.data_path
+        data.mkdir(parents=True, exist_ok=True)
+        graphs_folder = Path(settings.paths.graphs)
+        budget = load_budget(graphs_folder)
+
+        self._progress("store and event log")
+        event_log = EmbeddedLog(data / "log")
+        await event_log.start()
+        self._stack.push_async_callback(event_log.stop)
+        store = SqlStore(settings.store.url or f"sqlite+aiosqlite:///{data / 'cueline.db'}")
+        await store.start()
+        self._stack.push_async_callback(store.stop)
+        outbox = Outbox(data / "outbox", store)
+        await outbox.start()
+        self._stack.push_async_callback(outbox.stop)
+
+        self._progress("models")
+        engine = Engine(
+            ModelRepository.open(settings.paths.model_repo),
+            InferenceSettings(
+                device=settings.engine.device,
+                precision=settings.engine.precision,
+                workers=settings.engine.workers,
+                max_queue_rows=settings.engine.max_queue_rows,
+                max_batch_tokens=settings.engine.max_batch_tokens,
+                max_wait_s=settings.engine.max_wait_ms / 1000,
+            ),
+            observer=EngineMetrics(metrics),
+        )
+        await engine.start()
+        self._stack.push_async_callback(engine.stop)
+        policies = Policies(graphs_folder / "policies")
+        orchestrator = Orchestrator(engine, load_graphs(graphs_folder), settings.engine, policies.calibrate)
+        await policies.start(orchestrator)
+        self._stack.push_async_callback(policies.stop)
+
+        self._progress("speech")
+        self._recogniser = recogniser = EmbeddedRecogniser(
+            EmbeddedSettings(
+                workers=settings.speech.workers,
+                endpoint_ms=settings.speech.endpoint_ms,
+                moonshine_folder=settings.speech.moonshine_folder,
+                max_streams=settings.speech.max_streams,
+            )
+        )
+        await recogniser.start()
+        self._stack.push_async_callback(recogniser.stop)
+
+        self._progress("sockets")
+        authenticator = _authenticator(settings, policies.tenants)
+        origins = OriginPolicy(settings.auth.allowed_origins, is_loopback_only=settings.auth.is_anonymous)
+        tickets = Tickets()
+        calls = LiveCalls(
+            Stations(event_log, outbox, store, orchestrator, policies, metrics),
+            max_calls=settings.ingest.max_calls,
+            grace_s=settings.ingest.resume_grace_s,
+        )
+        door = Door(authenticator)
+        audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics)
+        transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
+
+        async def on_receipt(identity: Identity, key: ChannelKey, receipt: Receipt) -> None:
+            await outbox.put(
+                ReceiptRecord(
+                    tenant_id=key.tenant_id,
+                    conversation_id=key.channel.partition(":")[2],
+                    action_id=receipt.id,
+                    event=receipt.event,
+                    agent_id=identity.agent_id,
+                    at_ms=wall_ms(),
+                    painted_at_ms=receipt.painted_at_ms,
+                )
+            )
+            metrics.receipts.labels(receipt.event).inc()
+
+        feed = FeedEndpoint(
+            event_log,
+            tickets,
+            metrics,
+            directory=_Directory(calls, store),
+            commands=Commands(on_receipt=on_receipt),
+            origins=origins,
+        )
+        self._drain = _drainer(audio, transcripts, calls, feed)
+        demo = None
+        if settings.demo.enabled and settings.auth.is_anonymous:
+            demo = DemoPlayer(lambda: self.url, data / "demo")
+            self._stack.push_async_callback(demo.stop)
+        web = build_api(
+            ApiDependencies(
+                authenticator=authenticator,
+                tickets=TicketDesk(authenticator, tickets, origins=origins),
+                origins=origins,
+                store=store,
+                metrics=metrics,
+                budget=budget,
+                health=self,
+                demo=demo,
+            ),
+            version(),
+        )
+        watcher = asyncio.create_task(watch_loop(metrics), name="loop-watch")
+        self._stack.callback(watcher.cancel)
+        return Application(
+            {"/v1/feed": feed, "/v1/ingest/audio": audio, "/v1/ingest/transcripts": transcripts},
+            web,  # type: ignore[arg-type]  # Litestar's own, narrower ASGI types
+        )
+
+    # -- serve --------------------------------------------------------------------------------------------------
+
+    async def _listen(self, application: Application, on_listening: Callable[[str], None]) -> None:
+        settings = self._settings
+        listener = _bind(settings.host, settings.port)
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        web = _Uvicorn(
+            uvicorn.Config(
+                application,  # type: ignore[arg-type]
+                loop="none",
+                http="httptools",
+                ws=DirectProtocol,
+                ws_max_size=2 * 1024 * 1024,
+                ws_per_message_deflate=False,
+                # The feed has its own ping; telephony sources show life by sending audio.
+                ws_ping_interval=None,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=GRACEFUL_STOP_S,
+            ),
+            before_shutdown=self._shut,
+        )
+
+        def listening() -> None:
+            self._is_ready = True
+            on_listening(self.url)
+
+        web.on_started = listening
+        await web.serve(sockets=[listener])
+
+    async def _shut(self) -> None:
+        self._is_ready = False
+        log.info("draining")
+        await self._drain()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells when it listens, and drains before it cuts connections."""
+
+    def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], Any]) -> None:
+        super().__init__(config)
+        self._before_shutdown = before_shutdown
+        self.on_started: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.on_started()
+
+    async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
+        await self._before_shutdown()
+        await super().shutdown(sockets)
+
+
+def version() -> str:
+    """Version of the installed package."""
+    return package_version("cueline")
+
+
+def _authenticator(settings: Settings, tenants: tuple[str, ...]) -> Authenticator:
+    if settings.auth.is_anonymous:
+        return AnonymousAuthenticator(settings.auth.default_tenant, settings.auth.default_agent, tenants)
+    return SharedKeyAuthenticator(settings.auth.shared_key)
+
+
+def _drainer(
+    audio: AudioEndpoint, transcripts: TranscriptEndpoint, calls: LiveCalls, feed: FeedEndpoint
+) -> Callable[[], Any]:
+    async def drain() -> None:
+        await asyncio.gather(audio.stop(), transcripts.stop())
+        await calls.stop()
+        await feed.drain()
+
+    return drain
+
+
+class _Directory:
+    """Who owns a call: the live one knows, the store remembers."""
+
+    def __init__(self, calls: LiveCalls, store: SqlStore) -> None:
+        self._calls = calls
+        self._store = store
+
+    async def owner(self, key: ChannelKey) -> Owner | None:
+        """See `server.feed.access.Directory`."""
+        kind, _, name = key.channel.partition(":")
+        if kind != "call":
+            return None
+        found, agent_id = self._calls.agent_of(key.tenant_id, name)
+        if not found:
+            conversation = await self._store.conversation(key.tenant_id, name)
+            if conversation is None:
+                return None
+            agent_id = conversation["agent_id"]
+        return Owner(AgentId(agent_id) if agent_id else None)
+
+
+def _bind(host: str, port: int) -> sockets.socket:
+    family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+    listener = sockets.socket(family, sockets.SOCK_STREAM)
+    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        from server.wire.errors import ConfigError
+
+        listener.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from None
+    return listener
