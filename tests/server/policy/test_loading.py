@@ -223,7 +223,7 @@ moments:
     not_within_s: 20
     semantic: ["i'm sorry about that", "i apologise for the inconvenience"]
 actions:
-  - {id: reset_light, on: warning_light, type: hint, title: "Offer the reset walk-through", priority: 5, ttl_s: 90, knowledge: true}
+  - {id: reset_light, on: warning_light, type: hint, title: "Offer the reset", priority: 5, ttl_s: 90, knowledge: true}
   - {id: say_sorry, on: no_apology, type: hint, title: "Say sorry"}
 attention: {max_cards_per_min: 4}
 checklist: [greet, verify_name, confirm_model, offer_appointment, close]

@@ -456,7 +456,7 @@ revision = st.tuples(
     st.lists(st.sampled_from(WORDS), max_size=4),
     st.booleans(),  # final
     st.lists(st.sampled_from(("moments.a.any[0]", "moments.b.any[0]")), max_size=2, unique=True),
-    st.floats(0.0, 9.0),  # seconds since the revision before
+    st.integers(0, 9_000).map(lambda pause_ms: pause_ms / 1000),  # seconds since the revision before
 )
 Revision = tuple[str, int, list[str], bool, list[str], float]
 
