@@ -42,7 +42,7 @@ class Metrics:
             "cueline_time_to_first_annotation_seconds", "Transcript published to its first annotation."
         )
         # the engine
-        self.queue_delay = histogram("cueline_queue_delay_seconds", "Time a row waited for its batch.")
+        self.queue_delay = histogram("cueline_queue_delay_seconds", "Time a row waited for its batch.", "row_class")
         self.graph_node_duration = histogram(
             "cueline_graph_node_duration_seconds", "Time in one graph node.", "node", "outcome"
         )
@@ -53,7 +53,7 @@ class Metrics:
             "cueline_batch_padding_ratio", "Padding share of a batch.", "model", buckets=(0, 0.05, 0.1, 0.2, 0.4, 0.8)
         )
         self.dropped = counter("cueline_dropped_total", "Rows that never reached a model, by reason.", "reason")
-        self.reused = counter("cueline_reused_total", "Rows answered without running a model.")
+        self.reused = counter("cueline_reused_total", "Rows answered without a model pass of their own.", "reason")
         # speech and ingest
         self.gap_seconds = counter("cueline_gap_seconds_total", "Audio without transcript.", "state")
         self.asr_reconnects = counter("cueline_asr_reconnects_total", "Recogniser reconnects.", "cause")
