@@ -1,0 +1,1 @@
+"""The agent app: the page served at `/`, and what serves it."""

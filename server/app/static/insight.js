@@ -1,0 +1,84 @@
+/**
+ * What the annotations of a call say of the customer now: mood with its trend, and intent. Pure.
+ *
+ * @typedef {import("./state.js").Call} Call
+ * @typedef {{level: "positive"|"neutral"|"negative", trend: "better"|"worse"|"steady", isDissatisfied: boolean,
+ *   points: {utteranceId: string, value: number}[]}} Mood
+ * @typedef {{label: string, score: number|null, isInScope: boolean, utteranceId: string, startMs: number,
+ *   isLatest: boolean}} Intent
+ */
+
+/** How many utterances the sparkline shows, and how many are averaged for the words beside it. */
+export const MAX_MOOD_POINTS = 24;
+const MOOD_WINDOW = 3;
+const LEVEL_AT = 0.25;
+const TREND_AT = 0.2;
+const DISSATISFIED_AT = 0.5;
+/** How far back an intent may lie and still be called current. */
+const MAX_INTENT_LOOKBACK = 60;
+
+/** The customer's utterances, newest first. @param {Call} call */
+function* customerUtterances(call) {
+  for (let index = call.timeline.length - 1; index >= 0; index -= 1) {
+    const key = call.timeline[index];
+    const utterance = key.startsWith("u:") ? call.utterances.get(key.slice(2)) : undefined;
+    if (utterance?.speaker === "customer") yield utterance;
+  }
+}
+
+/** Mood of the customer, or null before the first sentiment. @param {Call} call @returns {Mood|null} */
+export function mood(call) {
+  const points = [];
+  let isDissatisfied = null;
+  for (const { utterance_id: utteranceId } of customerUtterances(call)) {
+    const outputs = call.annotations.get(utteranceId);
+    const scores = outputs?.get("sentiment")?.value?.scores;
+    if (scores) points.unshift({ utteranceId, value: (scores.positive ?? 0) - (scores.negative ?? 0) });
+    const dissatisfied = outputs?.get("dissatisfied")?.value?.score;
+    if (isDissatisfied === null && typeof dissatisfied === "number") isDissatisfied = dissatisfied >= DISSATISFIED_AT;
+    if (points.length === MAX_MOOD_POINTS) break;
+  }
+  if (points.length === 0) return null;
+  const now = mean(points.slice(-MOOD_WINDOW));
+  const before = points.slice(-2 * MOOD_WINDOW, -MOOD_WINDOW);
+  const change = before.length > 0 ? now - mean(before) : 0;
+  return {
+    level: now >= LEVEL_AT ? "positive" : now <= -LEVEL_AT ? "negative" : "neutral",
+    trend: change >= TREND_AT ? "better" : change <= -TREND_AT ? "worse" : "steady",
+    isDissatisfied: isDissatisfied ?? false,
+    points,
+  };
+}
+
+/**
+ * What the customer wants: the newest in-scope intent, since a later "thanks" does not take the request back.
+ * Where none was in scope yet, the newest guess, marked as such.
+ *
+ * @param {Call} call @returns {Intent|null}
+ */
+export function currentIntent(call) {
+  let guess = null;
+  let seen = 0;
+  for (const utterance of customerUtterances(call)) {
+    const annotation = call.annotations.get(utterance.utterance_id)?.get("intent");
+    if (annotation?.value) {
+      const intent = {
+        label: String(annotation.value.label ?? ""),
+        score: annotation.value.score ?? annotation.score,
+        isInScope: annotation.value.in_scope !== false,
+        utteranceId: utterance.utterance_id,
+        startMs: utterance.start_ms,
+        isLatest: guess === null,
+      };
+      if (intent.isInScope) return intent;
+      guess ??= intent;
+    }
+    seen += 1;
+    if (seen === MAX_INTENT_LOOKBACK) break;
+  }
+  return guess;
+}
+
+function mean(points) {
+  return points.reduce((sum, point) => sum + point.value, 0) / points.length;
+}

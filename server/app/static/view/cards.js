@@ -1,0 +1,288 @@
+/**
+ * Action cards through their life: active ones by priority, what became of the others below.
+ *
+ * While the pointer or the focus is in the list nothing in it moves: new cards wait at its end and old ones stay
+ * dimmed, so that no button slips away from under a finger.
+ */
+
+import { parseMarkdown } from "../markdown.js";
+import { activeCards, isActiveAction, pastCards, remainingMs } from "../state.js";
+import { TYPE_TEXTS, clockText, labelText, msText, percentText, remainingText, speakerText } from "../words.js";
+import { arrange, el, markdownNodes, rove, setText } from "./dom.js";
+
+const MARK_TEXTS = { used: "Used", dismissed: "Dismissed", wrong: "Reported as wrong" };
+/** How long the note of a withdrawn card stays. */
+const WITHDRAWN_MS = 8_000;
+const MAX_PAST = 50;
+
+/**
+ * @typedef {import("../state.js").Call} Call
+ * @typedef {import("../state.js").Card} Card
+ * @typedef {object} CardActions
+ * @property {(id: string, event: "used"|"dismissed"|"wrong") => void} onMark
+ * @property {(utteranceId: string) => void} onJump
+ * @property {(text: string) => void} onAnnounce
+ */
+
+export class CardsView {
+  /**
+   * @param {{list: HTMLElement, none: HTMLElement, withdrawn: HTMLElement, past: HTMLDetailsElement,
+   *   pastCount: HTMLElement, pastList: HTMLElement, region: HTMLElement}} parts
+   * @param {CardActions} actions
+   */
+  constructor(parts, actions) {
+    Object.assign(this, parts);
+    this.actions = actions;
+    /** @type {Map<string, any>} */
+    this.nodes = new Map();
+    this.revisions = new Map();
+    this.call = null;
+    this.marks = null;
+    this.pastSignature = "";
+    this.list.addEventListener("keydown", (event) => this.#onKey(event));
+    this.list.addEventListener("focusin", (event) => rove(this.list.children, event.target.closest("li.card")));
+    this.list.addEventListener("pointerleave", () => this.#settle());
+    this.list.addEventListener("focusout", () => queueMicrotask(() => this.#settle()));
+  }
+
+  /**
+   * @param {Call} call
+   * @param {Map<string, string>} marks what the agent did with a card, by its id
+   * @returns {string[]} as `render`
+   */
+  reset(call, marks) {
+    this.call = call;
+    this.marks = marks;
+    this.nodes.clear();
+    this.revisions.clear();
+    this.list.replaceChildren();
+    this.withdrawn.replaceChildren();
+    this.pastSignature = "";
+    return this.render(new Set());
+  }
+
+  /**
+   * Draw the cards that changed and put all in order.
+   *
+   * @param {Set<string>} ids
+   * @returns {string[]} ids of cards that are shown now and were not before
+   */
+  render(ids) {
+    for (const id of ids) {
+      const card = this.call.cards.get(id);
+      if (card?.action.state === "retract" && this.nodes.has(id)) this.#noteWithdrawn(card.action);
+    }
+    const wanted = activeCards(this.call).filter((card) => !this.marks.has(card.action.id));
+    const fresh = wanted.filter((card) => !this.nodes.has(card.action.id)).map((card) => card.action.id);
+    for (const card of wanted) this.#fill(card);
+    const order = wanted.map((card) => this.nodes.get(card.action.id));
+    if (this.#isHeld()) {
+      const held = [...this.list.children];
+      arrange(this.list, [...held, ...order.filter((node) => !held.includes(node))]);
+      for (const node of held) node.classList.toggle("over", !order.includes(node));
+    } else {
+      this.#putInOrder(order);
+    }
+    if (!this.list.querySelector("[tabindex='0']")) rove(this.list.children, this.list.firstElementChild);
+    this.none.hidden = this.list.childElementCount > 0;
+    this.#renderPast();
+    return fresh;
+  }
+
+  /** What is left of each card's time, in words. @param {number} serverNowMs */
+  tick(serverNowMs) {
+    for (const [id, node] of this.nodes) {
+      const card = this.call.cards.get(id);
+      const leftMs = this.call.state === "started" && card.isLive ? remainingMs(card, serverNowMs) : null;
+      setText(node.querySelector(".ttl"), leftMs === null ? "" : remainingText(leftMs));
+    }
+  }
+
+  /** Put the focus on the card that holds the tab stop, or on the region where there is none. */
+  focus() {
+    (this.list.querySelector("[tabindex='0']") ?? this.region).focus();
+  }
+
+  #isHeld() {
+    return this.list.matches(":hover") || this.list.contains(document.activeElement);
+  }
+
+  #settle() {
+    if (this.call && !this.#isHeld()) this.render(new Set());
+  }
+
+  #putInOrder(order) {
+    const kept = new Set(order);
+    for (const [id, node] of this.nodes) {
+      if (kept.has(node)) continue;
+      this.nodes.delete(id);
+      this.revisions.delete(id);
+    }
+    arrange(this.list, order);
+  }
+
+  #fill(card) {
+    const { action } = card;
+    let node = this.nodes.get(action.id);
+    if (!node) this.nodes.set(action.id, (node = el("li", { class: "card", tabindex: "-1" })));
+    if (this.revisions.get(action.id) === action.revision) return;
+    this.revisions.set(action.id, action.revision);
+    const wasOpen = node.querySelector(".why")?.getAttribute("aria-expanded") === "true";
+    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.do : undefined;
+    const type = TYPE_TEXTS[action.type] ?? labelText(action.type);
+    const titleId = `card-${action.id}`;
+    node.dataset.type = action.type;
+    node.dataset.id = action.id;
+    node.setAttribute("aria-labelledby", titleId);
+    node.replaceChildren(
+      el("div", { class: "card-head" }, el("span", { class: "type", text: type }), el("span", { class: "ttl" })),
+      el("h3", { id: titleId, text: action.title }),
+      el("div", { class: "body", dir: "auto" }, ...markdownNodes(parseMarkdown(action.body ?? ""))),
+      ...(action.cites?.length ? [citesNode(action.cites)] : []),
+      this.#buttons(action),
+      this.#evidence(action),
+    );
+    if (wasOpen) this.#toggleEvidence(node);
+    if (focused !== undefined) (node.querySelector(`[data-do="${focused}"]`) ?? node).focus();
+  }
+
+  #buttons(action) {
+    const mark = (event) => () => this.#mark(action, event);
+    const button = (name, label, text, onClick, ...more) =>
+      el("button", { type: "button", "data-do": name, "aria-label": `${label}: ${action.title}`, title: label, on: { click: onClick } }, text, ...more);
+    const why = button("why", "Why is this shown", "Why?", () => this.#toggleEvidence(this.nodes.get(action.id)));
+    why.classList.add("why");
+    why.setAttribute("aria-expanded", "false");
+    return el(
+      "div",
+      { class: "buttons" },
+      action.type === "reply"
+        ? button("used", "Copy and mark as used", "Copy", () => this.#copyAndUse(action))
+        : button("used", "Mark as used", "Used", mark("used")),
+      button("dismissed", "Dismiss", "Dismiss", mark("dismissed")),
+      button("wrong", "Report as wrong", "Wrong", mark("wrong")),
+      why,
+    );
+  }
+
+  #evidence(action) {
+    const items = (action.evidence ?? []).map((each) => this.#evidenceItem(each));
+    if (items.length === 0) items.push(el("li", { text: "No evidence was sent with this card." }));
+    return el("ul", { class: "evidence", hidden: true, "aria-label": `Why: ${action.title}` }, ...items);
+  }
+
+  #evidenceItem(each) {
+    const facts = [["Rule", each.rule]];
+    if (each.phrase) facts.push(["Matched", each.phrase]);
+    if (typeof each.score === "number") facts.push(["Score", percentText(each.score)]);
+    if (each.model) facts.push(["Model", `${each.model} v${each.version}`]);
+    const latency = this.call.timings.get(each.utterance_id);
+    const { t0, t8 } = latency?.stamps ?? {};
+    if (typeof t0 === "number" && typeof t8 === "number") facts.push(["Speech to here", msText(t8 - t0)]);
+    return el(
+      "li",
+      {},
+      el(
+        "button",
+        { type: "button", class: "quote", on: { click: () => this.actions.onJump(each.utterance_id) } },
+        el("span", { class: "note", text: `${speakerText(each.speaker)} at ${clockText(each.start_ms)}` }),
+        el("q", { dir: "auto", text: each.text }),
+      ),
+      el("dl", {}, ...facts.flatMap(([term, value]) => [el("dt", { text: term }), el("dd", { text: value })])),
+    );
+  }
+
+  #toggleEvidence(node) {
+    const list = node.querySelector(".evidence");
+    list.hidden = !list.hidden;
+    node.querySelector(".why").setAttribute("aria-expanded", String(!list.hidden));
+  }
+
+  async #copyAndUse(action) {
+    try {
+      await navigator.clipboard.writeText(action.body || action.title);
+      this.actions.onAnnounce("Copied.");
+    } catch {
+      this.actions.onAnnounce("Copying is not allowed here.");
+    }
+    this.#mark(action, "used");
+  }
+
+  #mark(action, event) {
+    const node = this.nodes.get(action.id);
+    const neighbour = node.nextElementSibling ?? node.previousElementSibling;
+    const hadFocus = node.contains(document.activeElement);
+    this.actions.onMark(action.id, event);
+    node.remove();
+    this.nodes.delete(action.id);
+    this.revisions.delete(action.id);
+    // The focus must land somewhere near: a removed element would drop it to the top of the page.
+    if (hadFocus) (neighbour ?? this.region).focus();
+    this.render(new Set());
+  }
+
+  #noteWithdrawn(action) {
+    const text = `Withdrawn: ${action.title}${action.reason ? `. ${labelText(action.reason)}.` : ""}`;
+    const note = el("p", { class: "hint", text });
+    this.withdrawn.append(note);
+    this.actions.onAnnounce(text);
+    setTimeout(() => note.remove(), WITHDRAWN_MS);
+  }
+
+  #renderPast() {
+    const past = [...pastCards(this.call)];
+    for (const id of this.marks.keys()) {
+      const card = this.call.cards.get(id);
+      if (card && isActiveAction(card.action)) past.push(card);
+    }
+    past.sort((a, b) => b.off - a.off);
+    this.past.hidden = past.length === 0;
+    setText(this.pastCount, String(past.length));
+    if (this.past.hidden) return;
+    const signature = past.map(({ action }) => `${action.id}/${action.revision}/${this.marks.get(action.id) ?? ""}`).join();
+    if (signature === this.pastSignature) return;
+    this.pastSignature = signature;
+    this.pastList.replaceChildren(
+      ...past.slice(0, MAX_PAST).map(({ action }) =>
+        el("li", {}, el("span", { text: action.title }), el("span", { class: "note", text: this.#becameText(action) })),
+      ),
+    );
+  }
+
+  #becameText(action) {
+    const mark = MARK_TEXTS[this.marks.get(action.id)];
+    return mark ?? (action.state === "retract" ? "Withdrawn" : "Expired");
+  }
+
+  #onKey(event) {
+    const here = event.target.closest("li.card");
+    if (!here || event.ctrlKey || event.altKey || event.metaKey) return;
+    const target = {
+      ArrowUp: here.previousElementSibling,
+      ArrowDown: here.nextElementSibling,
+      Home: this.list.firstElementChild,
+      End: this.list.lastElementChild,
+    }[event.key];
+    const name = { e: "why", u: "used", d: "dismissed", x: "wrong", Delete: "dismissed" }[event.key];
+    if (target) target.focus();
+    else if (event.key === "Enter" && event.target === here) here.querySelector(".why").click();
+    else if (name) here.querySelector(`[data-do="${name}"]`).click();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+function citesNode(cites) {
+  return el(
+    "ol",
+    { class: "cites", "aria-label": "Sources" },
+    ...cites.map((cite) =>
+      el(
+        "li",
+        {},
+        el("details", {}, el("summary", { text: cite.title || cite.source }), el("p", { dir: "auto", text: cite.text }), el("p", { class: "note", text: cite.source })),
+      ),
+    ),
+  );
+}

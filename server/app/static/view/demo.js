@@ -1,0 +1,99 @@
+/** Plays a call through the whole service: the scripted one, or a two-channel WAV of the reader's own. */
+
+import { ApiError, playDemo } from "../api.js";
+import { clockText } from "../words.js";
+import { el, setText } from "./dom.js";
+
+export class DemoView {
+  /**
+   * @param {HTMLElement} full where the controls stand while there is no call
+   * @param {HTMLElement} small where they stand beside one
+   * @param {{onStarted: (conversationId: string) => void}} actions
+   */
+  constructor(full, small, { onStarted }) {
+    this.full = full;
+    this.small = small;
+    this.onStarted = onStarted;
+    this.isSending = false;
+    this.isLive = false;
+    this.durations = new Map();
+    this.title = el("h2", { id: "demo-title", text: "Demo" });
+    this.play = el("button", { type: "button", class: "primary", text: "Play demo call", on: { click: () => this.#start(null) } });
+    this.file = el("input", { type: "file", accept: ".wav,audio/wav,audio/x-wav", id: "wav", class: "sr", on: { change: () => this.#pick() } });
+    this.drop = el(
+      "label",
+      { class: "drop", for: "wav" },
+      el("strong", { text: "Play a recording of your own" }),
+      el("span", { class: "note", text: "Drop a two-channel WAV here, or choose one. Left is the customer, right the agent." }),
+    );
+    this.status = el("p", { class: "demo-status", role: "status" });
+    this.progress = el("progress", { "aria-label": "Demo call", max: "1", value: "0", hidden: true });
+    this.node = el("div", { class: "demo-controls" }, this.play, el("div", { class: "pick" }, this.file, this.drop), this.progress, this.status);
+    for (const type of ["dragover", "dragleave", "drop"]) this.drop.addEventListener(type, (event) => this.#onDrag(event));
+  }
+
+  /** @param {import("../state.js").Call|null} call @param {boolean} isEnabled */
+  render(call, isEnabled) {
+    this.isLive = call !== null && call.state !== "ended" && call.state !== "unknown";
+    const home = call === null ? this.full : this.small;
+    this.small.hidden = !isEnabled || call === null;
+    if (isEnabled && this.node.parentElement !== home) {
+      if (home === this.small) home.append(this.title);
+      home.append(this.node);
+    }
+    if (!isEnabled) this.node.remove();
+    const isBusy = this.isSending || this.isLive;
+    this.play.disabled = isBusy;
+    this.file.disabled = isBusy;
+    this.drop.classList.toggle("disabled", isBusy);
+    this.node.classList.toggle("busy", isBusy);
+    setText(this.play, call === null ? "Play demo call" : "Play demo call again");
+    if (this.isLive && this.durations.has(call.conversationId)) setText(this.status, "");
+    this.progress.hidden = !(this.isLive && this.durations.has(call?.conversationId));
+  }
+
+  /** @param {import("../state.js").Call} call @param {number} elapsedMs audio time */
+  tick(call, elapsedMs) {
+    const durationMs = this.durations.get(call.conversationId);
+    if (!durationMs || !this.isLive) return;
+    this.progress.value = Math.min(1, elapsedMs / durationMs);
+    this.progress.title = `${clockText(elapsedMs)} of ${clockText(durationMs)}`;
+  }
+
+  #pick() {
+    const [file] = this.file.files;
+    this.file.value = "";
+    if (file) this.#start(file);
+  }
+
+  #onDrag(event) {
+    event.preventDefault();
+    this.drop.classList.toggle("over", event.type === "dragover" && !this.file.disabled);
+    if (event.type === "drop" && !this.file.disabled && event.dataTransfer.files.length > 0) {
+      this.#start(event.dataTransfer.files[0]);
+    }
+  }
+
+  async #start(wav) {
+    if (this.isSending || this.isLive) return;
+    this.#setSending(true);
+    setText(this.status, wav ? `Sending ${wav.name}…` : "Starting the demo call…");
+    try {
+      const { conversation_id: conversationId, duration_ms: durationMs } = await playDemo(wav);
+      if (durationMs) this.durations.set(conversationId, durationMs);
+      setText(this.status, "");
+      this.onStarted(conversationId);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      setText(this.status, error.field ? `${error.message} (${error.field})` : error.message);
+    } finally {
+      this.#setSending(false);
+    }
+  }
+
+  #setSending(isSending) {
+    this.isSending = isSending;
+    this.play.disabled = isSending || this.isLive;
+    this.file.disabled = isSending || this.isLive;
+  }
+}
