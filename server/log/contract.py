@@ -55,6 +55,7 @@ class Entry:
         is_interim: A transcript or annotation of an interim; may be dropped for a slow reader when superseded.
         body: The JSON publication, the very bytes every subscriber gets.
         appended_s: Monotonic time of the append.
+        is_over: The state it is has ended (an action expired or retracted): with it, the state leaves the snapshots.
     """
 
     position: Position
@@ -63,6 +64,7 @@ class Entry:
     is_interim: bool
     body: bytes
     appended_s: float
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,11 @@ class EventLog(Protocol):
         """Complete tail after a known position, else snapshot."""
 
     async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
-        """Up to `limit` entries after a position, in order."""
+        """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
+
+        Raises:
+            Conflict: The position is of another epoch, or what followed it is no longer held.
+        """
 
     def follow(self, key: ChannelKey, sink: Callable[[Entry], None]) -> Callable[[], None]:
         """Call `sink` for every entry appended from now on; returns the function that ends it."""

@@ -1,0 +1,184 @@
+"""One channel in memory: its states, compacted, and behind them its recent entries, complete. Pure.
+
+    offsets   1 … floor │ floor+1 … │ tail[0] … last
+              compacted │ complete  │ complete
+              only      │ on disk   │ in memory
+
+A reader whose position is at or after `floor` can be given everything after it; any other is told so and gets the
+snapshot. `floor` is 0 unless the disk was away for so long that entries were let go unwritten.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.log.contract import ChannelKey, Entry, Event, Position
+from server.log.snapshot import States, compacted, ends_state
+from server.wire.codec import json_encoder
+from server.wire.publication import AnnotationPayload, Payload, Publication, Transcript, kind_of
+
+
+class _Revised(msgspec.Struct):
+    utterance_id: str
+    revision: int
+
+
+class _RevisedPublication(msgspec.Struct):
+    d: _Revised
+
+
+_revised_decoder = msgspec.json.Decoder(_RevisedPublication)
+
+
+def new_epoch() -> str:
+    """A random name for one incarnation of a channel, 16 hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+@dataclass(slots=True)
+class Channel:
+    """State of one channel. The shell decides when to fold, write, evict.
+
+    Attributes:
+        key: The channel and its owner.
+        epoch: This incarnation.
+        last: Offset of the newest entry, 0 if there is none.
+        floor: Offset after which every entry is held, in memory or on disk.
+        queued: Offset up to which everything was handed to the writer.
+        written: Offset up to which the disk has everything.
+        is_opened: Its file begins with its epoch.
+        is_sealed: Its file says that nothing is missing.
+        is_stored: It has a file; False where there is one that cannot be read, so that this life stays in memory.
+        states: Compacted entries before the tail.
+        tail: Newest entries, offsets without holes.
+        tail_bytes: Size of the tail's bodies.
+        touched_s: Monotonic time of the last append or reading.
+        final_revisions: Utterance id to the revision that was final, None while there is none: tells the annotations of
+            interims from those of finals.
+    """
+
+    key: ChannelKey
+    epoch: str
+    last: int = 0
+    floor: int = 0
+    queued: int = 0
+    written: int = 0
+    is_opened: bool = False
+    is_sealed: bool = False
+    is_stored: bool = True
+    states: States = field(default_factory=States)
+    tail: list[Entry] = field(default_factory=list)
+    tail_bytes: int = 0
+    touched_s: float = 0.0
+    final_revisions: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def position(self) -> Position:
+        """Where the channel stands."""
+        return Position(self.epoch, self.last)
+
+    @property
+    def tail_start(self) -> int:
+        """Offset before the first entry in memory."""
+        return self.last - len(self.tail)
+
+    def append(self, event: Event, now_s: float, t8: float) -> Entry:
+        """Number, stamp and encode one event; the bytes are made here and nowhere else."""
+        payload = event.payload
+        kind = kind_of(payload)
+        offset = self.last + 1
+        body = json_encoder.encode(
+            Publication(
+                ch=self.key.channel,
+                ep=self.epoch,
+                off=offset,
+                kind=kind,
+                t=msgspec.structs.replace(event.stamps, t8=t8),
+                d=payload,
+                tp=event.traceparent,
+            )
+        )
+        entry = Entry(
+            position=Position(self.epoch, offset),
+            kind=kind,
+            key=payload.key(),
+            is_interim=self._is_interim(payload),
+            body=body,
+            appended_s=now_s,
+            is_over=ends_state(self.key.channel, payload),
+        )
+        self.last = offset
+        self.tail.append(entry)
+        self.tail_bytes += len(body)
+        self.touched_s = now_s
+        self.is_sealed = False
+        return entry
+
+    def after(self, offset: int) -> tuple[Entry, ...] | None:
+        """Every entry after an offset, None if memory does not reach back that far."""
+        if offset < self.tail_start:
+            return None
+        return tuple(self.tail[offset - self.tail_start :])
+
+    def snapshot(self) -> tuple[Entry, ...]:
+        """Newest entry of every state, ascending offsets."""
+        return compacted((*self.states.entries(), *self.tail))
+
+    def fold(self, max_tail_bytes: int) -> None:
+        """Fold the tail's older part into the states once the tail is too large.
+
+        What the disk does not have yet stays, unless the writer refuses more: then memory has to be bounded, and
+        `floor` tells what is not complete any more.
+
+        Args:
+            max_tail_bytes: What the tail may hold; it is cut to half of that, so that folding is rare.
+        """
+        if self.tail_bytes <= max_tail_bytes:
+            return
+        upto = self.written if self.queued == self.last and self.is_stored else self.last
+        num_folded = 0
+        while num_folded < len(self.tail) and 2 * self.tail_bytes > max_tail_bytes:
+            entry = self.tail[num_folded]
+            if entry.position.offset > upto:
+                break
+            self.tail_bytes -= len(entry.body)
+            num_folded += 1
+        self.states.fold(self.tail[:num_folded])
+        del self.tail[:num_folded]
+        if self.tail_start > self.written:
+            self.floor = self.tail_start
+
+    def restore(self, entries: Iterable[Entry], max_tail_bytes: int) -> None:
+        """Take over what the disk holds: ascending offsets, complete after `floor`."""
+        for entry in entries:
+            if entry.kind == "transcript":
+                revised = _revised_decoder.decode(entry.body).d
+                self.final_revisions[revised.utterance_id] = None if entry.is_interim else revised.revision
+            if entry.position.offset > self.floor:
+                self.tail.append(entry)
+                self.tail_bytes += len(entry.body)
+                self.last = entry.position.offset
+            else:
+                self.states.fold((entry,))
+        self.last = max(self.last, self.floor)
+        self.queued = self.written = self.last
+        self.is_opened = True
+        self.fold(max_tail_bytes)
+
+    def _is_interim(self, payload: Payload) -> bool:
+        match payload:
+            case Transcript(utterance_id=utterance_id, is_final=True):
+                self.final_revisions[utterance_id] = payload.revision
+                return False
+            case Transcript(utterance_id=utterance_id):
+                self.final_revisions.setdefault(utterance_id, None)
+                return True
+            case AnnotationPayload(utterance_id=utterance_id, revision=revision):
+                # An utterance that this channel never carried counts as final: its annotations must not be dropped.
+                final_revision = self.final_revisions.get(utterance_id, 0)
+                return final_revision is None or revision < final_revision
+        return False

@@ -1,0 +1,403 @@
+"""The embedded event log: memory answers, followers are called at once, a thread keeps the disk up to date.
+
+    append ──▶ channel (number, stamp, encode once) ──▶ followers          before `append` returns
+                  └──▶ group commit ──▶ one file a channel                  within `linger_s`, never waited for
+
+After a clean stop epochs go on; after any other end each channel continues what survived in a new epoch, so that every
+client is told. When the disk fails the log serves from memory, says so, and writes what it still holds once the disk is
+back. Bounded: a channel's tail, the writer's queue, idle channels, age and size on disk. Used from the event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from server.log.channel import Channel, new_epoch
+from server.log.contract import ChannelKey, Entry, Event, Position, Recovery
+from server.log.files import Append, ChannelFiles, Contents, Job, Opened, Remove, Replace, Sealed, in_epoch
+from server.store.group_commit import GroupCommit
+from server.wire.clock import wall_ms
+from server.wire.errors import ConfigError, Conflict, Unavailable
+from server.wire.publication import Notice
+
+logger = logging.getLogger(__name__)
+
+_FRAME_OVERHEAD_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLimits:
+    """What the log may hold, and for how long.
+
+    Attributes:
+        linger_s: How long an entry waits for company on its way to the disk.
+        max_tail_bytes: Recent entries of one channel in memory; older ones are read from the disk.
+        max_recovery_entries: Longest tail a reader is given; one further behind gets the snapshot.
+        max_unwritten_bytes: Entries waiting for the disk; beyond that they are held in memory only and written later.
+        idle_s: A channel that nobody follows, writes or reads leaves memory after this time.
+        retention_s: A channel that was not written to for so long is forgotten.
+        max_disk_bytes: All files together; beyond that the longest unused are forgotten.
+        sweep_s: How often the last three are looked after.
+    """
+
+    linger_s: float = 0.05
+    max_tail_bytes: int = 256 * 1024
+    max_recovery_entries: int = 20_000
+    max_unwritten_bytes: int = 64 * 1024 * 1024
+    idle_s: float = 600.0
+    retention_s: float = 7 * 24 * 3600.0
+    max_disk_bytes: int = 4 * 1024**3
+    sweep_s: float = 60.0
+
+
+@dataclass(slots=True)
+class LogCounters:
+    """Totals since the start, for the metrics to read."""
+
+    appended: int = 0
+    appended_bytes: int = 0
+    tails: int = 0
+    snapshots: int = 0
+    restored: int = 0
+    evicted: int = 0
+    forgotten: int = 0
+    write_failures: int = 0
+
+
+class EmbeddedLog:
+    """`EventLog` in this process.
+
+    Args:
+        folder: Where it lives; made if missing. One process a folder.
+        limits: Bounds.
+        on_notice: Told when the log stops and starts being durable.
+        now_s: Monotonic clock.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: LogLimits | None = None,
+        on_notice: Callable[[Notice], None] = lambda _: None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counters = LogCounters()
+        self._folder = folder
+        self._limits = limits or LogLimits()
+        self._on_notice = on_notice
+        self._now_s = now_s
+        self._files = ChannelFiles(folder)
+        self._writer: GroupCommit[Job] = GroupCommit(
+            self._files.write,
+            name="cueline-log",
+            linger_s=self._limits.linger_s,
+            max_unwritten_bytes=self._limits.max_unwritten_bytes,
+            on_committed=self._committed,
+            on_trouble=self._troubled,
+        )
+        self._channels: dict[ChannelKey, Channel] = {}
+        self._stored: set[ChannelKey] = set()
+        self._behind: set[ChannelKey] = set()
+        self._followers: dict[ChannelKey, list[Callable[[Entry], None]]] = {}
+        self._loading = asyncio.Lock()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open and recover.
+
+        Raises:
+            ConfigError: The folder cannot be used, or another process uses it.
+        """
+        try:
+            self._stored.update(await self._writer.run_in_thread(self._files.open))
+        except BlockingIOError as error:
+            await self._close()
+            raise ConfigError("the log is in use by another process", field=str(self._folder)) from error
+        except OSError as error:
+            await self._close()
+            raise ConfigError(f"the log cannot be opened: {error.strerror}", field=str(self._folder)) from error
+        self._writer.start()
+        self._sweeper = asyncio.create_task(self._sweep(), name="cueline-log-sweeper")
+        self._sweeper.add_done_callback(_loud)
+
+    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
+        """Append in order; followers see the entries before this returns. Never waits for a disk to write."""
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = await self._open(key, or_detached=True)
+        now_s, t8 = self._now_s(), wall_ms()
+        entries = tuple([channel.append(event, now_s, t8) for event in events])
+        self._persist(channel)
+        channel.fold(self._limits.max_tail_bytes)
+        self.counters.appended += len(entries)
+        followers = self._followers.get(key)
+        if followers:
+            for entry in entries:
+                for sink in tuple(followers):
+                    _tell(sink, entry)
+        return entries
+
+    async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
+        """Complete tail after a known position, else snapshot.
+
+        The answer is true at the moment this returns: a `follow` in the same turn of the loop misses nothing.
+        """
+        channel = await self._open(key)
+        if after is not None and channel.last - after.offset <= self._limits.max_recovery_entries:
+            tail = await self._entries_after(key, after)
+            if tail is not None:
+                self.counters.tails += 1
+                position = tail[-1].position if tail else after
+                return Recovery(position=position, recovered=True, snapshot=(), tail=tail)
+            channel = await self._open(key)
+        self.counters.snapshots += 1
+        return Recovery(position=channel.position, recovered=False, snapshot=channel.snapshot(), tail=())
+
+    async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
+        """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
+
+        Raises:
+            Conflict: The position is of another epoch, or what followed it is no longer held.
+        """
+        if after is None:
+            channel = await self._open(key)
+            after = Position(channel.epoch, channel.floor)
+        entries = await self._entries_after(key, after)
+        if entries is None:
+            raise Conflict("the position is no longer held", field="after")
+        return entries[:limit]
+
+    def follow(self, key: ChannelKey, sink: Callable[[Entry], None]) -> Callable[[], None]:
+        """Call `sink` for every entry appended from now on; returns the function that ends it (idempotent)."""
+        followers = self._followers.setdefault(key, [])
+        followers.append(sink)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                followers.remove(sink)
+            if not followers and self._followers.get(key) is followers:
+                del self._followers[key]
+
+        return end
+
+    async def trim(self, key: ChannelKey) -> None:
+        """Forget a channel whose call ended and whose retention passed. One that is used again is a new one."""
+        async with self._loading:
+            self._channels.pop(key, None)
+            self._behind.discard(key)
+            if key in self._stored:
+                self._stored.discard(key)
+                self._writer.offer(Remove(key), 0)
+
+    async def channels(self) -> AsyncIterator[ChannelKey]:
+        """All channels held, live and ended."""
+        for key in self._stored | self._channels.keys():
+            yield key
+
+    async def stop(self) -> None:
+        """Flush and mark a clean end. Where that fails, the next start begins new epochs."""
+        if self._sweeper is None:
+            return
+        self._sweeper.cancel()
+        await asyncio.wait([self._sweeper])
+        for channel in self._channels.values():
+            self._persist(channel)
+            self._seal(channel)
+        try:
+            await self._writer.committed()
+            if all(channel.is_sealed or channel.last == 0 for channel in self._channels.values()):
+                await self._writer.run_in_thread(self._files.mark_clean)
+        except (Unavailable, OSError):
+            logger.error("the log could not be written to its end; the next start begins new epochs")
+        await self._close()
+
+    async def _close(self) -> None:
+        await self._writer.stop()
+        self._files.close()
+
+    async def _open(self, key: ChannelKey, *, or_detached: bool = False) -> Channel:
+        """The channel, from memory, from the disk, or new.
+
+        Args:
+            key: Which.
+            or_detached: If its file cannot be read, continue in memory only, in a new epoch, instead of raising.
+
+        Raises:
+            Unavailable: Its file cannot be read at present.
+        """
+        channel = self._channels.get(key)
+        if channel is None and key not in self._stored:
+            channel = self._channels[key] = Channel(key, new_epoch())
+        elif channel is None:
+            async with self._loading:
+                channel = self._channels.get(key) or await self._restored(key, or_detached=or_detached)
+        channel.touched_s = self._now_s()
+        return channel
+
+    async def _restored(self, key: ChannelKey, *, or_detached: bool) -> Channel:
+        channel = Channel(key, new_epoch(), touched_s=self._now_s())
+        try:
+            contents = await self._contents(key)
+        except Unavailable:
+            if not or_detached:
+                raise
+            channel.is_stored = False
+        else:
+            if contents is not None:
+                self._restore(channel, contents)
+        self._channels[key] = channel
+        return channel
+
+    def _restore(self, channel: Channel, contents: Contents) -> None:
+        if contents.is_certain:
+            channel.epoch = contents.epoch
+        channel.floor = contents.floor
+        channel.restore((in_epoch(entry, channel.epoch) for entry in contents.entries), self._limits.max_tail_bytes)
+        channel.is_opened = channel.is_sealed = contents.is_certain
+        self.counters.restored += 1
+
+    async def _contents(self, key: ChannelKey) -> Contents | None:
+        try:
+            contents = await self._writer.run_in_thread(partial(self._files.read, key))
+        except OSError as error:
+            logger.error("a channel cannot be read", extra={"channel": key.channel, "error": str(error)})
+            raise Unavailable("the log of this channel cannot be read at present") from error
+        if contents is not None and contents.skipped_bytes:
+            logger.error(
+                "a channel is damaged", extra={"channel": key.channel, "skipped_bytes": contents.skipped_bytes}
+            )
+        return contents
+
+    async def _entries_after(self, key: ChannelKey, after: Position) -> tuple[Entry, ...] | None:
+        """Everything after a position, None if that is no longer held."""
+        while True:
+            channel = await self._open(key)
+            if after.epoch != channel.epoch or not channel.floor <= after.offset <= channel.last:
+                return None
+            tail = channel.after(after.offset)
+            if tail is not None:
+                return tail
+            try:
+                contents = await self._contents(key)
+            except Unavailable:
+                return None
+            channel = await self._open(key)
+            if contents is None or after.epoch != channel.epoch or channel.floor > after.offset:
+                return None
+            older = [
+                in_epoch(entry, channel.epoch)
+                for entry in contents.entries
+                if after.offset < entry.position.offset <= channel.tail_start
+            ]
+            if len(older) == channel.tail_start - after.offset:
+                return (*older, *channel.tail)
+            # The tail was folded on while the file was read: the part between is on the disk by now.
+
+    def _persist(self, channel: Channel) -> None:
+        """Hand the writer what it does not have yet; if it has no room, try again when it has."""
+        if not channel.is_stored or channel.queued == channel.last:
+            return
+        job: Job
+        missing = channel.after(channel.queued)
+        if missing is None:  # it was refused for so long that its entries are only states by now
+            opened = Opened(channel.epoch, channel.tail_start)
+            job = Replace(channel.key, channel.position, (opened, *channel.states.entries(), *channel.tail))
+        elif channel.is_opened:
+            job = Append(channel.key, channel.position, missing)
+        else:
+            job = Append(channel.key, channel.position, (Opened(channel.epoch, channel.floor), *missing))
+        size_bytes = sum(len(item.body) + _FRAME_OVERHEAD_BYTES for item in job.items if isinstance(item, Entry))
+        if self._writer.offer(job, size_bytes):
+            if missing is None:
+                channel.floor = channel.tail_start
+            channel.queued = channel.last
+            channel.is_opened = True
+            self._stored.add(channel.key)
+            self._behind.discard(channel.key)
+            self.counters.appended_bytes += size_bytes
+        else:
+            self._behind.add(channel.key)
+
+    def _seal(self, channel: Channel) -> None:
+        """Say in its file that nothing is missing; only true of a channel whose entries were all handed over."""
+        if channel.is_stored and channel.queued == channel.last > 0 and not channel.is_sealed:
+            sealed = Sealed(self._files.generation, channel.last)
+            opened = () if channel.is_opened else (Opened(channel.epoch, channel.floor),)
+            if self._writer.offer(Append(channel.key, channel.position, (*opened, sealed)), _FRAME_OVERHEAD_BYTES):
+                channel.is_opened = channel.is_sealed = True
+
+    def _committed(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            channel = self._channels.get(job.key)
+            if channel is None or isinstance(job, Remove):
+                continue
+            if job.upto.epoch == channel.epoch:
+                channel.written = max(channel.written, job.upto.offset)
+            if isinstance(job.items[-1], Sealed) and channel.is_sealed and self._is_idle(channel):
+                self._evict(channel)
+        for key in tuple(self._behind):
+            if self._writer.unwritten_bytes * 2 < self._limits.max_unwritten_bytes:
+                self._persist(self._channels[key])
+
+    def _troubled(self, error: Exception | None) -> None:
+        if error is None:
+            self._on_notice(Notice(code="log_durable", message="The event log is durable again.", severity="info"))
+            return
+        self.counters.write_failures += 1
+        self._on_notice(
+            Notice(
+                code="log_not_durable",
+                message="The event log cannot be written; guidance goes on from memory.",
+                severity="error",
+            )
+        )
+
+    def _is_idle(self, channel: Channel) -> bool:
+        idle_s = self._now_s() - channel.touched_s
+        return idle_s >= self._limits.idle_s and channel.key not in self._followers
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.sweep_s)
+            for channel in [channel for channel in self._channels.values() if self._is_idle(channel)]:
+                self._evict(channel)
+            try:
+                expired = await self._writer.run_in_thread(
+                    partial(self._files.expired, self._limits.retention_s, self._limits.max_disk_bytes)
+                )
+            except OSError as error:
+                logger.error("the log's files cannot be listed", extra={"error": str(error)})
+                continue
+            for key in expired:
+                if key not in self._channels:
+                    await self.trim(key)
+                    self.counters.forgotten += 1
+
+    def _evict(self, channel: Channel) -> None:
+        """Drop from memory what the disk holds; the seal has to be there first, then `_committed` drops it."""
+        if channel.last == 0 or channel.is_sealed:
+            del self._channels[channel.key]
+            self.counters.evicted += 1
+        else:
+            self._seal(channel)
+
+
+def _tell(sink: Callable[[Entry], None], entry: Entry) -> None:
+    try:
+        sink(entry)
+    except Exception:
+        # One broken reader must not cost the others, nor the writer, this entry.
+        logger.exception("a follower failed", extra={"kind": entry.kind})
+
+
+def _loud(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the log's sweeper died", exc_info=error)
