@@ -108,6 +108,15 @@ def read_graph(path: Path) -> Graph:
     return graph
 
 
+def load_graphs(folder: Path) -> Mapping[str, Graph]:
+    """Read every graph of a folder, by name.
+
+    Raises:
+        GraphError: Of the first bad file.
+    """
+    return {path.stem: read_graph(path) for path in sorted(folder.glob("*.yaml"))}
+
+
 def parse_graph(text: str, file: str) -> Graph:
     """Read one graph.
 
@@ -139,6 +148,18 @@ def parse_graph(text: str, file: str) -> Graph:
     if not declared.outputs:
         raise GraphError("names no node", graph=file, field="outputs")
     return Graph(declared.name, inputs, nodes, declared.outputs)
+
+
+def load_yaml(text: str, file: str) -> Any:
+    """Parse YAML in which no key is declared twice.
+
+    Raises:
+        GraphError: Naming the file, line and column.
+    """
+    try:
+        return yaml.load(text, _UniqueKeyLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise GraphError(_yaml_problem(error), graph=file) from error
 
 
 def _read_input(raw: Any, file: str, field: str) -> InputType:

@@ -8,6 +8,6 @@ All of it is pure and runs in any thread.
 """
 
 from inference.compile.cache import PlanCache
-from inference.compile.compiler import PlanSet, Stage, compile_graph, compile_set, trace
+from inference.compile.compiler import PlanSet, Stage, Wanted, compile_graph, compile_set, offered_labels, trace
 
-__all__ = ["PlanCache", "PlanSet", "Stage", "compile_graph", "compile_set", "trace"]
+__all__ = ["PlanCache", "PlanSet", "Stage", "Wanted", "compile_graph", "compile_set", "offered_labels", "trace"]

@@ -14,6 +14,7 @@ from inference.compile.place import place
 from inference.compile.predicates import push_predicates
 from inference.compile.prune import prune
 from inference.compile.resolve import resolve
+from inference.compile.types import labels_of
 from inference.compile.verify import verify, verify_plan
 from inference.graph import Graph
 from inference.plan import Plan
@@ -98,6 +99,16 @@ def compile_set(
     }
     pairs = [pair for _, pair in sorted(wanted.items())]
     return PlanSet(plans, _finish(_run(pairs, repository, backends, functions)))
+
+
+def offered_labels(graph: Graph, repository: ModelRepository) -> Mapping[str, frozenset[str] | None]:
+    """Return the outputs that a policy may want, each with its labels; None where any may come, or it has none.
+
+    Raises:
+        GraphError: As `compile_graph`.
+    """
+    draft = resolve(graph, repository)
+    return {name: labels_of(draft.types[value]) for name, value in draft.outputs.items()}
 
 
 def trace(

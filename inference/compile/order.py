@@ -1,7 +1,8 @@
 """Pass 8, order: vertices in running order, and at last slots instead of names.
 
-A group stays together, right behind its model node. Of what could run next, the tightest budget goes first, so that
-cheap outputs leave early; the name decides between equals, never the order of declaration.
+A group stays together, right behind its model node. Of what could run next, `retrieve` and `python` go last, because
+their functions may be slow and must hold back nothing that does not need them; then the tightest budget goes first, so
+that cheap outputs leave early. The name decides between equals, never the order of declaration.
 """
 
 from __future__ import annotations
@@ -36,16 +37,17 @@ def order(draft: Draft) -> Draft:
         for other in needed_units:
             dependents[other].append(unit)
 
-    def urgency(unit: str) -> tuple[float, str]:
-        budget = draft.vertices[unit].budget_ms
-        return (float("inf") if budget is None else budget, unit)
+    def urgency(unit: str) -> tuple[bool, float, str]:
+        vertex = draft.vertices[unit]
+        is_slow = vertex.op in (Op.RETRIEVE, Op.PYTHON)
+        return (is_slow, float("inf") if vertex.budget_ms is None else vertex.budget_ms, unit)
 
     ready = [urgency(unit) for unit, needed_units in waiting.items() if not needed_units]
     heapq.heapify(ready)
     ordered: dict[str, Vertex] = {}
     groups: dict[int, int] = {0: 0}
     while ready:
-        _, unit = heapq.heappop(ready)
+        *_, unit = heapq.heappop(ready)
         for vertex in sorted(units[unit], key=lambda v: (v.name != unit, v.name)):
             group = groups.setdefault(vertex.group, len(groups))
             ordered[vertex.name] = replace(vertex, group=group)

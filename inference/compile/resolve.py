@@ -42,7 +42,8 @@ def resolve(graph: Graph, repository: ModelRepository, functions: Collection[str
         present = [vertices[read.split(".", 1)[0]].when for read in vertex.reads if read not in graph.inputs]
         # A select takes the first input that is there, so one of them is enough.
         inherited = disjunction(present) if vertex.op is Op.SELECT and present else conjunction(present)
-        when = conjunction((normalise(whens[name]), inherited))
+        own = _with_presence(normalise(whens[name]), vertices)
+        when = conjunction((own, inherited))
         if when == NEVER:
             raise site.error("can never be true", "when", given=node.when or "inputs that exclude each other")
         vertices[name] = replace(vertex, when=when, budget_ms=node.budget_ms)
@@ -110,6 +111,16 @@ def _wire(site: Site, text: str, vertices: Mapping[str, Vertex], types: Mapping[
         raise site.error(f"model {source.model} has no such output", text, expected=expected, given=text)
     kind = f"a {source.op.value} node" if source else "a declared input"
     raise site.error("has no tensors", text, expected=head, given=f"{tensor!r} of {kind}")
+
+
+def _with_presence(predicate: Predicate, vertices: Mapping[str, Vertex]) -> Predicate:
+    """Say of each leaf what it implies: that the node it looks at has run. An absent value fulfils no leaf."""
+    if predicate.kind in ("and", "or"):
+        join = conjunction if predicate.kind == "and" else disjunction
+        return join(_with_presence(operand, vertices) for operand in predicate.operands)
+    if predicate.name in vertices:
+        return conjunction((predicate, vertices[predicate.name].when))
+    return predicate
 
 
 def _check_leaf(site: Site, leaf: Predicate, vertices: Mapping[str, Vertex], types: Mapping[str, ValueType]) -> None:

@@ -174,10 +174,12 @@ def _classify(site: Site, node: Node, wires: Sequence[Wire]) -> tuple[Vertex, Ma
     site.take(wires, "a row of floats")
     given, value = _row_of_floats(site, wires[0]), wires[0].value
     if node.prototypes:
+        if not given.model:
+            raise site.error("compares vectors of one model", value, expected="a tensor of one model", given=str(given))
         source = (given.tensor,) if given.tensor else ()
         params = {"prototypes": node.prototypes}
         vertex = Vertex(site.name, Op.CLASSIFY, (value,), model=given.model, tensors=source, params=params)
-        return vertex, {site.name: Claims()}
+        return vertex, {site.name: Claims(None)}
     version = site.version(given.model) if given.tensor else None
     head = version.heads.get(given.tensor) if version else None
     if version is None or head is None:

@@ -66,7 +66,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """A list of `{label, score}`, best first."""
+    """A list of `{label, score}`, best first; `labels` is None where the tenant brings them."""
+
+    labels: tuple[str, ...] | None
 
     def __str__(self) -> str:
         return "[{label, score}]"
@@ -95,7 +97,7 @@ def type_of_head(head: HeadSpec, labels: Sequence[str]) -> Record | Claims:
     label = Scalar("string", tuple(labels))
     match head.kind:
         case "multi":
-            return Claims()
+            return Claims(tuple(labels))
         case "binary":
             return Record({head.flag: Scalar("bool"), "score": _SCORE} if head.flag else {"score": _SCORE})
         case "distribution":
@@ -121,4 +123,19 @@ def join_types(first: ValueType, second: ValueType) -> ValueType | None:
             return Record(keys)
         case Tensor(), Tensor() if (first.dtype, first.dims) == (second.dtype, second.dims):
             return Tensor(first.dtype, first.dims, first.model if first.model == second.model else "")
+        case Claims(), Claims():
+            return Claims(
+                tuple(dict.fromkeys((*first.labels, *second.labels))) if first.labels and second.labels else None
+            )
     return first if first == second else None
+
+
+def labels_of(kind: ValueType) -> frozenset[str] | None:
+    """Return the labels that a value of this type can have; None where any may come, or it has none."""
+    match kind:
+        case Claims(labels) if labels is not None:
+            return frozenset(labels)
+        case Record(keys):
+            label = keys.get("label")
+            return frozenset(label.members) if isinstance(label, Scalar) else None
+    return None
