@@ -84,6 +84,11 @@ class SendQueue(Generic[T]):
         """Bytes that count against the limit."""
         return self._control_bytes + self._live_bytes
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits."""
+        return not (self._live or self._replay or self._control)
+
     def __len__(self) -> int:
         """Frames that wait, in all lanes."""
         return len(self._control) + len(self._replay) + len(self._live)

@@ -1,0 +1,139 @@
+"""What goes out: publications encoded once for all readers, and the answer to a subscription. Pure.
+
+Entry ──▶ Outgoing ──▶ Packet (JSON)  ──▶ the same bytes to every JSON reader
+                   └─▶ Packet (MessagePack), made when the first such reader asks
+"""
+
+from __future__ import annotations
+
+import msgspec
+from websockets.frames import Frame, Opcode
+
+from server.log.contract import Entry, Position, Recovery
+from server.wire.codec import json_encoder, msgpack_encoder
+from server.wire.feed import MAX_FRAME_OUT_BYTES, Subscribed
+from server.wire.publication import Notice
+
+ANSWER_OVERHEAD_BYTES = 1024
+"""Room that a `subscribed` answer keeps for its own fields."""
+
+_json_decoder = msgspec.json.Decoder()
+
+
+class Packet:
+    """One message for one kind of reader, with the forms that sockets want, each made once.
+
+    Attributes:
+        body: The encoded message.
+        is_binary: MessagePack, to be sent in a binary frame.
+        appended_s: Monotonic time of the publication's append, None for what is no live publication.
+    """
+
+    __slots__ = ("_frame", "_text", "appended_s", "body", "is_binary")
+
+    def __init__(self, body: bytes, *, is_binary: bool, appended_s: float | None = None) -> None:
+        self.body = body
+        self.is_binary = is_binary
+        self.appended_s = appended_s
+        self._frame: bytes | None = None
+        self._text: str | None = None
+
+    @property
+    def frame(self) -> bytes:
+        """The whole WebSocket frame. A server does not mask, so one frame serves all. Source: RFC 6455 5.1."""
+        if self._frame is None:
+            opcode = Opcode.BINARY if self.is_binary else Opcode.TEXT
+            self._frame = Frame(opcode, self.body).serialize(mask=False)
+        return self._frame
+
+    @property
+    def text(self) -> str:
+        """The body of a JSON message as the string that ASGI wants."""
+        if self._text is None:
+            self._text = self.body.decode()
+        return self._text
+
+
+class Outgoing:
+    """One log entry on its way to any number of readers."""
+
+    __slots__ = ("_json", "_msgpack", "entry")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self._json: Packet | None = None
+        self._msgpack: Packet | None = None
+
+    def packet(self, is_binary: bool) -> Packet:
+        """The publication for this kind of reader."""
+        if self._json is None:
+            self._json = Packet(_fit(self.entry), is_binary=False, appended_s=self.entry.appended_s)
+        if not is_binary:
+            return self._json
+        if self._msgpack is None:
+            body = msgpack_encoder.encode(_json_decoder.decode(self._json.body))
+            self._msgpack = Packet(body, is_binary=True, appended_s=self.entry.appended_s)
+        return self._msgpack
+
+
+def message_packet(message: msgspec.Struct, is_binary: bool) -> Packet:
+    """An answer, a ping or an error for one reader."""
+    encoder = msgpack_encoder if is_binary else json_encoder
+    return Packet(encoder.encode(message), is_binary=is_binary)
+
+
+def answer_packets(ch: str, after: Position | None, recovery: Recovery, is_binary: bool) -> list[Packet]:
+    """The answer to `sub`: `subscribed` with all that fits into its frame, then the rest as ordinary publications.
+
+    Cut off in between, the reader continues from the last offset it saw: what a snapshot's later part still owes
+    is exactly what the log holds after that offset, or newer.
+    """
+    entries = recovery.tail if recovery.recovered else recovery.snapshot + recovery.tail
+    packets = [Outgoing(entry).packet(is_binary) for entry in entries]
+    num_head = _num_that_fit(packets)
+    if num_head == len(packets):
+        offset = recovery.position.offset
+    elif num_head:
+        offset = entries[num_head - 1].position.offset
+    else:
+        offset = after.offset if recovery.recovered and after is not None else 0
+    head = [msgspec.Raw(packet.body) for packet in packets[:num_head]]
+    answer = Subscribed(
+        ch=ch,
+        recovered=recovery.recovered,
+        ep=recovery.position.epoch,
+        off=offset,
+        tail=head if recovery.recovered else head[len(recovery.snapshot) :],
+        snapshot=None if recovery.recovered else head[: len(recovery.snapshot)],
+        num_more=len(packets) - num_head,
+    )
+    rest = packets[num_head:]
+    for packet in rest:
+        packet.appended_s = None  # old news: no measure of how fast the feed delivers
+    return [message_packet(answer, is_binary), *rest]
+
+
+def _num_that_fit(packets: list[Packet]) -> int:
+    left_bytes = MAX_FRAME_OUT_BYTES - ANSWER_OVERHEAD_BYTES
+    for number, packet in enumerate(packets):
+        left_bytes -= len(packet.body) + 1
+        if left_bytes < 0:
+            return number
+    return len(packets)
+
+
+def _fit(entry: Entry) -> bytes:
+    """The entry's body, or what of it a frame can hold: first without word times, then only the fact itself."""
+    if len(entry.body) <= MAX_FRAME_OUT_BYTES:
+        return entry.body
+    publication = _json_decoder.decode(entry.body)
+    publication["d"].pop("words", None)
+    body = json_encoder.encode(publication)
+    if len(body) <= MAX_FRAME_OUT_BYTES:
+        return body
+    notice = Notice(
+        code="publication_too_large",
+        message=f"A publication of kind {entry.kind} is too large for the feed; read it from the conversation.",
+        severity="warning",
+    )
+    return json_encoder.encode(publication | {"kind": "notice", "d": notice})

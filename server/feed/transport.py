@@ -1,0 +1,91 @@
+"""uvicorn's WebSocket protocol, with the two things that plain ASGI cannot say.
+
+1. *Is there room?* ASGI tells back-pressure only by a `send` that does not return, which costs a task and a wake-up
+   a message. Here a whole frame, encoded once for all readers, goes to the transport if it has room.
+2. *Cut it.* ASGI's close waits until the peer has read what was sent before, which one that never reads will not
+   do. Here the close frame is queued at once and the transport is aborted if it cannot be flushed in time.
+
+`uvicorn.Config(ws=DirectProtocol)` puts the connection into `scope["extensions"]`; under any other server the feed
+falls back to ASGI messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+
+EXTENSION = "cueline.direct"
+LINGER_S = 5.0
+"""How long a closed socket may take to flush and to answer before it is aborted."""
+
+
+class DirectProtocol(WebSocketsSansIOProtocol):
+    """One connection. Used from the event loop.
+
+    Attributes:
+        on_writable: Called when the transport has room again.
+        on_shutdown: Called instead of closing with 1012 when the server shuts down.
+    """
+
+    on_writable: Callable[[], None] | None = None
+    on_shutdown: Callable[[], None] | None = None
+
+    @property
+    def can_write(self) -> bool:
+        """The connection is open and its transport has room."""
+        return (
+            self.writable.is_set()
+            and self.handshake_complete
+            and not self.close_sent
+            and not self.disconnected
+            and not self.transport.is_closing()
+        )
+
+    def write_frame(self, frame: bytes) -> None:
+        """Hand a whole, unmasked data frame to the transport. Only while `can_write`."""
+        self.transport.write(frame)
+
+    def close_now(self, code: int, reason: str) -> None:
+        """Close without waiting for room; `receive` then ends with a disconnect."""
+        if self.close_sent or self.disconnected or self.transport.is_closing():
+            return
+        try:
+            self.conn.send_close(code, reason)
+        except InvalidState:
+            return  # the peer was faster
+        self.stop_keepalive()
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER_S, self._abort)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().resume_writing()
+        if self.on_writable is not None:
+            self.on_writable()
+
+    def shutdown(self) -> None:
+        """See uvicorn: the server shuts down."""
+        if self.on_shutdown is not None and self.handshake_complete and not self.close_sent:
+            self.on_shutdown()
+        else:
+            super().shutdown()
+
+    async def run_asgi(self) -> None:
+        """See uvicorn: runs the application for this connection."""
+        extensions = cast("dict[str, Any]", self.scope["extensions"])
+        extensions[EXTENSION] = {"connection": self}
+        await super().run_asgi()
+        # uvicorn closes the transport now, which flushes first: a peer that never reads would hold it for ever.
+        self.loop.call_later(LINGER_S, self._abort)
+
+    def _abort(self) -> None:
+        if not self.disconnected:
+            self.transport.abort()
