@@ -1,7 +1,7 @@
 """The batching policy: which queued rows run next, together. Pure: no thread, no loop, no clock of its own.
 
     admit ──▶ queue (one per lane, by order) ──pop──▶ batch ──▶ finished ──▶ learned cost
-       └▶ refused, superseded        └▶ late            └▶ halves, if it failed
+       └▶ refused, superseded        └▶ late            └▶ `halves`, if it failed
 
 Slot first, batch second: the shell asks for a batch only when a slot is free, so load fills batches and an idle system
 adds no wait. `now_s` is always given. Not thread-safe: the engine calls it under one lock.
@@ -20,11 +20,13 @@ from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from inference.cost import CostModel
 from inference.plan import Bucket
 from inference.request import RowClass
+
+Item = TypeVar("Item")
 
 Lane = tuple[str, int]
 """Rows of one lane may share a batch: model name and version."""
@@ -330,15 +332,6 @@ class BatchingPolicy:
         if duration_s is not None:
             self._lanes[batch.lane].cost.observe(batch.shape.padded_tokens, duration_s)
 
-    def halves(self, rows: Sequence[Row]) -> tuple[tuple[Row, ...], ...]:
-        """What to retry of a batch that failed: two halves, or nothing where one row is to blame."""
-        middle = len(rows) // 2
-        return (tuple(rows[:middle]), tuple(rows[middle:])) if middle else ()
-
-    def shape(self, rows: Sequence[Row]) -> Bucket:
-        """Shape of the tensor for some rows of a batch."""
-        return self._lanes[rows[0].lane].ladder.fit(len(rows), max(row.tokens for row in rows))
-
     # -- the rules ---------------------------------------------------------------------------------------------------
 
     def _refusal(self, lane: _Queue, row: Row, now_s: float, *, replaces: bool) -> Refusal | None:
@@ -392,14 +385,15 @@ class BatchingPolicy:
         return self._queued > 1 and now_s + lane.cost.predict_s(row.tokens) > row.deadline_s
 
     def _company(self, lane: _Queue, leader: Row, window: Iterable[Row], now_s: float) -> list[Row]:
-        """The leader and those of the window closest to it in length, as long as sharing beats running apart.
+        """The leader and those of the window closest to it in length: as many as make each token cheapest.
 
-        Rows of a lower class join only once they have waited out their handicap. A neighbour joins while the padding
-        it brings costs less than the fixed cost of a batch of its own. Free slots share what is queued.
+        Grows a run of rows sorted by length around the leader, on the side that adds less padding, and keeps the run
+        with the lowest learned cost per token that is not padding. Rows of a lower class join only once they have
+        waited out their handicap. Free slots share what is queued.
         """
         settings = self._settings
         free_slots = max(1, self._slots - len(self._running))
-        fair_rows = math.ceil(self._queued / free_slots)
+        max_rows = min(settings.max_batch_rows, math.ceil(self._queued / free_slots))
         budget = settings.max_padded_tokens
         if leader.deadline_s < math.inf and lane.cost.a_s > 0.0:
             budget = min(budget, int((leader.deadline_s - now_s - lane.cost.b_s) / lane.cost.a_s))
@@ -411,24 +405,27 @@ class BatchingPolicy:
         ]
         able.sort(key=lambda row: (row.tokens, row.sequence))
         low = high = able.index(leader)
-        longest, count = leader.tokens, 1
-        while True:
-            max_rows = min(settings.max_batch_rows, fair_rows)
-            # Padding that the next shorter row, and the next longer one, would add.
+        longest = tokens = leader.tokens
+        best, best_cost_s = (low, high), lane.cost.predict_s(longest) / tokens
+        while (count := high - low + 1) < max_rows:
             shorter = longest - able[low - 1].tokens if low > 0 else math.inf
             longer = (able[high + 1].tokens - longest) * count if high + 1 < len(able) else math.inf
-            if min(shorter, longer) > lane.cost.spare_tokens:
-                break
-            next_longest = longest if shorter <= longer else able[high + 1].tokens
-            max_rows = min(max_rows, lane.ladder.max_rows(next_longest))
-            if count + 1 > max_rows or (count + 1) * next_longest > budget:
-                break
-            if shorter <= longer:
+            if shorter <= longer and low > 0:
                 low -= 1
-            else:
+                tokens += able[low].tokens
+            elif high + 1 < len(able):
                 high += 1
-            longest, count = next_longest, count + 1
-        return able[low : high + 1]
+                longest = able[high].tokens
+                tokens += longest
+            else:
+                break
+            padded = (count + 1) * longest
+            if padded > budget or count + 1 > lane.ladder.max_rows(longest):
+                break
+            cost_s = lane.cost.predict_s(padded) / tokens
+            if cost_s <= best_cost_s:
+                best, best_cost_s = (low, high), cost_s
+        return able[best[0] : best[1] + 1]
 
     def _wait_until(self, lane: _Queue, rows: Sequence[Row], now_s: float) -> float | None:
         """When to stop waiting for company; None: run now.
@@ -443,3 +440,9 @@ class BatchingPolicy:
         soonest_s = min(row.deadline_s - lane.cost.predict_s(row.tokens) for row in rows)
         until_s = min(until_s, soonest_s)
         return until_s if until_s > now_s else None
+
+
+def halves(rows: Sequence[Item]) -> tuple[Sequence[Item], ...]:
+    """What to retry of rows that failed together: two halves, or nothing where one row is to blame."""
+    middle = len(rows) // 2
+    return (rows[:middle], rows[middle:]) if middle else ()

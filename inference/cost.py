@@ -1,7 +1,7 @@
 """What a batch costs: `seconds = a·padded_tokens + b`, fitted at warm-up and kept current in service.
 
-The batching policy uses it to refuse rows that cannot be ready in time, to decide which rows may share a batch
-without wasting more padding than a batch of their own would cost, and to bound the optional wait.
+The batching policy uses it to refuse rows that cannot be ready in time, to choose the batch whose tokens come cheapest,
+and to bound the optional wait.
 """
 
 from __future__ import annotations
@@ -85,11 +85,6 @@ class CostModel:
     def predict_s(self, padded_tokens: int) -> float:
         """Seconds a batch of this many padded tokens will take."""
         return self.a_s * padded_tokens + self.b_s
-
-    @property
-    def spare_tokens(self) -> float:
-        """Padding worth accepting to spare a batch of its own: what the fixed cost `b` would buy in tokens."""
-        return self.b_s / self.a_s if self.a_s > 0.0 else float("inf")
 
     def _fit(self) -> None:
         p, r = self._warmup, self._recent

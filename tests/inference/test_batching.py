@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,6 +21,7 @@ from inference.batching import (
     Lane,
     Refusal,
     Row,
+    halves,
 )
 from inference.cost import CostModel
 from inference.plan import Bucket
@@ -272,20 +274,19 @@ def test_an_idle_slot_tries_a_row_the_prediction_gave_up() -> None:
 
 @given(st.integers(1, 40), st.data())
 def test_halving_isolates_exactly_the_poisonous_row(count: int, data: st.DataObject) -> None:
-    policy = make_policy()
     rows = [make_row() for _ in range(count)]
     poison = rows[data.draw(st.integers(0, count - 1))]
     answered: list[Row] = []
     blamed: list[Row] = []
     runs = 0
-    todo = [tuple(rows)]
+    todo: list[Sequence[Row]] = [rows]
     while todo:
         part = todo.pop()
         runs += 1
         if poison not in part:
             answered.extend(part)
-        elif halves := policy.halves(part):
-            todo.extend(halves)
+        elif parts := halves(part):
+            todo.extend(parts)
         else:
             blamed.extend(part)
     assert blamed == [poison]

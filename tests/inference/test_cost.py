@@ -11,7 +11,6 @@ def test_a_line_is_found_again() -> None:
     assert cost.a_s == pytest.approx(1e-4)
     assert cost.b_s == pytest.approx(5e-4)
     assert cost.predict_s(100) == pytest.approx(0.0105)
-    assert cost.spare_tokens == pytest.approx(5.0)
 
 
 def test_a_slower_machine_is_followed_within_a_hundred_batches() -> None:

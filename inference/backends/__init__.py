@@ -1,0 +1,1 @@
+"""What runs a model: one contract, several back ends. `onnxruntime` in process, `fake` for tests without weights."""

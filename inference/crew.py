@@ -1,0 +1,370 @@
+"""The threads of the engine: workers that run batches, and one thread for registered functions.
+
+    queue ──pop (lock)──▶ worker ▸ run ▸ advance ─┬─▶ deliver (one call a batch)
+      ▲                                           ├─▶ operators ──▶ call ▸ advance ─▶ deliver
+      └──────────── next model of the plan ───────┘
+
+A worker asks for its next batch itself, so no core waits for the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Lock, Thread
+
+from inference.batching import Admission, Batch, BatchingPolicy, Refusal, Row, halves
+from inference.errors import InferenceError, ModelFailed, OverloadedError
+from inference.journey import BatchResult, Journey, call_operator
+from inference.memo import Memo
+from inference.plan import Op
+from inference.program import ProgramStep
+from inference.request import Outcome, Output, RowClass
+from inference.runner import Runner
+from inference.service import Service
+from inference.tokens import ID_BYTES
+
+_log = logging.getLogger(__name__)
+
+_OPERATOR_ROWS = 32
+"""Most rows of one call to a registered function."""
+
+Remembered = tuple[BatchResult, int]
+"""What the memo keeps: a batch and a row of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One call of a model or a registered function, for statistics.
+
+    Attributes:
+        node: Node of the graph.
+        model: Model behind it, empty for a function.
+        rows: Distinct rows computed.
+        duplicates: Rows answered by an equal neighbour.
+        tokens: Tokens that were not padding.
+        padded_tokens: Tokens computed.
+        duration_s: Time it took.
+        is_failed: Whether it raised.
+    """
+
+    node: str
+    model: str
+    rows: int
+    duplicates: int
+    tokens: int
+    padded_tokens: int
+    duration_s: float
+    is_failed: bool = False
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What a batch has for the event loop.
+
+    Attributes:
+        ended: Journeys with something to hand over: their outputs, and how they ended if they did.
+        passes: Calls that were made.
+        delays: Class and queue delay of each row of the batch.
+        onward: Journeys with a further step to wait for.
+    """
+
+    ended: list[tuple[Journey, list[Output], Outcome | None, InferenceError | None]] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
+    delays: list[tuple[RowClass, float]] = field(default_factory=list)
+    onward: list[Journey] = field(default_factory=list)
+
+    def end(self, journey: Journey, outcome: Outcome | None, error: InferenceError | None = None) -> None:
+        """Hand over what is ready, and the end where there is one."""
+        if journey.ready or outcome is not None:
+            self.ended.append((journey, journey.hand_over(), outcome, error))
+
+
+class Crew:
+    """Threads around one batching policy. `admit`, `cancel` and `take_operator` may be called from any thread."""
+
+    def __init__(
+        self,
+        policy: BatchingPolicy,
+        services: Mapping[tuple[str, int], Service],
+        memo: Memo[Remembered],
+        deliver: Callable[[Delivery], None],
+        *,
+        clock: Callable[[], float],
+        max_operator_rows: int,
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            policy: Guarded by the crew's lock from now on.
+            services: By lane; may gain and lose entries while running.
+            memo: Filled by workers.
+            deliver: Called by any thread, must not block.
+            clock: Monotonic seconds, the same as the requests' deadlines.
+            max_operator_rows: Rows that may wait for registered functions.
+            on_crash: Called when a thread dies of something that is no row's fault.
+        """
+        self._policy = policy
+        self._services = services
+        self._memo = memo
+        self._deliver = deliver
+        self._clock = clock
+        self._max_operator_rows = max_operator_rows
+        self._on_crash = on_crash
+        self._threads: list[Thread] = []
+        self._is_stopping = False
+        lock = Lock()
+        self._wake = Condition(lock)
+        self._operator_wake = Condition(lock)
+        self._for_operators: deque[Journey] = deque()
+        self._idle = 0
+
+    def start(self, num_workers: int) -> None:
+        """Start the workers and the operator thread."""
+        self._threads = [Thread(target=self._guard, args=(self._work,), name=f"engine-{i}") for i in range(num_workers)]
+        self._threads.append(Thread(target=self._guard, args=(self._operate,), name="engine-operators"))
+        for thread in self._threads:
+            thread.daemon = True  # a process that is told to die must not wait for a model
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads once nothing is queued; blocks."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify_all()
+            self._operator_wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def admit(self, journey: Journey) -> Admission:
+        """Queue a journey for the model step it is at."""
+        now_s = self._clock()
+        journey.queued_s = now_s
+        row = _row(journey, now_s)
+        with self._wake:
+            admission = self._policy.admit(row, now_s)
+            if self._idle:
+                self._wake.notify()
+        return admission
+
+    def take_operator(self, journey: Journey) -> bool:
+        """Queue a journey for the registered function it is at; False if too many wait."""
+        with self._wake:
+            if len(self._for_operators) >= self._max_operator_rows:
+                return False
+            self._for_operators.append(journey)
+            self._operator_wake.notify()
+        return True
+
+    def cancel(self, owner: str) -> list[Journey]:
+        """Drop what a call has queued."""
+        with self._wake:
+            dropped = [row.item for row in self._policy.cancel(owner)]
+            waiting = [journey for journey in self._for_operators if journey.request.owner == owner]
+            for journey in waiting:
+                self._for_operators.remove(journey)
+        return dropped + waiting
+
+    def clear(self) -> list[Journey]:
+        """Drop everything that is queued."""
+        with self._wake:
+            dropped = [row.item for row in self._policy.clear()] + list(self._for_operators)
+            self._for_operators.clear()
+        return dropped
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def _guard(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:
+            _log.critical("an engine thread died", exc_info=error)
+            self._on_crash(error)
+
+    def _work(self) -> None:
+        runner = Runner()
+        while (batch := self._next_batch()) is not None:
+            self._run(runner, batch)
+
+    def _next_batch(self) -> Batch | None:
+        while True:
+            with self._wake:
+                pop = self._policy.pop(self._clock())
+                if pop.batch is None and not pop.late:
+                    if self._is_stopping:
+                        return None
+                    self._idle += 1
+                    self._wake.wait(None if pop.wake_s is None else max(0.0, pop.wake_s - self._clock()))
+                    self._idle -= 1
+                    continue
+            if pop.late:
+                delivery = Delivery()
+                for row in pop.late:
+                    delivery.end(row.item, Outcome.LATE)
+                self._deliver(delivery)
+            if pop.batch is not None:
+                return pop.batch
+
+    def _run(self, runner: Runner, batch: Batch) -> None:
+        started_s = self._clock()
+        service = self._services[batch.lane]
+        journeys: list[Journey] = [row.item for row in batch.rows]
+        delivery = Delivery()
+        for journey in journeys:
+            delay_s = started_s - journey.queued_s
+            journey.queue_ms += delay_s * 1000.0
+            journey.started_s = journey.started_s or started_s
+            delivery.delays.append((journey.request.row_class, delay_s))
+        is_whole = self._attempt(runner, service, journeys, delivery)
+        with self._wake:
+            self._policy.finished(batch, self._clock() - started_s if is_whole else None)
+        self._hand_over(delivery)
+
+    def _attempt(self, runner: Runner, service: Service, journeys: Sequence[Journey], delivery: Delivery) -> bool:
+        """Run rows, in halves if they fail together. Returns whether the first attempt held."""
+        started_s = self._clock()
+        node = journeys[0].step.step.node
+        try:
+            run = runner.run(service, journeys)
+        except Exception as error:
+            took_s = self._clock() - started_s
+            delivery.passes.append(Pass(node, service.version.name, len(journeys), 0, 0, 0, took_s, is_failed=True))
+            parts = halves(journeys)
+            if not parts:
+                # The type alone: a runtime's message may quote the input.
+                failed = ModelFailed(f"model {service.version.name} failed ({type(error).__name__})")
+                failed.__cause__ = error
+                delivery.end(journeys[0], Outcome.FAILED, failed)
+            for part in parts:
+                self._attempt(runner, service, part, delivery)
+            return False
+        took_s = self._clock() - started_s
+        num_rows, duplicates = len(journeys), len(journeys) - len(set(run.row_of))
+        delivery.passes.append(
+            Pass(
+                node,
+                service.version.name,
+                num_rows - duplicates,
+                duplicates,
+                run.tokens,
+                run.shape.padded_tokens,
+                took_s,
+            )
+        )
+        for row, ids in enumerate(run.ids):
+            self._memo.keep(service.lane, ids, (run.result, row))
+        for journey, row in zip(journeys, run.row_of, strict=True):
+            journey.compute_ms += took_s * 1000.0
+            journey.take_result(run.result, row, self._clock())
+            self._advance(journey, delivery)
+        run.result.settle()
+        return True
+
+    def _advance(self, journey: Journey, delivery: Delivery) -> None:
+        """Take a journey as far as it goes."""
+        try:
+            step = journey.advance(self._clock())
+        except Exception as error:
+            _fail(journey, delivery, error)
+            return
+        delivery.end(journey, Outcome.DONE if step is None else None)
+        if step is not None:
+            delivery.onward.append(journey)
+
+    def _hand_over(self, delivery: Delivery) -> None:
+        """Deliver, and only then pass journeys on: another thread must not overtake with their next outputs."""
+        onward, delivery.onward = delivery.onward, []
+        self._deliver(delivery)
+        refused = Delivery()
+        for journey in onward:
+            if journey.step.op is not Op.MODEL:
+                if not self.take_operator(journey):
+                    refused.end(journey, Outcome.FAILED, OverloadedError("too many rows wait for functions"))
+                continue
+            admission = self.admit(journey)
+            if admission.superseded is not None:
+                refused.end(admission.superseded.item, Outcome.SUPERSEDED)
+            if admission.refusal is Refusal.LATE:
+                refused.end(journey, Outcome.LATE)
+            elif admission.refusal is not None:
+                refused.end(journey, Outcome.FAILED, OverloadedError(admission.refusal.value))
+        if refused.ended:
+            self._deliver(refused)
+
+    # -- operators ---------------------------------------------------------------------------------------------------
+
+    def _operate(self) -> None:
+        while True:
+            with self._operator_wake:
+                while not self._for_operators:
+                    if self._is_stopping:
+                        return
+                    self._operator_wake.wait()
+                step = self._for_operators[0].step
+                journeys = [journey for journey in self._for_operators if _same_call(journey.step, step)]
+                journeys = journeys[:_OPERATOR_ROWS]
+                for journey in journeys:
+                    self._for_operators.remove(journey)
+            delivery = Delivery()
+            now_s = self._clock()
+            in_time = []
+            for journey in journeys:
+                if now_s < journey.request.deadline_s:
+                    in_time.append(journey)
+                else:
+                    delivery.end(journey, Outcome.LATE)
+            if in_time:
+                self._call(in_time, delivery)
+            self._hand_over(delivery)
+
+    def _call(self, journeys: Sequence[Journey], delivery: Delivery) -> None:
+        """Call a registered function, in halves if it fails."""
+        step = journeys[0].step
+        started_s = self._clock()
+        try:
+            values = call_operator(step, journeys)
+        except Exception as error:
+            took_s = self._clock() - started_s
+            delivery.passes.append(Pass(step.step.node, "", len(journeys), 0, 0, 0, took_s, is_failed=True))
+            parts = halves(journeys)
+            if not parts:
+                _fail(journeys[0], delivery, error)
+            for part in parts:
+                self._call(part, delivery)
+            return
+        now_s = self._clock()
+        delivery.passes.append(Pass(step.step.node, "", len(journeys), 0, 0, 0, now_s - started_s))
+        for journey, value in zip(journeys, values, strict=True):
+            journey.take_value(value, now_s)
+            self._advance(journey, delivery)
+
+
+def _row(journey: Journey, now_s: float) -> Row:
+    request, step = journey.request, journey.step
+    assert step.lane is not None
+    ids = journey.token_ids()
+    return Row(
+        lane=step.lane,
+        tokens=len(ids) // ID_BYTES if ids is not None else 1,
+        row_class=request.row_class,
+        owner=request.owner,
+        # Two graphs, or two models of one, may look at the same utterance without replacing each other.
+        identity=(request.owner, request.key, request.plan.graph, journey.at) if request.key else None,
+        revision=request.revision,
+        deadline_s=request.deadline_s,
+        arrived_s=now_s,
+        item=journey,
+    )
+
+
+def _same_call(one: ProgramStep, other: ProgramStep) -> bool:
+    return one.function is other.function and one.step.node == other.step.node and one.step.params == other.step.params
+
+
+def _fail(journey: Journey, delivery: Delivery, error: Exception) -> None:
+    failed = ModelFailed(f"node {journey.step.step.node} failed ({type(error).__name__})")
+    failed.__cause__ = error
+    delivery.end(journey, Outcome.FAILED, failed)

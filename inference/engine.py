@@ -1,0 +1,519 @@
+"""The engine: requests in on the event loop, batches on worker threads, outputs back on the loop.
+
+    submit ──advance──▶ crew: policy, workers, operator thread ──one wake-up a batch──▶ on_output …, on_done
+       └──▶ memory: the same words again never reach a model
+
+Decisions are `batching`'s, steps are `journey`'s, threads are `crew`'s; here is the side that faces the server: models
+loaded and warmed before ready, plans compiled and bound, requests counted, every one answered exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from inference.backends.contract import Backend
+from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
+from inference.batching import BatchingPolicy, BatchingSettings, Lane, Refusal
+from inference.compile import PlanCache
+from inference.crew import Crew, Delivery, Remembered
+from inference.errors import InferenceError, ModelError, OverloadedError
+from inference.graph import Graph, Node
+from inference.journey import Journey
+from inference.memo import Memo
+from inference.observer import Cost, EngineObserver, EngineStats, SilentObserver
+from inference.plan import Op, Plan
+from inference.program import Program, ProgramStep
+from inference.repository import ModelRepository, ModelVersion
+from inference.request import EmbeddingArray, Outcome, Output, PrototypeSet, Request, Retrieve, RowClass
+from inference.service import Service
+
+_log = logging.getLogger(__name__)
+
+EMBEDDING = "embedding"
+"""Output of a model that `Engine.embed` uses."""
+
+_EMBED_WINDOW = 128
+"""Texts of one `embed` under way at once: full batches for every worker, a fraction of the queue."""
+
+_MAX_PROGRAMS = 1024
+"""Bound plans; far more than policies and pinned versions make."""
+
+_NO_PINS: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How the engine runs.
+
+    Attributes:
+        device: Where in-process models run; `cuda` without a CUDA build refuses the start.
+        precision: Weights file of each version, `model.<precision>.onnx`; empty: what the repository says.
+        workers: Batches side by side; 0: what the backend prefers, one a core on CPU.
+        max_queue_rows: Rows that may wait; more are refused.
+        max_batch_rows: Most rows of a batch.
+        max_batch_tokens: Most padded tokens of a batch.
+        max_wait_s: Longest wait for company while other batches run; 0 takes what is there.
+        memo_rows: Rows whose results are remembered; 0 computes every row.
+        embedding_model: Model behind `embed`; empty: the first with an `embedding` output.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: str = ""
+    workers: int = 0
+    max_queue_rows: int = 1024
+    max_batch_rows: int = 16
+    max_batch_tokens: int = 256
+    max_wait_s: float = 0.0
+    memo_rows: int = 4096
+    embedding_model: str = ""
+
+    @property
+    def batching(self) -> BatchingSettings:
+        """Their part for the batching policy."""
+        return BatchingSettings(
+            max_queued_rows=self.max_queue_rows,
+            max_batch_rows=self.max_batch_rows,
+            max_padded_tokens=self.max_batch_tokens,
+            max_queue_delay_s=self.max_wait_s,
+        )
+
+
+class Engine:
+    """Answers requests. All methods are for the event loop's thread, and so are the callbacks."""
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        settings: EngineSettings | None = None,
+        operators: Mapping[str, Retrieve] | None = None,
+        *,
+        observer: EngineObserver | None = None,
+        backends: Mapping[str, Backend] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; `start` loads.
+
+        Args:
+            repository: Models to serve.
+            settings: How.
+            operators: Functions for `retrieve` nodes (registered as `retrieve`) and `python` nodes.
+            observer: Hears of delays, batches and drops.
+            backends: By name; without them onnxruntime on the settings' device.
+            clock: Monotonic seconds; deadlines are instants of it.
+
+        Raises:
+            ModelError: If the device is not there.
+            ValueError: If the settings contradict themselves.
+        """
+        self._repository = repository
+        self._settings = settings or EngineSettings()
+        self._batching = self._settings.batching
+        self._operators = dict(operators or {})
+        self._observer = observer or SilentObserver()
+        if backends is None:
+            provider = CUDA if self._settings.device == "cuda" else CPU
+            backends = {"onnxruntime": OnnxRuntimeBackend(OnnxRuntimeSettings(provider))}
+        self._backends = backends
+        self._clock = clock
+        self._plans = PlanCache()
+        self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Program] = {}
+        self._services: dict[Lane, Service] = {}
+        self._serving: dict[str, Service] = {}
+        self._memo: Memo[Remembered] = Memo(self._settings.memo_rows)
+        self._stats = EngineStats()
+        self._embed_ids = itertools.count()
+        self._is_ready = False
+        self._crash: BaseException | None = None
+        self._drained = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._policy: BatchingPolicy | None = None
+        self._crew: Crew | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, progress: Callable[[str, float], None] | None = None) -> None:
+        """Load, check and warm every model that the repository serves. Ready when it returns.
+
+        Args:
+            progress: Called on the loop with a model's name and the share done.
+
+        Raises:
+            ModelError: If a model cannot be served; the path and key of the wrong value are in it.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        for broken in self._repository.broken.values():
+            raise broken
+        for name, model in self._repository.models.items():
+            newest, *older = model.served or (model.latest,)
+            for version in (newest, *older):
+                report = _reporter(loop, progress, name)
+                self._add(await asyncio.to_thread(self._load, version, report))
+            self._serving[name] = self._services[name, newest.version]
+            for problem in model.problems.values():
+                _log.warning("a model version is refused; another one serves", extra={"problem": problem.message})
+        workers = self._settings.workers or max(
+            (service.model.preferred_slots for service in self._services.values()), default=1
+        )
+        self._policy = BatchingPolicy(self._batching, workers)
+        for service in self._services.values():
+            self._policy.open_lane(service.lane, service.ladder, service.cost)
+        self._crew = Crew(
+            self._policy,
+            self._services,
+            self._memo,
+            self._deliver_from_thread,
+            clock=self._clock,
+            max_operator_rows=self._settings.max_queue_rows,
+            on_crash=self._on_crash,
+        )
+        self._crew.start(workers)
+        self._drained.set()
+        self._is_ready = True
+
+    async def stop(self, timeout_s: float = 10.0) -> None:
+        """Refuse new work, finish what is under way, end the threads, unload the models.
+
+        Args:
+            timeout_s: After this, what is still queued is cancelled; what runs is waited for.
+        """
+        self._is_ready = False
+        if self._crew is None:
+            return
+        try:
+            await asyncio.wait_for(self._drained.wait(), timeout_s)
+        except TimeoutError:
+            self._end(self._crew.clear(), Outcome.CANCELLED)
+        await asyncio.to_thread(self._crew.stop)
+        self._crew = None
+        for service in self._services.values():
+            service.model.unload()
+        self._services.clear()
+        self._serving.clear()
+        self._programs.clear()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests."""
+        return self._is_ready and self._crash is None
+
+    # -- plans -------------------------------------------------------------------------------------------------------
+
+    def compile(self, graph: Graph, outputs: Collection[str] | None) -> Plan:
+        """Compile a graph for the wanted outputs, or return the plan of equal structure.
+
+        Args:
+            graph: As read.
+            outputs: Names wanted; None for all.
+
+        Raises:
+            GraphError: If it cannot be compiled.
+            InferenceError: If it needs a function that is not registered.
+        """
+        plan = self._plans.plan(
+            graph, outputs, self._repository, backends=tuple(self._backends), functions=tuple(self._operators)
+        )
+        if self._is_ready:
+            self._program(plan, _NO_PINS)  # its errors belong here, not into the first request
+        return plan
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Take a request; returns at once. `on_output` and `on_done` are called later, never from within.
+
+        Raises:
+            OverloadedError: If the queue is full, or the deadline cannot be met behind what is queued, or the engine
+                is not ready. No callback follows.
+            InferenceError: If it pins a version that is not loaded, or is longer than any bucket.
+        """
+        if not self._is_ready or self._crew is None or self._crash is not None:
+            raise OverloadedError("the engine is not ready")
+        journey = Journey(request, self._program(request.plan, request.pins), self._clock())
+        self._stats.submitted += 1
+        step = self._advance_from_memory(journey)
+        if step is None:
+            if not journey.results:
+                self._skipped("not_wanted")
+            self._begin()
+            self._soon([journey], Outcome.DONE)
+        elif step.op is Op.MODEL:
+            self._queue(self._crew, journey)
+        elif self._crew.take_operator(journey):
+            self._begin()
+        else:
+            self._refuse(Refusal.FULL)
+
+    def cancel(self, owner: str) -> None:
+        """Drop what is queued for a call; its requests end as cancelled. What runs already is answered."""
+        if self._crew is not None:
+            self._soon(self._crew.cancel(owner), Outcome.CANCELLED)
+
+    async def run(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, Any],
+        *,
+        row_class: RowClass = RowClass.FINAL,
+        deadline_s: float = float("inf"),
+        prototypes: PrototypeSet | None = None,
+        owner: str = "",
+    ) -> dict[str, Output]:
+        """Submit one request and wait for its end.
+
+        Args:
+            plan: From `compile`.
+            inputs: Declared inputs by name.
+            row_class: Who goes first.
+            deadline_s: Monotonic instant after which the answer is worthless.
+            prototypes: The tenant's labels by example.
+            owner: Call it belongs to.
+
+        Returns:
+            Every wanted output by name.
+
+        Raises:
+            OverloadedError: As `submit`.
+            InferenceError: If it failed, or ended without its outputs.
+        """
+        outputs: dict[str, Output] = {}
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def on_output(output: Output) -> None:
+            outputs[output.name] = output
+
+        def on_done(outcome: Outcome, error: BaseException | None) -> None:
+            if done.done():
+                return  # the waiter was cancelled
+            if outcome is Outcome.DONE:
+                done.set_result(None)
+            else:
+                done.set_exception(error or InferenceError(f"the request ended as {outcome.name.lower()}"))
+
+        self.submit(
+            Request(
+                plan=plan,
+                inputs=inputs,
+                owner=owner,
+                key="",
+                row_class=row_class,
+                deadline_s=deadline_s,
+                prototypes=prototypes,
+                on_output=on_output,
+                on_done=on_done,
+            )
+        )
+        await done
+        return outputs
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
+        """Embed texts, behind all live requests.
+
+        Returns:
+            `[texts, dims] float32`, L2-normalised.
+
+        Raises:
+            ModelError: If no model has an embedding.
+            OverloadedError: If the queue is full of other background work.
+        """
+        plan = self._embedding_plan()
+        found: list[dict[str, Output]] = []
+        for start in range(0, len(texts), _EMBED_WINDOW):
+            part = texts[start : start + _EMBED_WINDOW]
+            runs = (self.run(plan, {"text": text}, row_class=RowClass.BACKGROUND) for text in part)
+            found.extend(await asyncio.gather(*runs))
+        if not found:
+            return np.empty((0, self._embedding_dims()), np.float32)
+        return np.stack([outputs[EMBEDDING].value for outputs in found])
+
+    def stats(self) -> EngineStats:
+        """Return a snapshot of the counters."""
+        return replace(
+            self._stats,
+            queued_rows=self._policy.queued if self._policy is not None else 0,
+            dropped=dict(self._stats.dropped),
+            skipped=dict(self._stats.skipped),
+            costs={f"{n}/{v}": Cost(s.cost.a_s, s.cost.b_s) for (n, v), s in self._services.items()},
+        )
+
+    # -- inside: taking ----------------------------------------------------------------------------------------------
+
+    def _queue(self, crew: Crew, journey: Journey) -> None:
+        admission = crew.admit(journey)
+        if admission.refusal is not None and admission.refusal is not Refusal.LATE:
+            self._refuse(admission.refusal)
+        self._begin()
+        if admission.refusal is Refusal.LATE:
+            self._soon([journey], Outcome.LATE)
+        if admission.superseded is not None:
+            self._soon([admission.superseded.item], Outcome.SUPERSEDED)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._dropped(refusal.name.lower())
+        if refusal is Refusal.TOO_LONG:
+            raise InferenceError("the row is longer than any bucket of its model")
+        raise OverloadedError(refusal.value)
+
+    def _advance_from_memory(self, journey: Journey) -> ProgramStep | None:
+        """Go as far as needs no thread: to a model that has not seen these words, or to a registered function."""
+        while True:
+            now_s = self._clock()
+            step = journey.advance(now_s)
+            if step is None or step.op is not Op.MODEL:
+                return step
+            remembered = self._recall(journey, step)
+            if remembered is None:
+                return step
+            journey.started_s = journey.started_s or now_s
+            journey.take_result(*remembered, now_s)
+
+    def _recall(self, journey: Journey, step: ProgramStep) -> Remembered | None:
+        ids, service, request = journey.token_ids(), step.service, journey.request
+        if ids is None or service is None or not self._settings.memo_rows:
+            return None
+        remembered, reason = self._memo.recall(service.lane, ids), "same_text"
+        if request.row_class is RowClass.INTERIM and request.key and service.tokenizer is not None:
+            utterance = (request.owner, request.key, service.lane)
+            words = service.tokenizer.without_soft_punctuation(ids)
+            same = self._memo.same_words(utterance, words, ids)
+            if remembered is None and same is not None:
+                remembered, reason = self._memo.recall(service.lane, same), "same_words"
+        if remembered is None or not all(name in remembered[0].arrays for name in service.outputs):
+            return None
+        self._skipped(reason)
+        return remembered
+
+    def _program(self, plan: Plan, pins: Mapping[str, int]) -> Program:
+        key = (plan.structure, tuple(sorted(pins.items())) if pins else ())
+        program = self._programs.get(key)
+        if program is None:
+            models = {step.model for step in plan.steps if step.model}
+            program = Program(plan, {name: self._service(name, pins.get(name)) for name in models}, self._operators)
+            if len(self._programs) >= _MAX_PROGRAMS:
+                self._programs.clear()
+            self._programs[key] = program
+        return program
+
+    def _service(self, name: str, version: int | None) -> Service:
+        service = self._serving.get(name) if version is None else self._services.get((name, version))
+        if service is None:
+            raise InferenceError(f"model {name} has no version {version} loaded" if version else f"no model {name}")
+        return service
+
+    # -- inside: answering -------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._stats.under_way += 1
+        self._drained.clear()
+
+    def _soon(self, journeys: Sequence[Journey], outcome: Outcome) -> None:
+        """End journeys from the loop's next turn: a callback must not run inside the call that caused it."""
+        assert self._loop is not None
+        if journeys:
+            self._loop.call_soon(self._end, journeys, outcome)
+
+    def _end(self, journeys: Sequence[Journey], outcome: Outcome) -> None:
+        delivery = Delivery()
+        for journey in journeys:
+            delivery.end(journey, outcome)
+        self._deliver(delivery)
+
+    def _deliver_from_thread(self, delivery: Delivery) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._deliver, delivery)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """Count what happened and call back."""
+        stats, observer = self._stats, self._observer
+        for made in delivery.passes:
+            observer.node(made.node, made.duration_s, is_failed=made.is_failed)
+            if made.model and not made.is_failed:
+                stats.batches += 1
+                stats.rows += made.rows
+                stats.tokens += made.tokens
+                stats.padded_tokens += made.padded_tokens
+                observer.batch(made.model, made.rows, made.tokens, made.padded_tokens, made.duration_s)
+                for _ in range(made.duplicates):
+                    self._skipped("same_batch")
+        for row_class, delay_s in delivery.delays:
+            observer.queue_delay(row_class, delay_s)
+        for journey, outputs, outcome, error in delivery.ended:
+            request = journey.request
+            for output in outputs:
+                self._call_back(request.on_output, output)
+            if outcome is not None:
+                if outcome is not Outcome.DONE:
+                    self._dropped(outcome.name.lower())
+                stats.under_way -= 1
+                self._call_back(request.on_done, outcome, error)
+        if not stats.under_way:
+            self._drained.set()
+
+    def _call_back(self, callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception as error:  # one consumer's mistake must not cost the other rows their answers
+            assert self._loop is not None
+            self._loop.call_exception_handler({"message": "an engine callback raised", "exception": error})
+
+    def _on_crash(self, error: BaseException) -> None:
+        self._crash = error
+
+    def _skipped(self, reason: str) -> None:
+        self._stats.skipped[reason] = self._stats.skipped.get(reason, 0) + 1
+        self._observer.skipped(reason)
+
+    def _dropped(self, reason: str) -> None:
+        self._stats.dropped[reason] = self._stats.dropped.get(reason, 0) + 1
+        self._observer.dropped(reason)
+
+    # -- inside: models ----------------------------------------------------------------------------------------------
+
+    def _load(self, version: ModelVersion, progress: Callable[[float], None]) -> Service:
+        if self._settings.precision and self._settings.precision != version.precision:
+            weights = version.path / f"model.{self._settings.precision}.onnx"
+            version = replace(version, precision=self._settings.precision, weights=weights)
+        wanted = version.config.backend
+        backend = self._backends.get(wanted) or next(iter(self._backends.values()))
+        return Service.load(version, backend, self._batching, progress)
+
+    def _add(self, service: Service) -> None:
+        self._services[service.lane] = service
+
+    def _embedding_plan(self) -> Plan:
+        model = self._embedding_model()
+        nodes = {
+            "tokens": Node(op="tokenize", model=model, inputs=("text",)),
+            "encoder": Node(op="model", model=model, inputs=("tokens",)),
+            EMBEDDING: Node(op="select", inputs=(f"encoder.{EMBEDDING}",)),
+        }
+        return self.compile(Graph("embed", {"text": "string"}, nodes, (EMBEDDING,)), None)
+
+    def _embedding_model(self) -> str:
+        if self._settings.embedding_model:
+            return self._settings.embedding_model
+        for name, model in self._repository.models.items():
+            if any(spec.name == EMBEDDING for spec in model.config.outputs):
+                return name
+        raise ModelError("no model has an output `embedding`", path=self._repository.path.name)
+
+    def _embedding_dims(self) -> int:
+        outputs = self._repository.model(self._embedding_model()).config.outputs
+        return next(spec.size for spec in outputs if spec.name == EMBEDDING)
+
+
+def _reporter(
+    loop: asyncio.AbstractEventLoop, progress: Callable[[str, float], None] | None, name: str
+) -> Callable[[float], None]:
+    def report(share: float) -> None:
+        if progress is not None:
+            loop.call_soon_threadsafe(progress, name, share)
+
+    return report

@@ -1,0 +1,199 @@
+"""A plan made ready to run: conditions as functions, heads looked up, operators bound. Built once, run by every row.
+
+Plan + versions that serve ──Program──▶ steps in running order ──journey.advance──▶ outputs
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inference.batching import Lane
+from inference.errors import InferenceError
+from inference.heads import Head
+from inference.plan import Condition, Op, Plan, Slot, Step
+from inference.request import Retrieve
+from inference.service import Service
+
+Test = Callable[[Sequence[Any]], bool]
+"""A compiled `when`: a row's value table in, whether the row enters."""
+
+RETRIEVE = "retrieve"
+"""Name under which the operator of `retrieve` nodes is registered."""
+
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def compile_condition(condition: Condition) -> Test:
+    """Turn a condition into a function of a row's values.
+
+    A leaf about an absent value is false, whatever it compares with; so its `not` is true.
+
+    Raises:
+        ValueError: If the condition has an unknown kind.
+    """
+    tests = [compile_condition(operand) for operand in condition.operands]
+    if condition.kind == "and":
+        return lambda values: all(test(values) for test in tests)
+    if condition.kind == "or":
+        return lambda values: any(test(values) for test in tests)
+    if condition.kind == "not":
+        (test,) = tests
+        return lambda values: not test(values)
+    if condition.slot is None or (condition.kind != "truthy" and condition.kind not in _COMPARISONS):
+        raise ValueError(f"no such condition: {condition.kind!r}")
+    slot, path, constant = condition.slot, condition.path, condition.constant
+
+    def leaf(values: Sequence[Any]) -> Any:
+        value = values[slot]
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    if condition.kind == "truthy":
+        return lambda values: bool(leaf(values))
+    compare = _COMPARISONS[condition.kind]
+
+    def compared(values: Sequence[Any]) -> bool:
+        value = leaf(values)
+        if value is None:
+            return False
+        try:
+            return bool(compare(value, constant))
+        except TypeError:  # values of registered functions have no declared type
+            return False
+
+    return compared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProgramStep:
+    """One step, bound to what it needs.
+
+    Attributes:
+        step: As compiled.
+        op: Its op.
+        output: Its slot; the first one of a model step.
+        emits: Names of wanted outputs that its slots hold, with their slots.
+        when: Rows for which this is false skip it; None: every row enters.
+        service: Model version behind it, None where it has none.
+        lane: Lane of a model step.
+        head: Of a classify step; None with prototypes.
+        function: Of a retrieve or python step.
+        speaker: Slot of who speaks, for heads that depend on it.
+        input_names: Names of the slots read.
+    """
+
+    step: Step
+    op: Op
+    output: Slot
+    emits: tuple[tuple[str, Slot], ...]
+    when: Test | None = None
+    service: Service | None = None
+    lane: Lane | None = None
+    head: Head | None = None
+    function: Retrieve | None = None
+    speaker: Slot | None = None
+    input_names: tuple[str, ...] = ()
+
+
+class Program:
+    """The steps of a plan for certain model versions. Immutable.
+
+    Attributes:
+        plan: As compiled.
+        steps: In running order; operators, and what waits for them, come after everything that does not.
+        tensor_of: Slot of a model tensor to index of its model step and name of the tensor.
+    """
+
+    __slots__ = ("plan", "steps", "tensor_of")
+
+    def __init__(self, plan: Plan, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> None:
+        """Bind a plan.
+
+        Args:
+            plan: As compiled.
+            services: Model name to the version that serves this program.
+            operators: Registered functions.
+
+        Raises:
+            InferenceError: If an operator is not registered.
+            KeyError: If a model is not served.
+        """
+        self.plan = plan
+        ordered = _operators_last(plan.steps)
+        self.steps = tuple(_bind(step, plan, services, operators) for step in ordered)
+        self.tensor_of: dict[Slot, tuple[int, str]] = {
+            slot: (index, tensor)
+            for index, step in enumerate(ordered)
+            if step.op is Op.MODEL
+            for slot, tensor in zip(step.outputs, step.tensors, strict=True)
+        }
+        for step in self.steps:
+            self._ask_for_tensors(step)
+
+    def _ask_for_tensors(self, step: ProgramStep) -> None:
+        """Tell each service which of its outputs this program reads; it computes no others."""
+        read = {*step.step.inputs, *(slot for _, slot in step.emits)}
+        for slot in read & self.tensor_of.keys():
+            index, tensor = self.tensor_of[slot]
+            service = self.steps[index].service
+            if service is not None:
+                service.ask_for(tensor)
+
+
+def _operators_last(steps: Sequence[Step]) -> list[Step]:
+    """Order steps so that a slow lookup holds back nothing but what needs it."""
+    first: list[Step] = []
+    last: list[Step] = []
+    late_slots: set[Slot] = set()
+    for step in steps:
+        needs = {*step.inputs, *(_slots_of(step.when) if step.when else ())}
+        if step.op in (Op.RETRIEVE, Op.PYTHON) or needs & late_slots:
+            last.append(step)
+            late_slots.update(step.outputs)
+        else:
+            first.append(step)
+    return first + last
+
+
+def _slots_of(condition: Condition) -> set[Slot]:
+    below = {slot for operand in condition.operands for slot in _slots_of(operand)}
+    return below if condition.slot is None else below | {condition.slot}
+
+
+def _bind(step: Step, plan: Plan, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> ProgramStep:
+    service = services[step.model] if step.model else None
+    head = None
+    if step.op is Op.CLASSIFY and "prototypes" not in step.params and service is not None:
+        head = service.head(step.tensors[0])
+    function = None
+    if step.op in (Op.RETRIEVE, Op.PYTHON):
+        name = RETRIEVE if step.op is Op.RETRIEVE else step.params["function"]
+        function = operators.get(name)
+        if function is None:
+            raise InferenceError(f"{plan.graph}: nothing is registered as {name!r}", field=f"nodes.{step.node}")
+    # A head that depends on the speaker reads that slot after its tensors.
+    speaker = step.inputs[-1] if head is not None and len(step.inputs) > len(step.tensors) else None
+    return ProgramStep(
+        step=step,
+        op=step.op,
+        output=step.outputs[0],
+        emits=tuple((name, slot) for name, slot in plan.outputs.items() if slot in step.outputs),
+        when=compile_condition(step.when) if step.when is not None else None,
+        service=service,
+        lane=service.lane if service is not None and step.op is Op.MODEL else None,
+        head=head,
+        function=function,
+        speaker=speaker,
+        input_names=tuple(plan.slots[slot] for slot in step.inputs),
+    )

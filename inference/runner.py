@@ -1,0 +1,96 @@
+"""One model run for some rows: equal rows once, padded into the worker's tensors, results checked.
+
+journeys ──ids, equal ones once──▶ TokenBuffer ──▶ LoadedModel.run ──check──▶ BatchResult, each journey's row in it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.batching import Lane
+from inference.journey import BatchResult, Journey
+from inference.plan import Bucket
+from inference.service import Service
+from inference.tokens import ID_BYTES, TokenBuffer, TokenBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run gave.
+
+    Attributes:
+        result: Outputs of the distinct rows.
+        row_of: Row of each journey.
+        ids: Token ids of each row; empty where the model takes none.
+        shape: Of the tensors.
+        tokens: Tokens that were not padding.
+    """
+
+    result: BatchResult
+    row_of: Sequence[int]
+    ids: Sequence[TokenBytes]
+    shape: Bucket
+    tokens: int
+
+
+class Runner:
+    """One worker's tensors. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[Lane, TokenBuffer | None] = {}
+
+    def run(self, service: Service, journeys: Sequence[Journey]) -> Run:
+        """Run a model for rows that wait for it; blocks.
+
+        Raises:
+            ValueError: If the model returns another number of rows than it was given.
+            Exception: Whatever the backend raises.
+        """
+        if service.token_inputs:
+            return self._run_tokens(service, journeys)
+        return self._run_dense(service, journeys)
+
+    def forget(self, lane: Lane) -> None:
+        """Free the tensors of a version that is gone."""
+        self._buffers.pop(lane, None)
+
+    def _run_tokens(self, service: Service, journeys: Sequence[Journey]) -> Run:
+        distinct: dict[TokenBytes, int] = {}
+        row_of = [distinct.setdefault(journey.token_ids() or b"", len(distinct)) for journey in journeys]
+        ids = list(distinct)
+        lengths = [len(row) // ID_BYTES for row in ids]
+        shape = service.ladder.fit(len(ids), max(lengths))
+        if service.lane not in self._buffers:
+            self._buffers[service.lane] = service.make_buffer()
+        buffer = self._buffers[service.lane]
+        assert buffer is not None
+        token_ids, mask = buffer.fill(ids, shape.rows, shape.tokens)
+        feeds = {"input_ids": token_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
+        inputs = {spec.name: feeds[spec.name] for spec in service.token_inputs}
+        result = _checked(service, inputs, shape.rows, len(ids))
+        return Run(result, row_of, ids, shape, sum(lengths))
+
+    def _run_dense(self, service: Service, journeys: Sequence[Journey]) -> Run:
+        shape = service.ladder.fit(len(journeys), 1)
+        inputs = {}
+        for spec, slot in zip(service.dense_inputs, journeys[0].step.step.inputs, strict=True):
+            rows = np.stack([journey.read(slot) for journey in journeys])
+            padding = [(0, shape.rows - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+            inputs[spec.name] = np.pad(rows, padding) if shape.rows > len(rows) else rows
+        result = _checked(service, inputs, shape.rows, len(journeys))
+        return Run(result, range(len(journeys)), (), Bucket(shape.rows, 1), len(journeys))
+
+
+def _checked(service: Service, inputs: dict[str, NDArray[Any]], given_rows: int, kept_rows: int) -> BatchResult:
+    arrays = service.model.run(inputs, service.outputs)
+    for name in service.outputs:
+        if len(arrays[name]) != given_rows:
+            raise ValueError(f"{name} has {len(arrays[name])} rows for {given_rows}")
+    return BatchResult(
+        {name: array[:kept_rows] for name, array in arrays.items()} if kept_rows < given_rows else arrays
+    )

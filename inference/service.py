@@ -1,0 +1,137 @@
+"""A model version in service: its weights, tokeniser, heads and ladder, warmed and measured.
+
+ModelVersion ──Service.load──▶ backend.load, tokeniser, heads ──warm──▶ learned cost ──▶ ready
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from inference.backends.contract import Backend, LoadedModel, is_token_input, warm
+from inference.batching import BatchingSettings, Ladder, Lane
+from inference.cost import CostModel
+from inference.errors import ModelError
+from inference.heads import Head, make_head
+from inference.model_config import NUMPY_DTYPES
+from inference.plan import Bucket
+from inference.prototypes import PrototypeBook
+from inference.repository import ModelVersion
+from inference.tokens import TokenBuffer, Tokenizer
+
+
+class Service:
+    """One loaded version. Built by `load`; callable from any thread afterwards.
+
+    Attributes:
+        version: What the repository says about it.
+        lane: Its lane in the batching policy.
+        model: The backend's handle.
+        tokenizer: None where the model takes no text.
+        ladder: Shapes that batches may have.
+        cost: Learned by the policy, under the engine's lock.
+        prototypes: Tenants' examples compared with its embeddings.
+    """
+
+    def __init__(self, version: ModelVersion, model: LoadedModel, batching: BatchingSettings) -> None:
+        """Read what goes with the weights.
+
+        Raises:
+            ModelError: If the tokeniser cannot be read.
+        """
+        self.version = version
+        self.lane: Lane = (version.name, version.version)
+        self.model = model
+        self.cost = CostModel()
+        self.prototypes = PrototypeBook()
+        self.token_inputs = tuple(spec for spec in version.config.inputs if is_token_input(spec))
+        self.dense_inputs = tuple(spec for spec in version.config.inputs if not is_token_input(spec))
+        has_fixed_length = any(spec.dims[0] > 0 for spec in self.token_inputs)
+        self.ladder = Ladder(_reachable(version.buckets, batching), exact=model.is_exact and not has_fixed_length)
+        self.tokenizer: Tokenizer | None = None
+        if version.tokenizer is not None:
+            try:
+                self.tokenizer = Tokenizer.from_file(version.tokenizer, self.ladder.max_tokens)
+            except ValueError as error:
+                raise ModelError(str(error), path=f"{version.name}/{version.version}") from error
+        self._heads: dict[str, Head] = {}
+        self._outputs: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        version: ModelVersion,
+        backend: Backend,
+        batching: BatchingSettings,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> Service:
+        """Load, warm every bucket and measure the cost; blocks for up to some seconds.
+
+        Args:
+            version: From the repository.
+            backend: What runs it.
+            batching: Which buckets can occur.
+            progress: Called with the share done, 0 to 1, from this thread.
+
+        Raises:
+            ModelError: If it cannot be loaded, or fails on a bucket.
+        """
+        model = backend.load(version)
+        service = cls(version, model, batching)
+        buckets = service.ladder.buckets
+        done = iter(range(len(buckets)))
+        names = [spec.name for spec in version.config.outputs]
+        try:
+            points = warm(model, version.config, buckets, names, progress=lambda _: progress(next(done) / len(buckets)))
+        except Exception as error:
+            model.unload()
+            raise ModelError(
+                f"fails when warmed ({type(error).__name__})", path=f"{version.name}/{version.version}"
+            ) from error
+        service.cost.calibrate(points)
+        progress(1.0)
+        return service
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Tensors that some program reads, in the order of the config; no others are computed."""
+        return self._outputs
+
+    def ask_for(self, tensor: str) -> None:
+        """Add a tensor to those computed. Event-loop thread only."""
+        if tensor not in self._outputs:
+            wanted = {*self._outputs, tensor}
+            self._outputs = tuple(spec.name for spec in self.version.config.outputs if spec.name in wanted)
+
+    def head(self, tensor: str) -> Head:
+        """Return the head of a logits tensor; programs share it, and so its readings of a batch.
+
+        Raises:
+            ModelError: If the version has none for it.
+        """
+        if tensor not in self._heads:
+            spec = self.version.heads.get(tensor)
+            if spec is None:
+                raise ModelError(f"has no head for {tensor}", path=f"{self.version.name}/{self.version.version}")
+            self._heads[tensor] = make_head(tensor, spec, self.version.labels.get(tensor, ()))
+        return self._heads[tensor]
+
+    def make_buffer(self) -> TokenBuffer | None:
+        """Allocate one worker's token tensors; None where the model takes no tokens."""
+        if not self.token_inputs:
+            return None
+        capacity = max(bucket.padded_tokens for bucket in self.ladder.buckets)
+        dtype = NUMPY_DTYPES[self.token_inputs[0].dtype]
+        assert issubclass(dtype, np.integer)
+        return TokenBuffer(capacity, dtype)
+
+
+def _reachable(buckets: Sequence[Bucket], batching: BatchingSettings) -> list[Bucket]:
+    """Leave out buckets that the batching settings never fill."""
+    return [
+        bucket
+        for bucket in buckets
+        if bucket.rows == 1
+        or (bucket.rows <= batching.max_batch_rows and bucket.padded_tokens <= batching.max_padded_tokens)
+    ]
