@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 import yaml
 
-from server.policy.document import OutputDocument, PolicyDocument
+from server.policy.document import OutputDocument, PolicyDocument, Version
 from server.policy.rules import Policy
 from server.policy.validation import Graphs, compile_policy
 from server.wire.errors import ConfigError
 
+_MAPPINGS = {"outputs": OutputDocument, "pins": Version}
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 
 
@@ -51,8 +52,9 @@ def parse_policy(text: str, *, source: str, graphs: Graphs | None = None) -> Pol
         document = msgspec.convert(raw, PolicyDocument)
     except msgspec.ValidationError as error:
         problem, path = _explain(error)
-        if path.startswith("outputs[...]"):
-            path = _wrong_output(raw["outputs"]) + path.removeprefix("outputs[...]")
+        for section, kind in _MAPPINGS.items():
+            if path.startswith(f"{section}[...]"):
+                path = _wrong_key(section, raw[section], kind) + path.removeprefix(f"{section}[...]")
         raise ConfigError(problem, field=f"{source}: {path}" if path else source) from None
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return compile_policy(document, source=source, digest=digest, graphs=graphs)
@@ -95,11 +97,11 @@ def _explain(error: msgspec.ValidationError) -> tuple[str, str]:
     return problem[:1].lower() + problem[1:], path
 
 
-def _wrong_output(outputs: Mapping[str, Any]) -> str:
+def _wrong_key(section: str, entries: Mapping[str, Any], kind: Any) -> str:
     """Name the entry that the type check only called `[...]`."""
-    for name, value in outputs.items():
+    for name, value in entries.items():
         try:
-            msgspec.convert(value, OutputDocument)
+            msgspec.convert(value, kind)
         except msgspec.ValidationError:
-            return f"outputs.{name}"
-    return "outputs"
+            return f"{section}.{name}"
+    return section

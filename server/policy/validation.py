@@ -6,6 +6,7 @@ conditions that must be one thing, patterns that must compile, moments that must
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
@@ -38,6 +39,8 @@ Graphs = Mapping[str, Mapping[str, frozenset[str] | None]]
 """What the product graphs offer: graph → output → its labels (None: any label may come)."""
 
 DEFAULT_MIN_SCORE = 0.5
+_ID = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _KINDS = ("semantic", "lexical", "output", "sentiment", "any", "all")
 
 
@@ -75,6 +78,7 @@ class _Compiler:
 
     def policy(self) -> Policy:
         document = self._document
+        self._check_spelling()
         self._check_outputs()
         self._check_unique("moments", [moment.id for moment in document.moments])
         self._check_unique("actions", [action.id for action in document.actions])
@@ -118,6 +122,24 @@ class _Compiler:
         self._warnings.append(f"{self._source}: {path}: {problem}")
 
     # Names
+
+    def _check_spelling(self) -> None:
+        document = self._document
+        names = {"tenant": document.tenant, "graph": document.graph}
+        if document.knowledge is not None:
+            names["knowledge"] = document.knowledge
+        names |= {f"outputs.{name}": name for name in document.outputs}
+        names |= {f"pins.{name}": name for name in document.pins}
+        names |= {f"moments[{index}].id": moment.id for index, moment in enumerate(document.moments)}
+        names |= {f"actions[{index}].id": action.id for index, action in enumerate(document.actions)}
+        for index, step in enumerate(document.checklist):
+            names |= {f"checklist[{index}]": step} if isinstance(step, str) else {f"checklist[{index}].id": step.id}
+        for path, name in names.items():
+            if not _ID.fullmatch(name):
+                self._fail(path, "expected a name: a letter, then letters, digits and underscores, all lower case")
+        for index, language in enumerate(document.languages):
+            if not _LANGUAGE.fullmatch(language):
+                self._fail(f"languages[{index}]", "expected a BCP 47 tag, such as `en` or `es-MX`")
 
     def _check_outputs(self) -> None:
         document = self._document
