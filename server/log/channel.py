@@ -19,19 +19,7 @@ import msgspec
 from server.log.contract import ChannelKey, Entry, Event, Position
 from server.log.snapshot import States, compacted, ends_state
 from server.wire.codec import json_encoder
-from server.wire.publication import AnnotationPayload, Payload, Publication, Transcript, kind_of
-
-
-class _Revised(msgspec.Struct):
-    utterance_id: str
-    revision: int
-
-
-class _RevisedPublication(msgspec.Struct):
-    d: _Revised
-
-
-_revised_decoder = msgspec.json.Decoder(_RevisedPublication)
+from server.wire.publication import Publication, Transcript, kind_of
 
 
 def new_epoch() -> str:
@@ -57,8 +45,6 @@ class Channel:
         tail: Newest entries, offsets without holes.
         tail_bytes: Size of the tail's bodies.
         touched_s: Monotonic time of the last append or reading.
-        final_revisions: Utterance id to the revision that was final, None while there is none: tells the annotations of
-            interims from those of finals.
     """
 
     key: ChannelKey
@@ -74,7 +60,6 @@ class Channel:
     tail: list[Entry] = field(default_factory=list)
     tail_bytes: int = 0
     touched_s: float = 0.0
-    final_revisions: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def position(self) -> Position:
@@ -106,7 +91,7 @@ class Channel:
             position=Position(self.epoch, offset),
             kind=kind,
             key=payload.key(),
-            is_interim=self._is_interim(payload),
+            is_interim=event.is_interim or (isinstance(payload, Transcript) and not payload.is_final),
             body=body,
             appended_s=now_s,
             is_over=ends_state(self.key.channel, payload),
@@ -155,9 +140,6 @@ class Channel:
     def restore(self, entries: Iterable[Entry], max_tail_bytes: int) -> None:
         """Take over what the disk holds: ascending offsets, complete after `floor`."""
         for entry in entries:
-            if entry.kind == "transcript":
-                revised = _revised_decoder.decode(entry.body).d
-                self.final_revisions[revised.utterance_id] = None if entry.is_interim else revised.revision
             if entry.position.offset > self.floor:
                 self.tail.append(entry)
                 self.tail_bytes += len(entry.body)
@@ -168,17 +150,3 @@ class Channel:
         self.queued = self.written = self.last
         self.is_opened = True
         self.fold(max_tail_bytes)
-
-    def _is_interim(self, payload: Payload) -> bool:
-        match payload:
-            case Transcript(utterance_id=utterance_id, is_final=True):
-                self.final_revisions[utterance_id] = payload.revision
-                return False
-            case Transcript(utterance_id=utterance_id):
-                self.final_revisions.setdefault(utterance_id, None)
-                return True
-            case AnnotationPayload(utterance_id=utterance_id, revision=revision):
-                # An utterance that this channel never carried counts as final: its annotations must not be dropped.
-                final_revision = self.final_revisions.get(utterance_id, 0)
-                return final_revision is None or revision < final_revision
-        return False

@@ -189,13 +189,13 @@ class EmbeddedLog:
         return end
 
     async def trim(self, key: ChannelKey) -> None:
-        """Forget a channel whose call ended and whose retention passed. One that is used again is a new one."""
-        async with self._loading:
-            self._channels.pop(key, None)
-            self._behind.discard(key)
-            if key in self._stored:
-                self._stored.discard(key)
-                self._writer.offer(Remove(key), 0)
+        """Forget a channel whose call ended and whose retention passed. One that is used again is a new one.
+
+        Raises:
+            Unavailable: The disk fails at present; the file goes when it works again, unless the process ends before.
+        """
+        await self._forget(key)
+        await self._writer.committed()
 
     async def channels(self) -> AsyncIterator[ChannelKey]:
         """All channels held, live and ended."""
@@ -360,6 +360,14 @@ class EmbeddedLog:
             )
         )
 
+    async def _forget(self, key: ChannelKey) -> None:
+        async with self._loading:  # not while its file is being read
+            self._channels.pop(key, None)
+            self._behind.discard(key)
+            if key in self._stored:
+                self._stored.discard(key)
+                self._writer.offer(Remove(key), 0)
+
     def _is_idle(self, channel: Channel) -> bool:
         idle_s = self._now_s() - channel.touched_s
         return idle_s >= self._limits.idle_s and channel.key not in self._followers
@@ -378,7 +386,7 @@ class EmbeddedLog:
                 continue
             for key in expired:
                 if key not in self._channels:
-                    await self.trim(key)
+                    await self._forget(key)
                     self.counters.forgotten += 1
 
     def _evict(self, channel: Channel) -> None:

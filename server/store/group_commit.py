@@ -94,19 +94,22 @@ class GroupCommit(Generic[T]):
         self._wake.set()
         return True
 
-    async def committed(self) -> None:
-        """Wait until everything offered so far is written.
+    def committed(self) -> asyncio.Future[None]:
+        """Done once everything offered so far is written. Each caller gets its own; nobody has to await it.
 
-        Raises:
-            Unavailable: Writing fails at present. The items stay queued and are written when it works again.
+        Fails with `Unavailable` while writing fails: the items stay queued and are written when it works again.
         """
         if self._trouble is not None:
-            raise _unavailable()
+            failed = _shared()
+            failed.set_exception(_unavailable())
+            return failed
         if self._pending and self._pending_done is None:
-            self._pending_done = _shared_future()
+            self._pending_done = _shared()
         done = self._pending_done if self._pending else self._writing_done
-        if done is not None:
-            await asyncio.shield(done)  # many wait for one batch: one that is cancelled must not cancel the others
+        if done is None:
+            done = _shared()
+            done.set_result(None)
+        return _quiet(asyncio.shield(done))  # one waiter that is cancelled must not cancel the batch for the others
 
     async def run_in_thread(self, job: Callable[[], R]) -> R:
         """Run something on the writing thread: between two batches, never during one."""
@@ -129,7 +132,7 @@ class GroupCommit(Generic[T]):
             self._wake.clear()
             batch, self._pending = self._pending, []
             self._writing_bytes, self._pending_bytes = self._pending_bytes, 0
-            self._writing_done, self._pending_done = self._pending_done or _shared_future(), None
+            self._writing_done, self._pending_done = self._pending_done or _shared(), None
             if batch and not await self._write_until_done(batch):
                 return
             self._writing_bytes = 0
@@ -182,9 +185,13 @@ def _unavailable() -> Unavailable:
     return Unavailable("the record cannot be made durable at present")
 
 
-def _shared_future() -> asyncio.Future[None]:
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody has to be waiting
+def _shared() -> asyncio.Future[None]:
+    return _quiet(asyncio.get_running_loop().create_future())
+
+
+def _quiet(future: asyncio.Future[None]) -> asyncio.Future[None]:
+    """A future whose failure nobody has to look at."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
 
 
