@@ -22,7 +22,7 @@ import uvicorn
 
 from inference.engine import Engine
 from inference.engine import EngineSettings as InferenceSettings
-from inference.graph import load_graphs
+from inference.errors import InferenceError
 from inference.repository import ModelRepository
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
@@ -48,6 +48,7 @@ from server.metrics import Metrics
 from server.metrics.engine import EngineMetrics
 from server.metrics.loop import watch_loop
 from server.orchestrator import Orchestrator
+from server.orchestrator.graphs import config_error, offers, read_graphs
 from server.replay.demo import DemoPlayer
 from server.speech.embedded import EmbeddedRecogniser
 from server.speech.settings import EmbeddedSettings
@@ -136,23 +137,28 @@ class Server:
         self._stack.push_async_callback(outbox.stop)
 
         self._progress("models")
-        engine = Engine(
-            ModelRepository.open(settings.paths.model_repo),
-            InferenceSettings(
-                device=settings.engine.device,
-                precision=settings.engine.precision,
-                workers=settings.engine.workers,
-                max_queue_rows=settings.engine.max_queue_rows,
-                max_batch_tokens=settings.engine.max_batch_tokens,
-                max_wait_s=settings.engine.max_wait_ms / 1000,
-            ),
-            observer=EngineMetrics(metrics),
-        )
-        await engine.start()
+        graphs = read_graphs(graphs_folder)
+        try:
+            repository = ModelRepository.open(settings.paths.model_repo)
+            engine = Engine(
+                repository,
+                InferenceSettings(
+                    device=settings.engine.device,
+                    precision=settings.engine.precision,
+                    workers=settings.engine.workers,
+                    max_queue_rows=settings.engine.max_queue_rows,
+                    max_batch_tokens=settings.engine.max_batch_tokens,
+                    max_wait_s=settings.engine.max_wait_ms / 1000,
+                ),
+                observer=EngineMetrics(metrics),
+            )
+            await engine.start()
+        except InferenceError as error:
+            raise config_error(error) from error
         self._stack.push_async_callback(engine.stop)
-        policies = Policies(graphs_folder / "policies")
-        orchestrator = Orchestrator(engine, load_graphs(graphs_folder), settings.engine, policies.calibrate)
-        await policies.start(orchestrator)
+        orchestrator = Orchestrator(engine, graphs, settings.engine)
+        policies = Policies(graphs_folder / "policies", offers(graphs, repository), orchestrator, metrics)
+        await policies.start()
         self._stack.push_async_callback(policies.stop)
 
         self._progress("speech")

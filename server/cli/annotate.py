@@ -20,13 +20,15 @@ import uvloop
 from inference.engine import Engine
 from inference.engine import EngineSettings as InferenceSettings
 from inference.errors import InferenceError
-from inference.graph import Graph, load_graphs
+from inference.graph import Graph
 from inference.plan import Plan
 from inference.repository import ModelRepository
 from inference.request import PrototypeSet, RowClass
 from server.config import Settings, load_settings
 from server.live.policies import Policies
+from server.metrics import Metrics
 from server.orchestrator import Orchestrator
+from server.orchestrator.graphs import offers, read_graphs
 from server.wire.errors import BadMessage, ConfigError, CuelineError
 from server.wire.ids import Speaker, TenantId
 
@@ -62,13 +64,14 @@ def annotate(outputs: str | None, tenant: str | None, token: str | None, config:
 
 async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: BinaryIO, sink: BinaryIO) -> None:
     graphs_folder = Path(settings.paths.graphs)
-    graph = load_graphs(graphs_folder)[GRAPH]
+    graph = read_graphs(graphs_folder)[GRAPH]
     names = wanted if wanted is not None else tuple(name for name in graph.outputs if name != "moments")
     for name in names:
         if name not in graph.outputs:
             raise ConfigError(f"there is no output `{name}`; the graph has {', '.join(graph.outputs)}", field="outputs")
+    repository = ModelRepository.open(settings.paths.model_repo)
     engine = Engine(
-        ModelRepository.open(settings.paths.model_repo),
+        repository,
         InferenceSettings(
             device=settings.engine.device,
             precision=settings.engine.precision,
@@ -79,22 +82,24 @@ async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: 
     )
     await engine.start()
     try:
-        plan, prototypes = await _plan(engine, graph, names, settings)
+        plan, prototypes = await _plan(engine, repository, graph, names, settings)
         await _pump(engine, plan, prototypes, names, source, sink)
     finally:
         await engine.stop()
 
 
 async def _plan(
-    engine: Engine, graph: Graph, names: tuple[str, ...], settings: Settings
+    engine: Engine, repository: ModelRepository, graph: Graph, names: tuple[str, ...], settings: Settings
 ) -> tuple[Plan, PrototypeSet | None]:
     if "moments" not in names:
         return engine.compile(graph, names), None
-    policies = Policies(Path(settings.paths.graphs) / "policies")
-    orchestrator = Orchestrator(engine, {GRAPH: graph}, settings.engine, policies.calibrate)
-    await policies.start(orchestrator)
+    orchestrator = Orchestrator(engine, {GRAPH: graph}, settings.engine)
+    policies = Policies(
+        Path(settings.paths.graphs) / "policies", offers({GRAPH: graph}, repository), orchestrator, Metrics()
+    )
+    await policies.start()
     try:
-        guide = policies.pin(TenantId(settings.auth.default_tenant), "annotate").guide
+        guide = policies.pin(TenantId(settings.auth.default_tenant)).guide
     finally:
         await policies.stop()
     return engine.compile(graph, names), guide.prototypes

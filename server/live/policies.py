@@ -33,19 +33,16 @@ class Policies:
     """All tenants' policies of this process.
 
     Args:
-        folder: One YAML file a tenant.
+        folder: One YAML file a tenant, and `general_negatives.txt`: sentences that mean none of anybody's moments.
         graphs: What the product graphs offer, for checking the names in policies.
         orchestrator: Embeds and compiles.
-        negatives: Sentences that mean none of anybody's moments.
         metrics: Counts refused files.
     """
 
-    def __init__(
-        self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, negatives: tuple[str, ...], metrics: Metrics
-    ) -> None:
+    def __init__(self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, metrics: Metrics) -> None:
         self._store = PolicyStore(folder, graphs)
         self._orchestrator = orchestrator
-        self._negatives = negatives
+        self._negatives = _read_negatives(folder / "general_negatives.txt")
         self._metrics = metrics
         self._ready: dict[str, tuple[Policy, Guide, Mapping[str, float]]] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -112,3 +109,11 @@ class Policies:
             for refused in reload.refused:
                 self._metrics.policy_refusals.inc()
                 log.error("policy refused; the old one keeps serving", extra={"reason": str(refused)})
+
+
+def _read_negatives(path: Path) -> tuple[str, ...]:
+    """Sentences of a text file, one a line; `#` begins a comment. None is fine: thresholds then rest on the phrases."""
+    if not path.is_file():
+        return ()
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
