@@ -41,7 +41,7 @@ class SegmenterSettings:
         first_interim_ms: Speech before the first interim.
         interim_every_ms: Speech between interims.
         soft_cap_ms: From this length on a pause of `speculate_ms` is enough to make the text final.
-        hard_cap_ms: A segment is never longer; it is cut where the voice was weakest.
+        hard_cap_ms: Speech without any pause is cut at this length, where the voice was weakest of late.
     """
 
     onset_probability: float = 0.5

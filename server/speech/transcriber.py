@@ -211,10 +211,10 @@ class Transcriber:
 
     def _end_turn(self, number: int, stream: _Stream, ended: int, at_ms: int) -> None:
         segment = stream.segment(ended)
-        if segment is not None and not segment.is_done:
+        if segment is not None:
             segment.ended_at_ms = at_ms
             return
-        self._flush(number, stream)
+        # A long turn's text was final at a short pause already; now the pause has lasted.
         self._emit(number, EndOfSpeech(stream.base_ms + at_ms, stream.base_ms + stream.covered_ms))
 
     def _text(self, stream: _Stream, decode: Decode, decoded: Decoded) -> str:
