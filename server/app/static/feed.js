@@ -148,8 +148,8 @@ export class Feed {
 
   #onAuthenticated({ agent_id: agentId, tenant_id: tenantId, ping_interval_s: intervalS = 15 }, ticketAgentId) {
     this.#setConnection("open");
-    this.#handlers.onAuthenticated(agentId ?? ticketAgentId ?? null, tenantId);
     for (const ch of this.#positions.keys()) this.#sendSub(ch);
+    this.#handlers.onAuthenticated(agentId ?? ticketAgentId ?? null, tenantId);
     for (const delayMs of FIRST_PINGS_MS) this.#later(delayMs, () => this.#ping());
     const repeat = () => {
       this.#ping();

@@ -83,6 +83,8 @@ class App {
         pastCount: byId("past-count"),
         pastList: byId("past-cards"),
         region: byId("guidance"),
+        scroll: byId("side"),
+        above: byId("cards-above"),
       },
       { onMark: (id, event) => this.onMark(id, event), onJump: jump, onAnnounce: this.announce },
     );
@@ -102,7 +104,7 @@ class App {
     this.emptyText = el("p", { id: "empty-title", class: "empty-title", role: "status" });
     this.emptyNote = el("p", { class: "hint" });
     byId("empty").append(this.emptyText, this.emptyNote);
-    this.demo = new DemoView(byId("empty"), byId("demo"), {
+    this.demo = new DemoView({ empty: byId("empty"), beside: byId("demo"), header: byId("call") }, {
       onStarted: (id) => {
         this.follow.show(id);
         this.showFollowed();
@@ -116,8 +118,6 @@ class App {
       },
     });
     this.listen();
-    // On a wide screen there is room for the steps; beside a softphone one line with their progress must do.
-    byId("steps").open = matchMedia("(min-width: 56rem)").matches;
     this.setQuiet(this.isQuiet);
   }
 

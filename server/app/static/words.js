@@ -20,9 +20,14 @@ export function percentText(share) {
   return typeof share === "number" ? `${Math.round(share * 100)} %` : "";
 }
 
-/** Milliseconds without false precision. @param {number} ms */
+/** Milliseconds without false precision, and without their unit. @param {number} ms */
+export function msNumber(ms) {
+  return Math.abs(ms) < 10 ? ms.toFixed(1) : String(Math.round(ms));
+}
+
+/** @param {number} ms */
 export function msText(ms) {
-  return Math.abs(ms) < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
+  return `${msNumber(ms)} ms`;
 }
 
 /** A time left in calm steps: it changes every ten seconds at most. @param {number} ms */
@@ -48,7 +53,7 @@ export const TYPE_TEXTS = {
 export const STAGE_TEXTS = {
   audio_capture: "Audio capture",
   network: "Network",
-  asr: "Speech recognition",
+  asr: "Recognition",
   transcript: "Transcript",
   orchestrator: "Orchestrator",
   inference: "Inference",

@@ -1,8 +1,8 @@
 /**
  * Action cards through their life: active ones by priority, what became of the others below.
  *
- * While the pointer or the focus is in the list nothing in it moves: new cards wait at its end and old ones stay
- * dimmed, so that no button slips away from under a finger.
+ * While someone points or types in the list nothing in it moves: new cards wait at its end and old ones stay dimmed, so
+ * that no button slips away from under a finger. Shortly after, all is put in order.
  */
 
 import { parseMarkdown } from "../markdown.js";
@@ -13,6 +13,8 @@ import { arrange, el, markdownNodes, rove, setText } from "./dom.js";
 const MARK_TEXTS = { used: "Used", dismissed: "Dismissed", wrong: "Reported as wrong" };
 /** How long the note of a withdrawn card stays. */
 const WITHDRAWN_MS = 8_000;
+/** How long after the last movement or key in the list its order is held. */
+const HOLD_MS = 2_000;
 const MAX_PAST = 50;
 
 /**
@@ -27,7 +29,8 @@ const MAX_PAST = 50;
 export class CardsView {
   /**
    * @param {{list: HTMLElement, none: HTMLElement, withdrawn: HTMLElement, past: HTMLDetailsElement,
-   *   pastCount: HTMLElement, pastList: HTMLElement, region: HTMLElement}} parts
+   *   pastCount: HTMLElement, pastList: HTMLElement, region: HTMLElement, scroll: HTMLElement,
+   *   above: HTMLButtonElement}} parts  `above` leads to new cards that came above what is in view
    * @param {CardActions} actions
    */
   constructor(parts, actions) {
@@ -39,10 +42,17 @@ export class CardsView {
     this.call = null;
     this.marks = null;
     this.pastSignature = "";
+    this.holdTimer = undefined;
+    this.unseen = new Set();
     this.list.addEventListener("keydown", (event) => this.#onKey(event));
     this.list.addEventListener("focusin", (event) => rove(this.list.children, event.target.closest("li.card")));
+    for (const type of ["pointermove", "pointerdown", "keydown"]) this.list.addEventListener(type, () => this.#hold());
     this.list.addEventListener("pointerleave", () => this.#settle());
-    this.list.addEventListener("focusout", () => queueMicrotask(() => this.#settle()));
+    this.scroll.addEventListener("scroll", () => this.#renderAbove(), { passive: true });
+    this.above.addEventListener("click", () => {
+      this.list.firstElementChild?.scrollIntoView({ block: "center" });
+      this.above.hidden = true;
+    });
   }
 
   /**
@@ -56,6 +66,9 @@ export class CardsView {
     this.nodes.clear();
     this.revisions.clear();
     this.list.replaceChildren();
+    this.unseen.clear();
+    clearTimeout(this.holdTimer);
+    this.holdTimer = undefined;
     this.withdrawn.replaceChildren();
     this.pastSignature = "";
     return this.render(new Set());
@@ -76,7 +89,7 @@ export class CardsView {
     const fresh = wanted.filter((card) => !this.nodes.has(card.action.id)).map((card) => card.action.id);
     for (const card of wanted) this.#fill(card);
     const order = wanted.map((card) => this.nodes.get(card.action.id));
-    if (this.#isHeld()) {
+    if (this.holdTimer !== undefined) {
       const held = [...this.list.children];
       arrange(this.list, [...held, ...order.filter((node) => !held.includes(node))]);
       for (const node of held) node.classList.toggle("over", !order.includes(node));
@@ -85,6 +98,8 @@ export class CardsView {
     }
     if (!this.list.querySelector("[tabindex='0']")) rove(this.list.children, this.list.firstElementChild);
     this.none.hidden = this.list.childElementCount > 0;
+    for (const id of fresh) this.unseen.add(this.nodes.get(id));
+    this.#renderAbove();
     this.#renderPast();
     return fresh;
   }
@@ -103,15 +118,28 @@ export class CardsView {
     (this.list.querySelector("[tabindex='0']") ?? this.region).focus();
   }
 
-  #isHeld() {
-    return this.list.matches(":hover") || this.list.contains(document.activeElement);
+  #hold() {
+    clearTimeout(this.holdTimer);
+    this.holdTimer = setTimeout(() => this.#settle(), HOLD_MS);
   }
 
   #settle() {
-    if (this.call && !this.#isHeld()) this.render(new Set());
+    clearTimeout(this.holdTimer);
+    this.holdTimer = undefined;
+    if (this.call) this.render(new Set());
+  }
+
+  /** A card that arrives above what the reader has scrolled to would go unseen. */
+  #renderAbove() {
+    const topPx = this.scroll.getBoundingClientRect().top;
+    for (const node of this.unseen) {
+      if (!node.isConnected || node.getBoundingClientRect().bottom > topPx) this.unseen.delete(node);
+    }
+    this.above.hidden = this.unseen.size === 0;
   }
 
   #putInOrder(order) {
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
     const kept = new Set(order);
     for (const [id, node] of this.nodes) {
       if (kept.has(node)) continue;
@@ -119,6 +147,8 @@ export class CardsView {
       this.revisions.delete(id);
     }
     arrange(this.list, order);
+    // Moving or removing the element that has the focus would drop it to the top of the page.
+    if (focused && document.activeElement !== focused) (focused.isConnected ? focused : this.region).focus({ preventScroll: true });
   }
 
   #fill(card) {

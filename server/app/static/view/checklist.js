@@ -1,4 +1,4 @@
-/** The steps of this call with their progress; a done step leads to the words that did it. */
+/** The steps of this call: the next one in a line, all of them unfolded; a done one leads to the words that did it. */
 
 import { clockText } from "../words.js";
 import { arrange, el, icon, setText } from "./dom.js";
@@ -11,7 +11,8 @@ export class ChecklistView {
     this.count = el("span", { class: "count" });
     this.bar = el("progress", { "aria-label": "Steps done" });
     this.list = el("ol", { class: "items" });
-    root.append(el("summary", {}, "Steps ", this.count, this.bar), this.list);
+    this.next = el("span", { class: "value" });
+    root.append(el("summary", { class: "signal" }, el("h2", { text: "Steps" }), this.next, this.count, this.bar), this.list);
     this.items = new Map();
   }
 
@@ -21,6 +22,8 @@ export class ChecklistView {
     if (this.root.hidden) return;
     const numDone = checklist.items.filter((item) => item.is_done).length;
     setText(this.count, `${numDone} of ${checklist.items.length}`);
+    const next = checklist.items.find((item) => !item.is_done);
+    setText(this.next, next ? `Next: ${next.title}` : "All done");
     this.bar.max = checklist.items.length;
     this.bar.value = numDone;
     arrange(this.list, checklist.items.map((item) => this.#item(item)));

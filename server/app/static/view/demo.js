@@ -6,18 +6,16 @@ import { el, setText } from "./dom.js";
 
 export class DemoView {
   /**
-   * @param {HTMLElement} full where the controls stand while there is no call
-   * @param {HTMLElement} small where they stand beside one
+   * @param {{empty: HTMLElement, beside: HTMLElement, header: HTMLElement}} places for the controls while there is no
+   *   call and after one, and for the progress of one
    * @param {{onStarted: (conversationId: string) => void}} actions
    */
-  constructor(full, small, { onStarted }) {
-    this.full = full;
-    this.small = small;
+  constructor(places, { onStarted }) {
+    this.places = places;
     this.onStarted = onStarted;
     this.isSending = false;
     this.isLive = false;
     this.durations = new Map();
-    this.title = el("h2", { id: "demo-title", text: "Demo" });
     this.play = el("button", { type: "button", class: "primary", text: "Play demo call", on: { click: () => this.#start(null) } });
     this.file = el("input", { type: "file", accept: ".wav,audio/wav,audio/x-wav", id: "wav", class: "sr", on: { change: () => this.#pick() } });
     this.drop = el(
@@ -28,25 +26,20 @@ export class DemoView {
     );
     this.status = el("p", { class: "demo-status", role: "status" });
     this.progress = el("progress", { "aria-label": "Demo call", max: "1", value: "0", hidden: true });
-    this.node = el("div", { class: "demo-controls" }, this.play, el("div", { class: "pick" }, this.file, this.drop), this.progress, this.status);
+    this.node = el("div", { class: "demo-controls" }, this.play, el("div", { class: "pick" }, this.file, this.drop), this.status);
+    places.header.append(this.progress);
     for (const type of ["dragover", "dragleave", "drop"]) this.drop.addEventListener(type, (event) => this.#onDrag(event));
   }
 
   /** @param {import("../state.js").Call|null} call @param {boolean} isEnabled */
   render(call, isEnabled) {
     this.isLive = call !== null && call.state !== "ended" && call.state !== "unknown";
-    const home = call === null ? this.full : this.small;
-    this.small.hidden = !isEnabled || call === null;
-    if (isEnabled && this.node.parentElement !== home) {
-      if (home === this.small) home.append(this.title);
-      home.append(this.node);
-    }
+    const { empty, beside } = this.places;
+    const home = call === null ? empty : beside;
+    beside.hidden = !isEnabled || this.isLive;
     if (!isEnabled) this.node.remove();
-    const isBusy = this.isSending || this.isLive;
-    this.play.disabled = isBusy;
-    this.file.disabled = isBusy;
-    this.drop.classList.toggle("disabled", isBusy);
-    this.node.classList.toggle("busy", isBusy);
+    else if (this.node.parentElement !== home) home.append(this.node);
+    this.#setSending(this.isSending);
     setText(this.play, call === null ? "Play demo call" : "Play demo call again");
     if (this.isLive && this.durations.has(call.conversationId)) setText(this.status, "");
     this.progress.hidden = !(this.isLive && this.durations.has(call?.conversationId));
@@ -93,7 +86,9 @@ export class DemoView {
 
   #setSending(isSending) {
     this.isSending = isSending;
-    this.play.disabled = isSending || this.isLive;
-    this.file.disabled = isSending || this.isLive;
+    const isBusy = isSending || this.isLive;
+    this.play.disabled = isBusy;
+    this.file.disabled = isBusy;
+    this.drop.classList.toggle("disabled", isBusy);
   }
 }

@@ -1,7 +1,7 @@
 /** Where one utterance's time went, stage by stage against the budget, and the call's percentiles beside it. */
 
 import { STAGES, percentiles, stageSpans, totalMs } from "../stages.js";
-import { STAGE_TEXTS, clockText, labelText, msText, percentText, speakerText } from "../words.js";
+import { STAGE_TEXTS, clockText, labelText, msNumber, msText, percentText, speakerText } from "../words.js";
 import { el, setText } from "./dom.js";
 
 export class WaterfallView {
@@ -11,12 +11,12 @@ export class WaterfallView {
     this.about = el("p", { class: "about" });
     this.live = el("button", { type: "button", text: "Follow newest", on: { click: onLive } });
     this.rows = new Map();
-    const head = ["Stage", "This utterance", "", "Budget", "p50", "p95"];
+    const head = ["Stage", "This, ms", "", "Budget", "p50", "p95"];
     this.body = el("tbody");
     this.table = el(
       "table",
       {},
-      el("caption", { class: "sr", text: "Stage durations against the latency budget" }),
+      el("caption", { class: "sr", text: "Stage durations against the latency budget, in milliseconds; p50 and p95 over this call" }),
       el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col", text })))),
       this.body,
     );
@@ -77,10 +77,10 @@ export class WaterfallView {
   #fillRow(stage, span, budgetMs, over, scaleMs) {
     const row = this.rows.get(stage);
     const isOver = span !== undefined && budgetMs !== undefined && span.ms > budgetMs;
-    setText(row.ms, span === undefined ? "–" : msText(span.ms) + (isOver ? `, ${msText(span.ms - budgetMs)} over` : ""));
-    setText(row.budget, budgetMs === undefined ? "–" : `${budgetMs} ms`);
-    setText(row.p50, over ? msText(over.p50) : "–");
-    setText(row.p95, over ? msText(over.p95) + (over.p95 > budgetMs ? ", over" : "") : "–");
+    setText(row.ms, span === undefined ? "–" : msNumber(span.ms) + (isOver ? `, ${msNumber(span.ms - budgetMs)} over` : ""));
+    setText(row.budget, budgetMs === undefined ? "–" : msNumber(budgetMs));
+    setText(row.p50, over ? msNumber(over.p50) : "–");
+    setText(row.p95, over ? msNumber(over.p95) + (over.p95 > budgetMs ? ", over" : "") : "–");
     row.p95.classList.toggle("over", over !== undefined && over.p95 > budgetMs);
     row.ms.classList.toggle("over", isOver);
     row.bar.classList.toggle("over", isOver);
@@ -106,7 +106,7 @@ function newestTimed(call) {
 
 function aboutText(utterance, timing, total, budget) {
   if (!utterance || !timing) return "No utterance has been timed yet.";
-  const until = { 1: "its transcript", 2: `its ${labelText(timing.what).toLowerCase()}`, 3: "its action" }[timing.rank];
+  const until = { 1: "its transcript", 2: `its annotation (${labelText(timing.what).toLowerCase()})`, 3: "its action" }[timing.rank];
   const verdict = budget && total !== null ? (total <= budget.total_ms ? ", within budget" : ", over budget") : "";
   const time = total === null ? "" : `: ${msText(total)}${verdict}`;
   const absent = timing.receivedMs === null ? "; not received live, so without delivery" : "";
@@ -120,7 +120,8 @@ function outputsText(outputs) {
     .map(({ output, value, score, model, version, queue_ms: queueMs = 0, compute_ms: computeMs = 0 }) => {
       const first = Array.isArray(value) ? value[0] : value;
       const label = first?.label === undefined ? "" : ` ${labelText(String(first.label))}`;
-      const share = typeof score === "number" ? ` ${percentText(score)}` : "";
+      const sure = score ?? first?.score;
+      const share = typeof sure === "number" ? ` ${percentText(sure)}` : "";
       return `${labelText(output)}:${label}${share} (${model} v${version}, queued ${msText(queueMs)}, ran ${msText(computeMs)})`;
     })
     .join(" · ");
