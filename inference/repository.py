@@ -43,7 +43,7 @@ class ModelVersion:
         weights: File of the weights in the chosen precision.
         precision: Value of the parameter `precision`, empty where the default file is meant.
         buckets: Ladder of shapes to warm, ascending in padded tokens.
-        digest: Of config, labels, heads and tokeniser: changes whenever a graph compiled against it could.
+        digest: Of all but path and weights: changes whenever a graph compiled against it could.
         tokenizer_digest: Of the tokeniser alone; equal for models that can share token ids.
     """
 
@@ -156,7 +156,7 @@ class ModelRepository:
     @property
     def digest(self) -> str:
         """Changes whenever a graph compiled against this repository could."""
-        served = [(name, version.digest, version.buckets) for name, m in self.models.items() for version in m.served]
+        served = [(name, version.digest) for name, model in self.models.items() for version in model.served]
         return hashlib.sha256(repr(served).encode()).hexdigest()[:16]
 
     @property
@@ -202,7 +202,8 @@ def _describe_version(folder: Path, number: int, where: str, config: ModelConfig
     if weights and not weights_file.is_file():
         raise ModelError("no weights; `make models` builds them", path=f"{where}/{number}/{weights_file.name}")
     tokenizer_digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()[:16] if tokenizer else ""
-    described = (config, sorted(labels.items()), sorted(heads.items()), tokenizer_digest)
+    buckets = _ladder(config, where)
+    described = (config, sorted(labels.items()), sorted(heads.items()), tokenizer_digest, buckets)
     return ModelVersion(
         name=config.name,
         version=number,
@@ -213,7 +214,7 @@ def _describe_version(folder: Path, number: int, where: str, config: ModelConfig
         tokenizer=tokenizer,
         weights=weights_file,
         precision=precision,
-        buckets=_ladder(config, where),
+        buckets=buckets,
         digest=hashlib.sha256(repr(described).encode()).hexdigest()[:16],
         tokenizer_digest=tokenizer_digest,
     )

@@ -16,10 +16,12 @@ from dataclasses import replace
 import msgspec
 
 from inference.compile.draft import Draft, Vertex, sort_by_dependency
-from inference.compile.logic import disjunction, normalise
+from inference.compile.logic import disjunction, normalise, weaken
+from inference.compile.prune import sweep
 from inference.errors import GraphError
 from inference.graph import InputType
 from inference.plan import Op
+from inference.when import Predicate
 
 _INVISIBLE = (Op.TOKENIZE, Op.MODEL)
 _SEPARATOR = "/"  # no part of a name
@@ -56,14 +58,14 @@ def merge(drafts: Sequence[Draft]) -> Draft:
             equal[0],
             name=names[key],
             reads=tuple(map(rename, equal[0].reads)),
-            when=disjunction(normalise(vertex.when.rename(rename)) for vertex in equal),
+            when=_join_conditions([normalise(vertex.when.rename(rename)) for vertex in equal], joined.inputs),
             budget_ms=min((v.budget_ms for v in equal if v.budget_ms is not None), default=None),
         )
         for key, equal in members.items()
     ]
     types = {rename(value): kind for value, kind in joined.types.items()}
     outputs = _shorten({name: rename(value) for name, value in joined.outputs.items()})
-    return replace(joined, outputs=outputs, types=types).with_vertices(merged)
+    return sweep(replace(joined, outputs=outputs, types=types).with_vertices(merged))
 
 
 def _key(vertex: Vertex, class_of: Mapping[str, str]) -> str:
@@ -77,6 +79,17 @@ def _key(vertex: Vertex, class_of: Mapping[str, str]) -> str:
     reads = [canonical(value) for value in vertex.reads]
     parts = (vertex.op.value, vertex.model, reads, vertex.params, when)
     return hashlib.blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=12).hexdigest()
+
+
+def _join_conditions(conditions: Sequence[Predicate], inputs: Collection[str]) -> Predicate:
+    """Return the condition of a merged node.
+
+    Where its parts differ, only what they say of declared inputs is kept: one part may look at a result that is
+    behind another, and the merged node would wait for itself. Pushing predicates down makes up for it.
+    """
+    if all(condition == conditions[0] for condition in conditions):
+        return conditions[0]
+    return disjunction(weaken(condition, lambda name: name in inputs) for condition in conditions)
 
 
 def _choose_names(members: Mapping[str, Sequence[Vertex]], taken: Collection[str]) -> Mapping[str, str]:

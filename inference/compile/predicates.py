@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from inference.compile.draft import Draft, sort_by_dependency
 from inference.compile.logic import conjunction, cover_members, disjunction, weaken
+from inference.compile.prune import sweep
 from inference.when import ALWAYS, Predicate
 
 MAX_ALTERNATIVES = 8
@@ -33,13 +34,17 @@ def push_predicates(draft: Draft) -> Draft:
         if name in wanted:
             need = ALWAYS
         else:
-            readers = [vertices[reader].when for reader in sorted(dependents[name])]
+            readers = [
+                vertices[reader].when
+                for reader in sorted(dependents[name])
+                if not vertices[reader].needs.isdisjoint(vertex.writes)
+            ]
             need = _need(readers, name, dependents, draft)
         narrowed = cover_members(conjunction((vertex.when, need)), draft.inputs)
         for looked_at in narrowed.names() & vertices.keys():
             dependents[looked_at].add(name)
         vertices[name] = replace(vertex, when=narrowed)
-    return draft.with_vertices(vertices.values())
+    return sweep(draft.with_vertices(vertices.values()))
 
 
 def _need(readers: list[Predicate], name: str, dependents: dict[str, set[str]], draft: Draft) -> Predicate:

@@ -24,13 +24,20 @@ def prune(draft: Draft, wanted: Collection[str]) -> Draft:
                 expected=", ".join(draft.outputs),
                 given=name,
             )
+    return sweep(replace(draft, outputs={name: value for name, value in draft.outputs.items() if name in wanted}))
+
+
+def sweep(draft: Draft) -> Draft:
+    """Drop what no output needs.
+
+    Later passes call it too: a condition that they simplify may have been the only reader of a node.
+    """
     writers, dependencies = draft.writers(), draft.dependencies()
     kept: set[str] = set()
-    frontier = [writers[draft.outputs[name]] for name in wanted]
+    frontier = [writers[value] for value in draft.outputs.values()]
     while frontier:
         name = frontier.pop()
         if name not in kept:
             kept.add(name)
             frontier.extend(dependencies[name])
-    outputs = {name: value for name, value in draft.outputs.items() if name in wanted}
-    return replace(draft, outputs=outputs).with_vertices(draft.vertices[name] for name in kept)
+    return draft.with_vertices(draft.vertices[name] for name in kept)

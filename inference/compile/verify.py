@@ -117,15 +117,17 @@ class _Check:
     def running_order(self) -> None:
         """Everything a node needs is there before it, and a group is not interrupted."""
         done: set[str] = set()
-        seen_groups: list[int] = []
+        ended: set[int] = set()
+        previous = 0
         for name, vertex in self._draft.vertices.items():
             if early := sorted(self._dependencies[name] - done):
                 raise self._fault("runs before what it needs", name, expected=early[0], given="later")
             done.add(name)
-            if vertex.group and (not seen_groups or seen_groups[-1] != vertex.group):
-                if vertex.group in seen_groups:
+            if vertex.group != previous:
+                ended.add(previous)
+                if vertex.group and vertex.group in ended:
                     raise self._fault("its group is interrupted", name, given=f"group {vertex.group}")
-                seen_groups.append(vertex.group)
+                previous = vertex.group
 
 
 def verify_plan(plan: Plan) -> None:

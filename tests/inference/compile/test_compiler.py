@@ -1,0 +1,255 @@
+"""The compiler's promises, on random graphs: a plan means what the declaration says, in whatever order it says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from inference.compile import compile_graph, compile_set, offered_labels, trace
+from inference.compile.verify import PASSES
+from inference.errors import GraphError
+from inference.graph import Graph, parse_graph
+from inference.plan import Op, Plan, Slot
+from inference.repository import ModelRepository
+from tests.inference.compile.interpreter import run_declaration, run_plan
+from tests.inference.compile.strategies import ROWS, graphs, shuffled
+
+BACKENDS = ("onnxruntime",)
+often = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+GUIDANCE = """
+name: guidance
+inputs: {text: string, speaker: [customer, agent], is_final: bool}
+nodes:
+  tokens:    {op: tokenize, model: utterance, inputs: [text]}
+  utterance: {op: model, model: utterance, inputs: [tokens], budget_ms: 40}
+  intent:    {op: classify, inputs: [utterance.intent_logits], when: speaker == customer}
+  question:  {op: classify, inputs: [utterance.question_logits], when: speaker == customer}
+  actions:   {op: classify, inputs: [utterance.actions_logits]}
+  moments:   {op: classify, inputs: [utterance.embedding], prototypes: tenant}
+  passages:  {op: retrieve, inputs: [utterance.embedding, text], when: question.is_question and is_final, budget_ms: 10}
+outputs: [intent, question, actions, moments, passages]
+"""
+
+
+@pytest.fixture(scope="module")
+def guidance() -> Graph:
+    return parse_graph(GUIDANCE, "guidance.yaml")
+
+
+@contextmanager
+def only_satisfiable() -> Iterator[None]:
+    """Skip random graphs with a condition that contradicts itself."""
+    try:
+        yield
+    except GraphError as error:
+        if "can never be true" not in error.message:
+            raise
+        reject()
+
+
+def compiles(graph: Graph, repository: ModelRepository, wanted: Sequence[str] | None = None) -> Plan:
+    with only_satisfiable():
+        return compile_graph(graph, wanted, repository, backends=BACKENDS)
+
+
+@often
+@given(data=st.data(), graph=graphs())
+def test_a_plan_means_what_the_declaration_says(data: Any, graph: Graph, repository: ModelRepository) -> None:
+    wanted = data.draw(st.lists(st.sampled_from(graph.outputs), unique=True, min_size=1))
+    plan = compiles(graph, repository, wanted)
+    for row in ROWS:
+        declared = run_declaration(graph, repository, row)
+        outputs, _ = run_plan(plan, repository, row)
+        assert outputs == {name: declared[name] for name in wanted}
+
+
+@often
+@given(data=st.data(), graph=graphs())
+def test_order_of_declaration_changes_nothing(data: Any, graph: Graph, repository: ModelRepository) -> None:
+    assert compiles(graph, repository) == compiles(shuffled(graph, data.draw), repository)
+
+
+@often
+@given(data=st.data(), first=graphs(), second=graphs("other"))
+def test_a_merged_plan_equals_the_separate_ones(
+    data: Any, first: Graph, second: Graph, repository: ModelRepository
+) -> None:
+    policies = {
+        f"policy{index}": (graph, data.draw(st.lists(st.sampled_from(graph.outputs), unique=True, min_size=1)))
+        for index, graph in enumerate(data.draw(st.lists(st.sampled_from([first, second]), min_size=1, max_size=4)))
+    }
+    with only_satisfiable():
+        plans = compile_set(policies, repository, backends=BACKENDS)
+    for name, (graph, wanted) in policies.items():
+        own = plans.plans[name]
+        assert own == compile_graph(graph, wanted, repository, backends=BACKENDS)
+        output_of = {output: shared_name(plans.shared, graph, output) for output in wanted}
+        assert restricted(plans.shared, output_of.values()) == restricted(own, wanted)
+        for row in ROWS:
+            separate, _ = run_plan(own, repository, row)
+            merged, _ = run_plan(plans.shared, repository, row)
+            assert {output: merged[output_of[output]] for output in wanted} == separate
+
+
+@often
+@given(graph=graphs())
+def test_equal_nodes_run_once(graph: Graph, repository: ModelRepository) -> None:
+    plan = compiles(graph, repository)
+    encoders = [(step.model, step.inputs) for step in plan.steps if step.op is Op.MODEL]
+    assert len(encoders) == len(set(encoders))
+    assert sum(step.op is Op.TOKENIZE for step in plan.steps) <= 1
+
+
+@often
+@given(graph=graphs())
+def test_groups_are_one_model_and_its_heads_in_a_row(graph: Graph, repository: ModelRepository) -> None:
+    plan = compiles(graph, repository)
+    numbered = [group for group, _ in groupby(step.group for step in plan.steps) if group]
+    assert numbered == list(range(1, len(numbered) + 1))
+    for group in numbered:
+        model, *heads = [step for step in plan.steps if step.group == group]
+        assert model.op is Op.MODEL
+        assert heads
+        assert all(head.op is Op.CLASSIFY and set(head.inputs) & set(model.outputs) for head in heads)
+
+
+def shared_name(shared: Plan, graph: Graph, output: str) -> str:
+    """Return the name of a graph's output in a shared plan, where two graphs may use one name for two things."""
+    return output if output in shared.outputs else f"{graph.name}/{output}"
+
+
+def restricted(plan: Plan, outputs: Any) -> set[bytes]:
+    """Return what a plan computes for some outputs: one key a step, made of what it does, not of names or slots.
+
+    Conditions are left out: a shared step enters the rows of any policy.
+    """
+    writer = {slot: step for step in plan.steps for slot in step.outputs}
+    names = {slot: name for name, slot in plan.inputs.items()}
+    keys: set[bytes] = set()
+
+    def key(slot: Slot) -> str:
+        step = writer.get(slot)
+        if step is None:
+            return names[slot]
+        tensor = step.tensors[step.outputs.index(slot)] if step.op is Op.MODEL else ""
+        parts = (step.op.value, step.model, [key(read) for read in step.inputs], step.params)
+        encoded = msgspec.json.encode(parts, order="deterministic")
+        keys.add(encoded)
+        return encoded.decode() + tensor
+
+    for output in outputs:
+        key(plan.outputs[output])
+    return keys
+
+
+def test_slots_hold_inputs_first_then_what_steps_write(guidance: Graph, repository: ModelRepository) -> None:
+    plan = compile_graph(guidance, None, repository, backends=BACKENDS)
+    assert plan.slots[:4] == ("is_final", "speaker", "text", "tokens")
+    assert [plan.slots[slot] for step in plan.steps for slot in step.outputs] == list(plan.slots[3:])
+    assert [step.node for step in plan.steps] == [
+        "tokens", "utterance", "actions", "intent", "moments", "question", "passages",
+    ]  # fmt: skip
+    assert list(plan.outputs) == ["actions", "intent", "moments", "question", "passages"]
+    assert plan.backend == {"utterance": "onnxruntime"}
+    assert [bucket.padded_tokens for bucket in plan.buckets["utterance"]] == [8, 32, 32, 64, 128, 256]
+
+
+def test_heads_read_what_their_spec_names(guidance: Graph, repository: ModelRepository) -> None:
+    plan = compile_graph(guidance, None, repository, backends=BACKENDS)
+    steps = {step.node: step for step in plan.steps}
+    assert steps["intent"].tensors == ("intent_logits", "intent_scope")
+    assert [plan.slots[slot] for slot in steps["intent"].inputs] == [
+        "utterance.intent_logits",
+        "utterance.intent_scope",
+    ]
+    assert [plan.slots[slot] for slot in steps["actions"].inputs] == ["utterance.actions_logits", "speaker"]
+    assert steps["moments"].params == {"prototypes": "tenant"}
+    assert {step.group for step in plan.steps if step.node != "passages" and step.op is not Op.TOKENIZE} == {1}
+
+
+def test_only_wanted_heads_and_tensors_are_left(guidance: Graph, repository: ModelRepository) -> None:
+    plan = compile_graph(guidance, ["moments"], repository, backends=BACKENDS)
+    assert [step.node for step in plan.steps] == ["tokens", "utterance", "moments"]
+    assert plan.steps[1].tensors == ("embedding",)
+
+
+def test_rows_that_no_head_wants_never_reach_the_encoder(guidance: Graph, repository: ModelRepository) -> None:
+    plan = compile_graph(guidance, ["intent", "passages"], repository, backends=BACKENDS)
+    row = {"text": "one", "speaker": "agent", "is_final": True}
+    assert run_plan(plan, repository, row) == ({"intent": None, "passages": None}, [])
+    _, entered = run_plan(plan, repository, {**row, "speaker": "customer", "is_final": False})
+    assert entered == ["tokens", "utterance", "intent"]
+
+
+def test_an_encoder_waits_for_the_head_that_decides_about_it(repository: ModelRepository) -> None:
+    text = GUIDANCE.replace(
+        "outputs: [",
+        "  expensive: {op: model, model: second, inputs: [tokens]}\n"
+        "  mood: {op: classify, inputs: [expensive.sentiment_logits], when: question.is_question}\noutputs: [mood, ",
+    )
+    plan = compile_graph(parse_graph(text, "guidance.yaml"), ["mood"], repository, backends=BACKENDS)
+    assert [step.node for step in plan.steps] == ["tokens", "utterance", "question", "expensive", "mood"]
+    entered = {len(run_plan(plan, repository, row)[1]) for row in ROWS}
+    assert entered == {0, 3, 5}
+
+
+def test_two_graphs_share_one_encoder(guidance: Graph, repository: ModelRepository) -> None:
+    other = parse_graph(
+        """
+        name: other
+        inputs: {text: string, speaker: [customer, agent]}
+        nodes:
+          words:  {op: tokenize, model: utterance, inputs: [text]}
+          common: {op: model, model: utterance, inputs: [words], budget_ms: 20}
+          intent: {op: classify, inputs: [common.intent_banking_logits]}
+          mood:   {op: classify, inputs: [common.sentiment_logits]}
+        outputs: [intent, mood]
+        """,
+        "other.yaml",
+    )
+    plans = compile_set({"a": (guidance, ["intent"]), "b": (other, None)}, repository, backends=BACKENDS)
+    shared = plans.shared
+    assert [step.node for step in shared.steps if step.op is Op.MODEL] == ["common"]
+    assert shared.steps[1].budget_ms == 20
+    assert list(shared.outputs) == ["guidance/intent", "mood", "other/intent"]
+    assert plans.plans["a"] == compile_graph(guidance, ["intent"], repository, backends=BACKENDS)
+
+
+def test_graphs_that_disagree_about_an_input_are_refused(guidance: Graph, repository: ModelRepository) -> None:
+    nodes = {name: node for name, node in guidance.nodes.items() if name != "passages"}
+    other = Graph("other", {**guidance.inputs, "is_final": "float"}, nodes, ("intent",))
+    with pytest.raises(GraphError, match=r"inputs\.is_final.*expected bool, given float"):
+        compile_set({"a": (guidance, None), "b": (other, None)}, repository, backends=BACKENDS)
+
+
+def test_unrelated_nodes_do_not_change_the_structure(guidance: Graph, repository: ModelRepository) -> None:
+    smaller = Graph(
+        "guidance", guidance.inputs, {k: v for k, v in guidance.nodes.items() if k != "passages"}, ("intent",)
+    )
+    first = compile_graph(guidance, ["intent"], repository, backends=BACKENDS)
+    assert compile_graph(smaller, None, repository, backends=BACKENDS).structure == first.structure
+    assert compile_graph(guidance, ["intent"], repository, backends=["fake"]).structure != first.structure
+
+
+def test_trace_has_a_stage_for_each_pass(guidance: Graph, repository: ModelRepository) -> None:
+    stages = trace([(guidance, None), (guidance, ["intent"])], repository, backends=BACKENDS)
+    assert [stage.name for stage in stages] == list(PASSES)
+    assert [len(stage.drafts) for stage in stages] == [2, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_policy_can_ask_what_labels_there_are(guidance: Graph, repository: ModelRepository) -> None:
+    assert offered_labels(guidance, repository) == {
+        "intent": frozenset({"transfer", "balance", "order_status"}),
+        "actions": frozenset({"verify", "apologise", "close"}),
+        "question": None,
+        "moments": None,
+        "passages": None,
+    }
