@@ -43,8 +43,9 @@ class Hub:
         """Deliver everything appended from now on."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = _Channel()
+            channel = _Channel()
             channel.stop = self._log.follow(key, lambda entry: self._fan_out(channel, entry))
+            self._channels[key] = channel
         channel.readers = (*channel.readers, reader)
 
     def leave(self, key: ChannelKey, reader: Reader) -> None:

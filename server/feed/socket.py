@@ -307,8 +307,6 @@ class FeedSocket:
         require(identity, action, subscription.resource)
         if handler is None:
             raise NotFound(f"this server has no use for `{action}`", field="type")
-        if isinstance(message, Receipt):
-            self._rooms.metrics.receipts.labels(message.event).inc()
         await handler(identity, subscription.key)
 
     def _handler(

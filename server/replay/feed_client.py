@@ -35,6 +35,8 @@ from server.wire.publication import KINDS, Publication
 
 RECONNECT_BASE_S = 0.25
 RECONNECT_CAP_S = 10.0
+LIVED_S = 5.0
+"""A connection that lived shorter was no success: the back-off goes on where it was."""
 REQUEST_TIMEOUT_S = 10.0
 MAX_EVENTS = 1000
 """Events that wait for a consumer; then the socket is read no more, and the server sees a slow reader."""
@@ -268,10 +270,12 @@ class FeedClient:
         num_bad_tickets = 0
         try:
             while True:
-                was_connected = self.num_connections
+                was_connected, began_s = self.num_connections, time.monotonic()
                 code, reason, is_permanent = await self._connection()
                 if self.num_connections > was_connected:
-                    attempt = num_bad_tickets = 0
+                    num_bad_tickets = 0
+                    if time.monotonic() - began_s >= LIVED_S:
+                        attempt = 0
                 # A ticket is fresh each time: one refusal may be a restart between the two requests.
                 num_bad_tickets += code == feed.CloseCode.BAD_TOKEN
                 is_terminal = 3500 <= code <= 3999 or 4500 <= code <= 4999

@@ -22,7 +22,7 @@ from server.auth.tickets import Tickets
 from server.auth.tokens import AnonymousAuthenticator, Authenticator
 from server.feed.endpoint import FeedEndpoint
 from server.feed.transport import DirectProtocol
-from server.log.contract import ChannelKey, Entry, Event, Position, Recovery
+from server.log.contract import ChannelKey, Entry, Event, EventLog, Position, Recovery
 from server.metrics import Metrics
 from server.wire.clock import Stamps
 from server.wire.codec import error_message, json_encoder
@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
 class FeedServer:
     """The feed and its ticket route on a loopback port."""
 
-    def __init__(self, endpoint: FeedEndpoint, desk: TicketDesk, tickets: Tickets, log: MemoryLog, metrics: Metrics):
+    def __init__(self, endpoint: FeedEndpoint, desk: TicketDesk, tickets: Tickets, log: Any, metrics: Metrics):
         self.endpoint = endpoint
         self.desk = desk
         self.tickets = tickets
@@ -172,7 +172,7 @@ class FeedServer:
 async def feed_server(
     *,
     authenticator: Authenticator | None = None,
-    log: MemoryLog | None = None,
+    log: EventLog | None = None,
     is_direct: bool = True,
     port: int = 0,
     **arguments: Any,

@@ -1,9 +1,11 @@
 """The promise of the feed: after any number of cuts a client has exactly the log, or was told that it has not."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,16 @@ import uvloop
 from server.feed import outlet, transport
 from server.feed import socket as feed_socket
 from server.feed.queue import QueueLimits
-from server.log.contract import Position
+from server.log.contract import Event as LogEvent
+from server.log.contract import EventLog, Position
+from server.log.embedded import EmbeddedLog, LogLimits
 from server.replay.feed_client import Event, FeedClient, Received, Subscribed
+from server.wire.clock import Stamps
 from server.wire.feed import CloseCode
-from tests.server.feed.harness import CALL, FeedServer, MemoryLog, action, call, feed_server, transcript
+from server.wire.publication import Payload
+from tests.server.feed.harness import CALL, FeedServer, action, call, feed_server, transcript
 
-NUM_CUTS = 200
+CUTS = pytest.mark.parametrize("num_cuts", [30, pytest.param(200, marks=pytest.mark.slow)])
 LINGER_S = 0.3
 
 
@@ -57,17 +63,19 @@ class Ledger:
         self.state[publication.kind, publication.d[key]] = publication.off
 
 
-async def publish(log: MemoryLog, rng: random.Random, done: asyncio.Event, max_words: int = 200) -> None:
+async def publish(log: EventLog, rng: random.Random, done: asyncio.Event, max_words: int = 200) -> None:
     number = 0
     while not done.is_set():
         number += 1
-        for revision in range(rng.randrange(4)):
-            log.append_now(CALL, transcript(number, is_final=False, revision=revision))
-        log.append_now(CALL, transcript(number, revision=9, text="word " * rng.randrange(max_words)))
+        payloads: list[Payload] = [
+            transcript(number, is_final=False, revision=revision) for revision in range(rng.randrange(4))
+        ]
+        payloads.append(transcript(number, revision=9, text="word " * rng.randrange(max_words)))
         if rng.random() < 0.2:
-            log.append_now(CALL, action(number))
+            payloads.append(action(number))
+        await log.append(CALL, [LogEvent(payload, Stamps()) for payload in payloads])
         await asyncio.sleep(0.001)
-    log.append_now(CALL, call("ended"))
+    await log.append(CALL, [LogEvent(call("ended"), Stamps())])
 
 
 async def cut_at_random_moments(server: FeedServer, seed: int, num_cuts: int, *, is_binary: bool = False) -> Ledger:
@@ -76,7 +84,7 @@ async def cut_at_random_moments(server: FeedServer, seed: int, num_cuts: int, *,
     done = asyncio.Event()
     publisher = asyncio.create_task(publish(server.log, rng, done))
     left, until_cut, cut_connection = num_cuts, 3, 0
-    client = FeedClient(server.url, is_binary=is_binary, random_s=lambda limit: rng.uniform(0, limit / 50))
+    client = FeedClient(server.url, is_binary=is_binary, random_s=lambda limit: rng.uniform(0, limit / 500))
     await client.subscribe("call:1")
     async with client:
         async for event in client.events():
@@ -98,24 +106,58 @@ async def cut_at_random_moments(server: FeedServer, seed: int, num_cuts: int, *,
     return ledger
 
 
-def expected(log: MemoryLog) -> dict[tuple[str, str], int]:
-    return {(entry.kind, entry.key): entry.position.offset for entry in log.entries[CALL]}
+async def expected(log: EventLog) -> tuple[Position, dict[tuple[str, str], int]]:
+    recovery = await log.recover(CALL, None)
+    return recovery.position, {(entry.kind, entry.key): entry.position.offset for entry in recovery.snapshot}
 
 
 @pytest.mark.parametrize("is_binary", [False, True], ids=["json", "msgpack"])
-async def test_two_hundred_cuts_and_the_client_has_exactly_the_log(is_binary: bool) -> None:
-    async with feed_server() as server:
-        ledger = await cut_at_random_moments(server, 7, NUM_CUTS, is_binary=is_binary)
-        assert ledger.state == expected(server.log)
-        assert ledger.position.offset == len(server.log.entries[CALL])
+@CUTS
+async def test_cut_at_random_a_client_has_exactly_the_log(num_cuts: int, is_binary: bool, tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path)
+    await log.start()
+    async with feed_server(log=log) as server:
+        ledger = await cut_at_random_moments(server, 7, num_cuts, is_binary=is_binary)
+        assert (ledger.position, ledger.state) == await expected(log)
         assert ledger.num_lost == 0
+    await log.stop()
 
 
-async def test_two_hundred_cuts_with_a_log_that_forgets_and_the_client_is_told() -> None:
-    async with feed_server(log=MemoryLog(keep=15)) as server:
-        ledger = await cut_at_random_moments(server, 8, NUM_CUTS)
-        assert ledger.state == expected(server.log)
+@CUTS
+async def test_cut_at_random_from_a_log_that_forgets_a_client_is_told(num_cuts: int, tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path, limits=LogLimits(max_recovery_entries=15))
+    await log.start()
+    async with feed_server(log=log) as server:
+        ledger = await cut_at_random_moments(server, 8, num_cuts)
+        assert (ledger.position, ledger.state) == await expected(log)
         assert ledger.num_lost > 0
+    await log.stop()
+
+
+async def test_a_client_follows_through_a_restart_of_the_server(tmp_path: Path) -> None:
+    ledger = Ledger()
+    port = 0
+    client: FeedClient | None = None
+    async with contextlib.AsyncExitStack() as stack:
+        for life in range(3):
+            log = EmbeddedLog(tmp_path)
+            await log.start()
+            async with feed_server(log=log, port=port) as server:
+                port = server.port
+                if client is None:
+                    client = FeedClient(server.url, random_s=lambda limit: limit / 50)
+                    await client.subscribe("call:1")
+                    await stack.enter_async_context(client)
+                    events = client.events()
+                await log.append(CALL, [LogEvent(transcript(life), Stamps())])
+                async with asyncio.timeout(10):
+                    async for event in events:
+                        ledger.take(event)
+                        if ("transcript", f"u{life}") in ledger.state:
+                            break
+                assert (ledger.position, ledger.state) == await expected(log)
+            await log.stop()
+    assert ledger.num_lost == 0
 
 
 # slow readers
@@ -223,6 +265,6 @@ async def test_a_stuck_client_does_not_hold_up_the_others() -> None:
                 if isinstance(event, Received) and event.publication.kind == "call":
                     break
         await publisher
-        assert ledger.state == expected(server.log)
+        assert (ledger.position, ledger.state) == await expected(server.log)
         assert client.num_connections == 1
         writer.close()
