@@ -129,6 +129,7 @@ class Engine:
         self._serving: dict[str, Service] = {}
         self._memo: Memo[Remembered] = Memo(self._settings.memo_rows)
         self._stats = EngineStats()
+        self._live: set[Journey] = set()
         self._embed_ids = itertools.count()
         self._is_ready = False
         self._crash: BaseException | None = None
@@ -242,12 +243,12 @@ class Engine:
         if step is None:
             if not journey.results:
                 self._skipped("not_wanted")
-            self._begin()
+            self._begin(journey)
             self._soon([journey], Outcome.DONE)
         elif step.op is Op.MODEL:
             self._queue(self._crew, journey)
         elif self._crew.take_operator(journey):
-            self._begin()
+            self._begin(journey)
         else:
             self._refuse(Refusal.FULL)
 
@@ -337,6 +338,7 @@ class Engine:
         """Return a snapshot of the counters."""
         return replace(
             self._stats,
+            under_way=len(self._live),
             queued_rows=self._policy.queued if self._policy is not None else 0,
             dropped=dict(self._stats.dropped),
             skipped=dict(self._stats.skipped),
@@ -349,7 +351,7 @@ class Engine:
         admission = crew.admit(journey)
         if admission.refusal is not None and admission.refusal is not Refusal.LATE:
             self._refuse(admission.refusal)
-        self._begin()
+        self._begin(journey)
         if admission.refusal is Refusal.LATE:
             self._soon([journey], Outcome.LATE)
         if admission.superseded is not None:
@@ -409,8 +411,8 @@ class Engine:
 
     # -- inside: answering -------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        self._stats.under_way += 1
+    def _begin(self, journey: Journey) -> None:
+        self._live.add(journey)
         self._drained.clear()
 
     def _soon(self, journeys: Sequence[Journey], outcome: Outcome) -> None:
@@ -445,15 +447,17 @@ class Engine:
         for row_class, delay_s in delivery.delays:
             observer.queue_delay(row_class, delay_s)
         for journey, outputs, outcome, error in delivery.ended:
+            if journey not in self._live:
+                continue  # it ended when a thread died
             request = journey.request
             for output in outputs:
                 self._call_back(request.on_output, output)
             if outcome is not None:
                 if outcome is not Outcome.DONE:
                     self._dropped(outcome.name.lower())
-                stats.under_way -= 1
+                self._live.remove(journey)
                 self._call_back(request.on_done, outcome, error)
-        if not stats.under_way:
+        if not self._live:
             self._drained.set()
 
     def _call_back(self, callback: Callable[..., None], *arguments: Any) -> None:
@@ -464,7 +468,16 @@ class Engine:
             self._loop.call_exception_handler({"message": "an engine callback raised", "exception": error})
 
     def _on_crash(self, error: BaseException) -> None:
+        """Stop taking requests, and answer those under way: a dead thread would leave them waiting for ever."""
+        assert self._loop is not None
         self._crash = error
+        self._loop.call_soon_threadsafe(self._fail_all)
+
+    def _fail_all(self) -> None:
+        delivery = Delivery()
+        for journey in self._live:
+            delivery.ended.append((journey, [], Outcome.FAILED, InferenceError("an engine thread died")))
+        self._deliver(delivery)
 
     def _skipped(self, reason: str) -> None:
         self._stats.skipped[reason] = self._stats.skipped.get(reason, 0) + 1

@@ -6,25 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import models, normalizers, pre_tokenizers, processors
+from tokenizers import pre_tokenizers
 
 from inference.tokens import ID_BYTES, TokenBuffer, Tokenizer
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "my", "card", "is", "lost", "##t", "los", "a", "b", "##b", "1"]
-WORDS += [*".,!?;:\"'…", "中", "é", "e"]
-
-
-def bert(lowercase: bool = True) -> HuggingFaceTokenizer:
-    """A BERT tokeniser in every respect but the size of its vocabulary."""
-    tokenizer = HuggingFaceTokenizer(
-        models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]", max_input_chars_per_word=100)
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))  # type: ignore[assignment]
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    return tokenizer
+from tests.inference.tiny_models import WORDS, bert_tokenizer
 
 
 def ids(row: bytes) -> list[int]:
@@ -32,12 +17,12 @@ def ids(row: bytes) -> list[int]:
 
 
 def expected(text: str, max_tokens: int) -> list[int]:
-    reference = bert()
+    reference = bert_tokenizer()
     reference.enable_truncation(max_tokens)
     return list(reference.encode(text).ids)
 
 
-TOKENIZER = Tokenizer(bert(), 32)
+TOKENIZER = Tokenizer(bert_tokenizer(), 32)
 
 
 @settings(max_examples=500)
@@ -66,7 +51,7 @@ def test_ten_thousand_words_are_cut_at_the_limit() -> None:
 
 def test_a_limit_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="leaves no room"):
-        Tokenizer(bert(), 2)
+        Tokenizer(bert_tokenizer(), 2)
 
 
 def test_a_file_that_is_no_tokeniser_is_refused(tmp_path: Path) -> None:
@@ -76,7 +61,7 @@ def test_a_file_that_is_no_tokeniser_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tokeniser_that_joins_words_is_asked_for_the_whole_text() -> None:
-    other = bert()
+    other = bert_tokenizer()
     other.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
     tokenizer = Tokenizer(other, 32)
     assert ids(tokenizer.encode("a b")) == other.encode("a b").ids
