@@ -1,9 +1,10 @@
 """After the encoder: the pooled vector, every head's logits and the open-set score, in fp32 whatever the encoder's.
 
-Heads are linear over the features, which are the embedding itself or the embedding after one hidden layer of the
-head's own. The open-set score mixes three views of "is this any of the known intents": the energy of the intent logits
-(Liu et al., 2020), the Mahalanobis distance to the nearest intent centre (Lee et al., 2018), and a head trained against
-utterances known to be outside.
+The features are the L2-normalised mean of the hidden states. The embedding, which serves retrieval and prototypes, is
+their projection back to where the base model would place the text; an encoder that never moved needs none. Heads are
+linear over the features. The open-set score mixes three views of "is this any of the known intents": the energy of
+the intent logits (Liu et al., 2020), the Mahalanobis distance to the nearest intent centre (Lee et al., 2018), and a
+head trained against utterances known to be outside.
 """
 
 from __future__ import annotations
@@ -30,16 +31,12 @@ class Linear:
     """A head: `logits = features @ weight.T + bias`.
 
     Attributes:
-        weight: `[labels, features] float32`.
+        weight: `[labels, dims] float32`.
         bias: `[labels] float32`.
-        hidden_weight: `[features, dims] float32` of the hidden layer (tanh) before it, or None.
-        hidden_bias: `[features] float32`, or None.
     """
 
     weight: FloatArray
     bias: FloatArray
-    hidden_weight: FloatArray | None = None
-    hidden_bias: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class OpenSet:
 
     Attributes:
         head: Head whose labels are the known ones, such as `intent_logits`.
-        whitening: `[dims, rank] float32`, projects the embedding so that known labels have unit covariance.
+        whitening: `[dims, rank] float32`, projects the features so that known labels have unit covariance.
         centres: `[labels, rank] float32`, label means after whitening.
         detector: `[dims] float32`, the head trained against utterances outside.
         mix: `[4] float32`, weights of energy, negative distance and detector, and a constant.
@@ -68,10 +65,13 @@ class Heads:
     Attributes:
         linear: Output tensor to head, in output order.
         open_set: Output tensor to open-set score.
+        projection: `[dims, dims] float32`, embedding = projection @ features before its length is made one; None:
+            the embedding is the features.
     """
 
     linear: Mapping[str, Linear]
     open_set: Mapping[str, OpenSet]
+    projection: FloatArray | None = None
 
 
 def save_heads(heads: Heads, path: Path) -> None:
@@ -79,12 +79,12 @@ def save_heads(heads: Heads, path: Path) -> None:
     tensors: dict[str, np.ndarray] = {}
     for name, head in heads.linear.items():
         parts = {"weight": head.weight, "bias": head.bias}
-        if head.hidden_weight is not None and head.hidden_bias is not None:
-            parts |= {"hidden_weight": head.hidden_weight, "hidden_bias": head.hidden_bias}
         tensors |= {f"linear.{name}.{part}": array.astype(np.float16) for part, array in parts.items()}
     for name, score in heads.open_set.items():
         parts = {"whitening": score.whitening, "centres": score.centres, "detector": score.detector, "mix": score.mix}
         tensors |= {f"open_set.{name}.{part}": array.astype(np.float32) for part, array in parts.items()}
+    if heads.projection is not None:
+        tensors["projection"] = heads.projection.astype(np.float16)
     metadata = {f"head.{name}": score.head for name, score in heads.open_set.items()}
     metadata["order"] = ",".join(heads.linear)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
@@ -103,12 +103,7 @@ def load_heads(path: Path) -> Heads:
     tensors = {name: array.astype(np.float32) for name, array in load_file(path).items()}
     try:
         linear = {
-            name: Linear(
-                weight=tensors[f"linear.{name}.weight"],
-                bias=tensors[f"linear.{name}.bias"],
-                hidden_weight=tensors.get(f"linear.{name}.hidden_weight"),
-                hidden_bias=tensors.get(f"linear.{name}.hidden_bias"),
-            )
+            name: Linear(weight=tensors[f"linear.{name}.weight"], bias=tensors[f"linear.{name}.bias"])
             for name in metadata["order"].split(",")
         }
         open_set = {}
@@ -119,59 +114,63 @@ def load_heads(path: Path) -> Heads:
                 open_set[name] = OpenSet(head=head, **parts)
     except KeyError as error:
         raise ExportError(f"{path}: lacks {error}") from error
-    return Heads(linear, open_set)
+    return Heads(linear, open_set, tensors.get("projection"))
 
 
 def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str = "utterance") -> onnx.ModelProto:
     """Write encoder, pooling and heads as one model.
 
     Inputs are `input_ids` and `attention_mask`, `[rows, tokens] int32`, padded on the right. Outputs are `embedding`
-    `[rows, dims]` (L2-normalised mean of the hidden states), then `[rows, labels]` per head, all fp32. A row whose mask
+    `[rows, dims]` (of length one), then `[rows, labels]` per head, all fp32. A row whose mask
     is all zero yields finite numbers without meaning.
     """
     graph = GraphBuilder()
     hidden = add_encoder(graph, encoder, precision)
-    embedding = _add_pooling(graph, hidden)
+    if heads.projection is None:
+        features = _add_pooling(graph, hidden, EMBEDDING)
+    else:
+        features = _add_pooling(graph, hidden, "features")
+        projection = graph.constant("projection", heads.projection)
+        _add_unit_length(graph, graph.node("Gemm", [features, projection], "projected", transB=1), EMBEDDING)
     outputs = [tensor_info(EMBEDDING, np.float32, ["rows", encoder.dims])]
     for head_name, head in heads.linear.items():
-        _add_linear(graph, embedding, head_name, head)
+        _add_linear(graph, features, head_name, head)
         outputs.append(tensor_info(head_name, np.float32, ["rows", len(head.bias)]))
     for score_name, score in heads.open_set.items():
-        _add_open_set(graph, embedding, score_name, score)
+        _add_open_set(graph, features, score_name, score)
         outputs.append(tensor_info(score_name, np.float32, ["rows", 1]))
     inputs = [tensor_info(i, np.int32, ["rows", "tokens"]) for i in (INPUT_IDS, ATTENTION_MASK)]
     return graph.model(name, inputs, outputs)
 
 
-def _add_pooling(graph: GraphBuilder, hidden: str) -> str:
+def _add_pooling(graph: GraphBuilder, hidden: str, output: str) -> str:
+    """Write the mean over a row's tokens; as its length is made one at once, the sum does."""
     axis = graph.constant("pool.axis", np.array([1], np.int64))
     last = graph.constant("pool.last", np.array([2], np.int64))
     mask = graph.node("Unsqueeze", [MASK_FLOAT, last], "pool.mask")
     total = graph.node("ReduceSum", [graph.node("Mul", [hidden, mask], "pool.kept"), axis], "pool.total", keepdims=0)
-    # The length of the mean is normalised away, so the sum is divided by its norm at once. The floor keeps an empty
-    # row, which pads a bucket, finite.
-    norm = graph.node("ReduceL2", [total], "pool.norm", axes=[-1], keepdims=1)
-    floor = graph.constant("pool.floor", np.float32(1e-12))
-    return graph.node("Div", [total, graph.node("Max", [norm, floor], "pool.divisor")], EMBEDDING)
+    return _add_unit_length(graph, total, output)
+
+
+def _add_unit_length(graph: GraphBuilder, x: str, output: str) -> str:
+    """Write the division by the L2 norm, floored so that an empty row, which pads a bucket, stays finite."""
+    norm = graph.node("ReduceL2", [x], f"{output}.norm", axes=[-1], keepdims=1)
+    floor = graph.constant(f"{output}.floor", np.float32(1e-12))
+    return graph.node("Div", [x, graph.node("Max", [norm, floor], f"{output}.divisor")], output)
 
 
 def _add_linear(graph: GraphBuilder, features: str, name: str, head: Linear) -> None:
-    if head.hidden_weight is not None and head.hidden_bias is not None:
-        weights = [graph.constant(f"{name}.hidden_weight", head.hidden_weight)]
-        weights.append(graph.constant(f"{name}.hidden_bias", head.hidden_bias))
-        hidden = graph.node("Gemm", [features, *weights], f"{name}.hidden", transB=1)
-        features = graph.node("Tanh", [hidden], f"{name}.features")
     weights = [graph.constant(f"{name}.weight", head.weight), graph.constant(f"{name}.bias", head.bias)]
     graph.node("Gemm", [features, *weights], name, transB=1)
 
 
-def _add_open_set(graph: GraphBuilder, embedding: str, name: str, score: OpenSet) -> None:
+def _add_open_set(graph: GraphBuilder, features: str, name: str, score: OpenSet) -> None:
     def constant(part: str, value: np.ndarray) -> str:
         return graph.constant(f"{name}.{part}", value.astype(np.float32))
 
     energy = graph.node("ReduceLogSumExp", [score.head], f"{name}.energy", axes=[1], keepdims=1)
     # |z - c|^2 for the nearest centre c, as |z|^2 + min(|c|^2 - 2 z.c): one product instead of a difference per label.
-    white = graph.node("MatMul", [embedding, constant("whitening", score.whitening)], f"{name}.white")
+    white = graph.node("MatMul", [features, constant("whitening", score.whitening)], f"{name}.white")
     square = graph.node("Mul", [white, white], f"{name}.square")
     own = graph.node(
         "ReduceSum", [square, graph.constant(f"{name}.axis", np.array([1], np.int64))], f"{name}.own", keepdims=1
@@ -180,7 +179,7 @@ def _add_open_set(graph: GraphBuilder, embedding: str, name: str, score: OpenSet
     cross = graph.node("Gemm", inputs, f"{name}.cross", transB=1)
     nearest = graph.node("ReduceMin", [cross], f"{name}.nearest", axes=[1], keepdims=1)
     distance = graph.node("Add", [own, nearest], f"{name}.distance")
-    detector = graph.node("MatMul", [embedding, constant("detector", score.detector[:, None])], f"{name}.detected")
+    detector = graph.node("MatMul", [features, constant("detector", score.detector[:, None])], f"{name}.detected")
     views = graph.node("Concat", [energy, distance, detector], f"{name}.views", axis=1)
     signs = np.array([1, -1, 1], np.float32)
     mix = [constant("mix", (score.mix[:3] * signs)[:, None]), constant("constant", score.mix[3:])]

@@ -31,7 +31,7 @@ def fit_linear(
         max_steps: Bound on L-BFGS iterations.
 
     Returns:
-        The head, without a hidden layer.
+        The head.
     """
     x, y = torch.from_numpy(features), torch.from_numpy(targets)
     known = torch.ones_like(y) if mask is None else torch.from_numpy(mask)
@@ -60,6 +60,4 @@ def fit_linear(
 
 def logits(features: FloatArray, head: Linear) -> FloatArray:
     """Apply a head to features `[rows, dims]`."""
-    if head.hidden_weight is not None and head.hidden_bias is not None:
-        features = np.tanh(features @ head.hidden_weight.T + head.hidden_bias)
     return np.asarray(features @ head.weight.T + head.bias, np.float32)
