@@ -46,6 +46,12 @@ MAX_EARLY = 10_000
 """Publications that may arrive while one recovery is read; the log answers from memory, so a few are usual."""
 
 
+class InternalError(CuelineError):
+    """Our fault; its text stays in the log."""
+
+    retryable = True
+
+
 class Redeemer(Protocol):
     """Turns a ticket into the identity it was issued to."""
 
@@ -223,7 +229,7 @@ class FeedSocket:
                     self._perform_now(self._session.refuse(error, ch))
                 except Exception:
                     logger.exception("a feed command failed")
-                    self._perform_now(self._session.refuse(CuelineError("internal error"), ch))
+                    self._perform_now(self._session.refuse(InternalError("internal error"), ch))
             case Send() | Close() | Unsubscribe():
                 self._perform_now([effect])
 
@@ -280,7 +286,7 @@ class FeedSocket:
                 self._rooms.hub.leave(key, subscription)
             if not isinstance(error, CuelineError):
                 logger.exception("a feed subscription failed")
-                error = CuelineError("internal error")
+                error = InternalError("internal error")
             self._perform_now(self._session.not_subscribed(effect.ch, error, self._rooms.clock()))
             return
         except BaseException:
