@@ -1,7 +1,7 @@
 """Triton's `config.pbtxt`: text → message → `ModelConfig`, the part that the engine acts on, and back to text.
 
-Fields that the schema lacks are skipped and named in `ModelConfig.ignored`: a newer Triton may know more than we
-do, but a misspelt key must not vanish in silence.
+A field that the schema lacks is skipped and named in `ModelConfig.ignored`: a newer Triton may know more than we do,
+but a misspelt key must not vanish in silence.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ModelConfig:
         max_queue_delay_us: Longest wait for company that the config asks of Triton.
         default_model_file: File name of the weights where it is not the backend's own.
         parameters: Free keys, such as `precision`, `buckets_rows`.
-        ignored: Fields of the file that we do not know, for the operator to see.
+        ignored: The first field of the file that we do not know, for the operator to see; empty where there is none.
     """
 
     name: str
@@ -112,7 +112,7 @@ class ModelConfig:
     max_queue_delay_us: int = 0
     default_model_file: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    ignored: tuple[str, ...] = ()
+    ignored: str = ""
 
     def input(self, name: str) -> TensorSpec | None:
         """Return the input of that name, None if there is none."""
@@ -123,7 +123,7 @@ class ModelConfig:
         return next((tensor for tensor in self.outputs if tensor.name == name), None)
 
 
-def parse_config(text: str, where: str) -> tuple[Any, tuple[str, ...]]:
+def parse_config(text: str, where: str) -> tuple[Any, str]:
     """Read the text form into a `ConfigMessage`.
 
     Args:
@@ -131,12 +131,13 @@ def parse_config(text: str, where: str) -> tuple[Any, tuple[str, ...]]:
         where: Path that an error names.
 
     Returns:
-        The message, whose fields are those of the public schema, and a line for each unknown field that was skipped.
+        The message, whose fields are those of the public schema, and the place of the first unknown field that was
+        skipped, empty where there is none.
 
     Raises:
         ModelError: If the text is no model config.
     """
-    ignored: list[str] = []
+    ignored = ""
     message = ConfigMessage()
     try:
         text_format.Parse(text, message)
@@ -146,8 +147,8 @@ def parse_config(text: str, where: str) -> tuple[Any, tuple[str, ...]]:
             text_format.Parse(text, message, allow_unknown_field=True)
         except text_format.ParseError as error:
             raise ModelError(_without_position(error), path=where, key=f"line {error.GetLine()}") from error
-        ignored.append(f"line {strict.GetLine()}: {_without_position(strict)}")
-    return message, tuple(ignored)
+        ignored = f"line {strict.GetLine()}: {_without_position(strict)}"
+    return message, ignored
 
 
 def render_config(message: Any) -> str:
@@ -176,14 +177,14 @@ def read_config(folder: Path, where: str) -> ModelConfig:
     return describe_config(message, where, folder=folder.name, ignored=ignored)
 
 
-def describe_config(message: Any, where: str, *, folder: str = "", ignored: tuple[str, ...] = ()) -> ModelConfig:
+def describe_config(message: Any, where: str, *, folder: str = "", ignored: str = "") -> ModelConfig:
     """Turn a `ConfigMessage` into what the engine acts on.
 
     Args:
         message: From `parse_config`.
         where: Path that an error names.
         folder: Name of the model folder, which is the model's name.
-        ignored: Unknown fields met while parsing.
+        ignored: The unknown field met while parsing.
 
     Raises:
         ModelError: Naming file and key, if the config contradicts itself or the folder.

@@ -56,8 +56,8 @@ def check(graphs: Path, model_repo: Path) -> None:
     repository = ModelRepository.open(model_repo, weights=False)
     problems = [str(problem) for problem in repository.problems]
     for name, model in repository.models.items():
-        for line in model.config.ignored:
-            click.echo(f"{model_repo.name}/{name}/config.pbtxt: ignored: {line}", err=True)
+        if model.config.ignored:
+            click.echo(f"{model_repo.name}/{name}/config.pbtxt: ignored: {model.config.ignored}", err=True)
     found: dict[str, Graph | None] = {}
     for path in sorted(graphs.glob("*.yaml")):
         found[path.stem] = None
