@@ -21,13 +21,15 @@ from typing import Any
 
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 STATIC_FOLDER = Path(__file__).parent / "static"
 
+# Litestar adds `charset=utf-8` to the textual ones.
 _CONTENT_TYPES: Mapping[str, str] = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
     ".svg": "image/svg+xml",
 }
 
@@ -39,7 +41,7 @@ class Asset:
     Attributes:
         body: The file's bytes.
         gzipped: The same, compressed once at start.
-        content_type: Value of the `Content-Type` header.
+        content_type: Media type.
         etag: Quoted hash of `body`.
     """
 
@@ -121,7 +123,7 @@ def page_handlers(folder: Path = STATIC_FOLDER, frame_ancestors: Iterable[str] =
         return respond(request, "index.html")
 
     @get("/app/{name:path}", include_in_schema=False, name="agent_app_asset")
-    async def asset(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    async def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         return respond(request, name.lstrip("/"))
 
     return [index, asset]

@@ -50,6 +50,8 @@ export class Feed {
   #retry = new RetryPolicy();
   /** @type {Map<string, {ep: string, off: number, numMore: number}|null>} `numMore`: old news still to come */
   #positions = new Map();
+  /** Channels whose `sub` was answered on this connection. */
+  #joined = new Set();
   #timers = new Set();
   #pingSentMs = null;
   #openedMs = 0;
@@ -95,6 +97,7 @@ export class Feed {
 
   /** @param {string} ch */
   unsubscribe(ch) {
+    this.#joined.delete(ch);
     if (this.#positions.delete(ch)) this.send({ type: "unsub", ch });
   }
 
@@ -132,6 +135,7 @@ export class Feed {
       case "unsubscribed":
         // Without a reason it answers our own `unsub`, and the channel may be wanted again by now.
         if (message.reason && this.#positions.delete(message.ch)) {
+          this.#joined.delete(message.ch);
           this.#handlers.onError({ code: "unsubscribed", message: `The server ended a subscription: ${message.reason}.` });
         }
         return undefined;
@@ -162,12 +166,13 @@ export class Feed {
     if (!this.#positions.has(ch)) return;
     this.#handlers.onSubscribed(ch, { recovered, snapshot, tail });
     this.#positions.set(ch, { ep, off, numMore });
+    this.#joined.add(ch);
   }
 
   #onPublication(publication) {
     const position = this.#positions.get(publication.ch);
-    // Without a position the subscription's answer is still to come and will hold this one.
-    if (!position || publication.ep !== position.ep || publication.off <= position.off) return;
+    // Before the answer to `sub` it would skip what lies between, and the answer will hold it.
+    if (!this.#joined.has(publication.ch) || publication.ep !== position.ep || publication.off <= position.off) return;
     // What did not fit into the answer to `sub` follows as publications: old news, no measure of delivery.
     const isLive = position.numMore <= 0;
     position.numMore -= 1;
@@ -204,6 +209,7 @@ export class Feed {
 
   #onClose(code, reason) {
     this.#socket = null;
+    this.#joined.clear();
     this.#clearTimers();
     if (this.#connection.status === "open") this.#retry.closedAfter(this.#world.nowMs() - this.#openedMs);
     if (losesPosition(code)) for (const ch of this.#positions.keys()) this.#positions.set(ch, null);

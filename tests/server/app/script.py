@@ -87,9 +87,7 @@ def annotations(number: int) -> Iterator[AnnotationPayload]:
         value = SENTIMENTS[number]
         scores = {"negative": max(0.0, -value), "neutral": 1 - abs(value), "positive": max(0.0, value)}
         label = max(scores, key=lambda name: scores[name])
-        yield annotation(
-            number, "sentiment", {"label": label, "score": scores[label], "scores": scores}, scores[label]
-        )
+        yield annotation(number, "sentiment", {"label": label, "score": scores[label], "scores": scores}, scores[label])
         yield annotation(number, "dissatisfied", {"score": 0.8 if value < -0.5 else 0.1}, None)
     if number in INTENTS:
         label, score, in_scope = INTENTS[number]

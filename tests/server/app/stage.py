@@ -1,7 +1,7 @@
 """The real server side of the page, with a stage in place of telephony: tests play publications on it.
 
-Real: uvicorn, the HTTP API, tickets, the feed endpoint, the embedded log. Missing: audio, models, store. The server runs
-on a thread of its own, because the browser is driven synchronously; every method here may be called from the test's thread.
+Real: uvicorn, the HTTP API, tickets, the feed endpoint, the embedded log. Missing: audio, models, store. The server
+runs on a thread of its own, because the browser is driven synchronously; every method may be called from the test's.
 """
 
 from __future__ import annotations
