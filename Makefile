@@ -53,7 +53,8 @@ ifeq ($(DATA),)
 	@$(BIN)/cueline models build --force
 else
 	@$(MAKE) --no-print-directory $(READY)
-	@$(PIP) -r requirements/train.lock
+	@$(PIP) torch==2.13.0
+	@$(PIP) --require-hashes --no-deps -r requirements/train.lock
 	@$(BIN)/cueline models train --data $(DATA)
 endif
 

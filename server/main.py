@@ -230,7 +230,7 @@ class Server:
         self._stack.callback(watcher.cancel)
         return Application(
             {"/v1/feed": feed, "/v1/ingest/audio": audio, "/v1/ingest/transcripts": transcripts},
-            web,  # type: ignore[arg-type]  # Litestar's own, narrower ASGI types
+            web,
         )
 
     # -- serve --------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class Server:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         web = _Uvicorn(
             uvicorn.Config(
-                application,  # type: ignore[arg-type]
+                application,
                 loop="none",
                 http="httptools",
                 ws=DirectProtocol,

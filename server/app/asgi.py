@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from litestar.types import ASGIApp
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -26,14 +28,14 @@ class Application:
         web: The framework's application for HTTP.
     """
 
-    def __init__(self, sockets: Mapping[str, Endpoint], web: Endpoint) -> None:
+    def __init__(self, sockets: Mapping[str, Endpoint], web: ASGIApp) -> None:
         self._sockets = dict(sockets)
         self._web = web
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch one connection. An endpoint that fails closes its own socket and nothing else."""
         if scope["type"] != "websocket":
-            await self._web(scope, receive, send)
+            await self._web(scope, receive, send)  # type: ignore[arg-type]  # the framework spells its messages out
             return
         endpoint = self._sockets.get(scope["path"].rstrip("/"))
         if endpoint is None:

@@ -372,6 +372,7 @@ class LiveCall:
         await self._stations.log.append(self._channel, (Event(payload, stamps, is_interim=is_interim),))
 
     def _store(self, record: Record) -> None:
+        # Not awaited: the guidance never waits for the disk. Who acknowledges awaits the newest of these.
         self._last_stored = self._stations.outbox.put(record)
 
     def _schedule_tick(self) -> None:

@@ -7,19 +7,16 @@ import logging
 from collections.abc import Awaitable
 
 from server.live.call import LiveCall
+from server.live.history import read_history
 from server.live.stations import Stations
 from server.speech.contract import SpeechEvent
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
-from server.wire.errors import Conflict, Overloaded, Unavailable
+from server.wire.errors import Conflict, Overloaded
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
 from server.wire.ingest import UtteranceIn
 
 log = logging.getLogger(__name__)
-
-HISTORY_TIMEOUT_S = 2.0
-"""How long a start may wait for what the store knows of its call; a call that cannot be looked up is refused with
-`retryable`, because guessing could overwrite a stored final."""
 
 CallKey = tuple[TenantId, ConversationId]
 
@@ -117,27 +114,21 @@ class LiveCalls:
     ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
         pinned = self._stations.policies.pin(tenant_id)
-        store = self._stations.store
-        try:
-            async with asyncio.timeout(HISTORY_TIMEOUT_S):
-                known = await store.revisions(tenant_id, conversation_id)
-                covered = [await store.covered_ms(tenant_id, conversation_id, role) for role in roles] if known else []
-        except TimeoutError:
-            raise Unavailable("the store does not answer") from None
+        history = await read_history(self._stations.log, self._stations.store, tenant_id, conversation_id, roles)
         call = LiveCall(
             tenant_id,
             conversation_id,
             agent_id,
             language or (pinned.languages[0] if pinned.languages else "en"),
             pinned,
-            Assembler(tenant_id, conversation_id, known),
+            Assembler(tenant_id, conversation_id, history.known),
             self._stations,
         )
         self._calls[key] = call
         self._stations.metrics.live_calls.inc()
         await call.start()
         log.info("call started", extra={"tenant": tenant_id, "policy": pinned.policy_name})
-        return call, min(covered, default=0)
+        return call, min((history.covered_ms.get(role, 0) for role in roles), default=0)
 
     def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
         """Whether that call is live, and whose it is."""

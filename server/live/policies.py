@@ -15,7 +15,7 @@ from pathlib import Path
 from server.live.stations import Pinned
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
-from server.policy.prototypes import build_prototypes, prototype_spec
+from server.policy.prototypes import build_prototypes, prototype_spec, read_negatives
 from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.policy.store import PolicyStore
@@ -42,7 +42,7 @@ class Policies:
     def __init__(self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, metrics: Metrics) -> None:
         self._store = PolicyStore(folder, graphs)
         self._orchestrator = orchestrator
-        self._negatives = _read_negatives(folder / "general_negatives.txt")
+        self._negatives = read_negatives(folder / "general_negatives.txt")
         self._metrics = metrics
         self._ready: dict[str, tuple[Policy, Guide, Mapping[str, float]]] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -83,7 +83,8 @@ class Policies:
         prototypes = thresholds = None
         if spec.phrases:
             vectors = await self._orchestrator.embed((*spec.phrases, *self._negatives))
-            built = build_prototypes(spec, vectors[: len(spec.phrases)], vectors[len(spec.phrases) :])
+            num_phrases = len(spec.phrases)
+            built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
             prototypes, thresholds = built.set, built.thresholds
             for collision in built.collisions:
                 log.warning(
@@ -109,11 +110,3 @@ class Policies:
             for refused in reload.refused:
                 self._metrics.policy_refusals.inc()
                 log.error("policy refused; the old one keeps serving", extra={"reason": str(refused)})
-
-
-def _read_negatives(path: Path) -> tuple[str, ...]:
-    """Sentences of a text file, one a line; `#` begins a comment. None is fine: thresholds then rest on the phrases."""
-    if not path.is_file():
-        return ()
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))

@@ -20,9 +20,6 @@ class RecordSink(Protocol):
     def put(self, record: Record) -> Awaitable[None]:
         """Take a record now; the result is done once it is durable."""
 
-    def put_nowait(self, record: Record) -> None:
-        """Take a record that nobody waits for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pinned:

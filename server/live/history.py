@@ -1,0 +1,71 @@
+"""What is known of a call that begins: it may be new, resumed after a restart, or started again under its id.
+
+The event log has what was published, the store what was acknowledged; after a crash either may be a little ahead, so
+both are asked and the further one counts. A store that is away only leaves the log's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+
+from server.log.contract import ChannelKey, EventLog
+from server.store.contract import Store
+from server.wire.errors import CuelineError
+from server.wire.ids import ConversationId, Speaker, TenantId, call_channel
+from server.wire.publication import Publication
+
+log = logging.getLogger(__name__)
+
+STORE_TIMEOUT_S = 0.5
+"""A start waits so long for the store; telephony waits for the answer to `start` meanwhile."""
+
+_decoder = msgspec.json.Decoder(Publication)
+
+
+@dataclass(slots=True)
+class History:
+    """What was said before.
+
+    Attributes:
+        known: Utterance id to (highest revision, is_final).
+        covered_ms: End of each side's last final on the audio clock.
+    """
+
+    known: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    covered_ms: dict[Speaker, int] = field(default_factory=dict)
+
+    def add(self, utterance_id: str, revision: int, is_final: bool) -> None:
+        """Note an utterance; the higher revision, and a final, win."""
+        known_revision, was_final = self.known.get(utterance_id, (0, False))
+        self.known[utterance_id] = (max(revision, known_revision), is_final or was_final)
+
+    def cover(self, speaker: Speaker, until_ms: int) -> None:
+        """Note how far a side is known."""
+        self.covered_ms[speaker] = max(until_ms, self.covered_ms.get(speaker, 0))
+
+
+async def read_history(
+    event_log: EventLog, store: Store, tenant_id: TenantId, conversation_id: ConversationId, roles: tuple[Speaker, ...]
+) -> History:
+    """Ask log and store about a call."""
+    history = History()
+    recovery = await event_log.recover(ChannelKey(tenant_id, call_channel(conversation_id)), None)
+    for entry in recovery.snapshot:
+        if entry.kind == "transcript":
+            payload = _decoder.decode(entry.body).d
+            history.add(payload["utterance_id"], payload["revision"], payload["is_final"])
+            if payload["is_final"]:
+                history.cover(payload["speaker"], payload["end_ms"])
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            for utterance_id, (revision, is_final) in (await store.revisions(tenant_id, conversation_id)).items():
+                history.add(utterance_id, revision, is_final)
+            for role in roles:
+                history.cover(role, await store.covered_ms(tenant_id, conversation_id, role))
+    except (TimeoutError, CuelineError):
+        log.warning("the store does not answer; the call resumes from the event log alone")
+    return history
