@@ -118,11 +118,10 @@ class EmbeddedLog:
         """
         try:
             self._stored.update(await self._writer.run_in_thread(self._files.open))
-        except BlockingIOError as error:
+        except (ConfigError, OSError) as error:
             await self._close()
-            raise ConfigError("the log is in use by another process", field=str(self._folder)) from error
-        except OSError as error:
-            await self._close()
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"the log cannot be opened: {error.strerror}", field=str(self._folder)) from error
         self._writer.start()
         self._sweeper = asyncio.create_task(self._sweep(), name="cueline-log-sweeper")

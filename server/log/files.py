@@ -12,19 +12,18 @@ stops and a new one begins after any other end. All functions block and run in t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from server.log.contract import ChannelKey, Entry, Position
+from server.store.folder_lock import FolderLock
 from server.store.framing import frame, scan
 from server.wire.ids import TenantId
 from server.wire.publication import Kind
@@ -120,19 +119,17 @@ class ChannelFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._rollback: dict[Path, int] = {}
-        self._lock: BinaryIO | None = None
+        self._lock = FolderLock()
         self.generation = ""
 
     def open(self) -> tuple[ChannelKey, ...]:
         """Begin a run: take over the generation of a clean stop or begin one; list the channels.
 
         Raises:
-            BlockingIOError: Another process uses the folder.
-            OSError: The folder cannot be used.
+            ConfigError: The folder cannot be used, or another process uses it.
+            OSError: Its files cannot be read or written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._folder / "lock").open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock.acquire(self._folder)
         path = self._folder / "generation"
         name = ""
         if path.exists():
@@ -149,8 +146,7 @@ class ChannelFiles:
 
     def close(self) -> None:
         """Leave the folder to others."""
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
     def write(self, jobs: Sequence[Job]) -> None:
         """Do the jobs in their order per channel; after an `OSError` the same batch can be tried again."""

@@ -314,4 +314,5 @@ class Assembler:
 
 
 def _normalised(text: str) -> str:
-    return " ".join(text.split())
+    # PostgreSQL takes no NUL in a text; nobody says one.
+    return " ".join(text.replace("\x00", " ").split())

@@ -1,0 +1,72 @@
+"""How a record becomes a row, and which of two records stays. Pure.
+
+A row is replaced only by a higher revision, and a final utterance never by an interim; receipts stay as they first
+came. The same rule thins a batch before it is written: of the fifty interims of a batch one reaches the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Table
+
+from server.store import schema
+from server.store.contract import ActionRecord, ConversationRecord, GapRecord, ReceiptRecord, Record, UtteranceRecord
+
+Row = dict[str, Any]
+
+
+def row(record: Record) -> tuple[Table, Row]:
+    """Table and row of one record."""
+    match record:
+        case ConversationRecord():
+            return schema.conversations, msgspec.structs.asdict(record)
+        case UtteranceRecord(utterance=utterance, stages_ms=stages_ms):
+            words = msgspec.to_builtins(utterance.words)
+            return schema.utterances, {**msgspec.structs.asdict(utterance), "words": words, "stages_ms": stages_ms}
+        case ActionRecord(action=action):
+            return schema.actions, {
+                "tenant_id": record.tenant_id,
+                "conversation_id": record.conversation_id,
+                "action_id": action.id,
+                "revision": action.revision,
+                "type": action.type,
+                "state": action.state,
+                "action": msgspec.to_builtins(action),
+                "stages_ms": record.stages_ms,
+            }
+        case ReceiptRecord():
+            return schema.receipts, msgspec.structs.asdict(record)
+        case GapRecord(gap=gap):
+            return schema.gaps, {
+                "tenant_id": record.tenant_id,
+                "conversation_id": record.conversation_id,
+                "speaker": gap.speaker,
+                "from_ms": gap.from_ms,
+                "revision": record.revision,
+                "to_ms": gap.to_ms,
+                "cause": gap.cause,
+                "state": gap.state,
+            }
+
+
+def replaces(new: Row, old: Row) -> bool:
+    """Whether a row takes the place of one with the same key; the upserts say the same in SQL."""
+    if "revision" not in new:
+        return False
+    return bool(new["revision"] > old["revision"] and (new.get("is_final", True) or not old.get("is_final", False)))
+
+
+def rows(records: Iterable[Record]) -> dict[str, list[Row]]:
+    """Rows to upsert, by table, at most one for each key: what writing all records in turn would leave."""
+    kept: dict[str, dict[tuple[Any, ...], Row]] = {}
+    for record in records:
+        table, new = row(record)
+        of_table = kept.setdefault(table.name, {})
+        key = tuple(new[column.name] for column in table.primary_key)
+        old = of_table.get(key)
+        if old is None or replaces(new, old):
+            of_table[key] = new
+    return {name: list(of_table.values()) for name, of_table in kept.items()}

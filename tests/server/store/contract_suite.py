@@ -1,0 +1,155 @@
+"""What every `Store` promises. An implementation's test module subclasses the suite and hands it a started store."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.store.contract import Store, UtteranceRecord
+from server.wire.ids import TenantId
+from tests.server.store.records import TENANT, action, conversation, gap, receipt, utterance
+
+OTHER = TenantId("retail_bank")
+
+
+async def only(store: Store, conversation_id: str = "c1") -> dict[str, Any]:
+    found = await store.conversation(TENANT, conversation_id)
+    assert found is not None
+    return found
+
+
+class StoreSuite:
+    """Needs a fixture `store`: started, empty, stopped afterwards."""
+
+    async def test_what_was_stored_is_read(self, store: Store) -> None:
+        await store.apply([conversation(), utterance(), action(), gap(), receipt()])
+        found = await only(store)
+        assert (found["tenant_id"], found["conversation_id"], found["state"]) == ("car_service", "c1", "started")
+        assert (found["agent_id"], found["policy"], found["started_ms"]) == ("a1", "car_service/3", 1000.0)
+        (said,) = found["utterances"]
+        assert (said["utterance_id"], said["text"], said["is_final"]) == ("u1", "my oil light", False)
+        assert said["words"] == [{"text": "my", "start_ms": 0, "end_ms": 100, "confidence": 0.5}]
+        assert said["stages_ms"] == {"asr": 120.5}
+        (card,) = found["actions"]
+        assert card["action"]["evidence"][0]["rule"] == "moments.light.any[0]"
+        assert (found["gaps"][0]["state"], found["receipts"][0]["event"]) == ("open", "shown")
+        msgspec.json.encode(found)  # it is what REST answers
+
+    async def test_an_unknown_conversation_is_none(self, store: Store) -> None:
+        assert await store.conversation(TENANT, "nowhere") is None
+        assert await store.conversations(TENANT, limit=10, before_ms=None) == []
+        assert await store.covered_ms(TENANT, "nowhere", "customer") == 0
+        assert await store.revisions(TENANT, "nowhere") == {}
+
+    async def test_applying_twice_changes_nothing(self, store: Store) -> None:
+        records = [conversation(), utterance("u1", 1), utterance("u1", 2, final=True), action(), receipt(), gap()]
+        await store.apply(records)
+        before = await only(store)
+        await store.apply(records)
+        await store.apply(records[::-1])
+        assert await only(store) == before
+
+    async def test_a_higher_revision_replaces_a_lower_one_never(self, store: Store) -> None:
+        await store.apply([conversation(revision=2, state="ended"), action(revision=3, state="expire")])
+        await store.apply([gap(2, "closed", 300), utterance(revision=5, text="newer")])
+        await store.apply([conversation(), action(), gap(), utterance(revision=4, text="older")])
+        found = await only(store)
+        assert (found["state"], found["actions"][0]["state"]) == ("ended", "expire")
+        assert (found["gaps"][0]["state"], found["gaps"][0]["to_ms"]) == ("closed", 300)
+        assert found["utterances"][0]["text"] == "newer"
+
+    async def test_an_interim_never_replaces_a_final(self, store: Store) -> None:
+        await store.apply([conversation(), utterance(revision=2, text="final", final=True)])
+        await store.apply([utterance(revision=9, text="late")])
+        assert (await only(store))["utterances"][0]["text"] == "final"
+        await store.apply([utterance(revision=10, text="better final", final=True)])
+        assert (await only(store))["utterances"][0]["text"] == "better final"
+
+    async def test_the_first_receipt_counts(self, store: Store) -> None:
+        await store.apply([conversation(), receipt("shown", 5.0), receipt("used", 6.0)])
+        await store.apply([receipt("shown", 9.0)])
+        assert [(r["event"], r["at_ms"]) for r in (await only(store))["receipts"]] == [("shown", 5.0), ("used", 6.0)]
+
+    async def test_utterances_come_in_audio_order(self, store: Store) -> None:
+        await store.apply(
+            [
+                conversation(),
+                utterance("b", start_ms=2000, end_ms=2500),
+                utterance("a", start_ms=10_000, end_ms=10_500),
+                utterance("c", start_ms=0, end_ms=500, speaker="agent"),
+            ]
+        )
+        assert [said["utterance_id"] for said in (await only(store))["utterances"]] == ["c", "b", "a"]
+
+    async def test_conversations_come_newest_first_in_pages(self, store: Store) -> None:
+        await store.apply([conversation(f"c{n}", started_ms=1000.0 + n) for n in range(5)])
+        page = await store.conversations(TENANT, limit=2, before_ms=None)
+        assert [found["conversation_id"] for found in page] == ["c4", "c3"]
+        page = await store.conversations(TENANT, limit=10, before_ms=page[-1]["started_ms"])
+        assert [found["conversation_id"] for found in page] == ["c2", "c1", "c0"]
+
+    async def test_covered_is_the_end_of_the_last_final_of_that_side(self, store: Store) -> None:
+        await store.apply(
+            [
+                utterance("u1", final=True, end_ms=900),
+                utterance("u2", final=True, start_ms=1000, end_ms=1700),
+                utterance("u3", start_ms=2000, end_ms=9000),
+                utterance("u4", final=True, speaker="agent", start_ms=3000, end_ms=4000),
+            ]
+        )
+        assert await store.covered_ms(TENANT, "c1", "customer") == 1700
+        assert await store.covered_ms(TENANT, "c1", "agent") == 4000
+
+    async def test_revisions_tell_a_resumed_call_where_it_was(self, store: Store) -> None:
+        await store.apply([utterance("u1", 3, final=True), utterance("u2", 7)])
+        assert await store.revisions(TENANT, "c1") == {"u1": (3, True), "u2": (7, False)}
+
+    async def test_tenants_never_meet(self, store: Store) -> None:
+        await store.apply([conversation(), utterance(text="mine", final=True)])
+        await store.apply([conversation(tenant_id=OTHER), utterance(text="theirs", tenant_id=OTHER, final=True)])
+        assert [u["text"] for u in (await only(store))["utterances"]] == ["mine"]
+        assert len(await store.conversations(OTHER, limit=10, before_ms=None)) == 1
+        await store.apply([utterance("u9", tenant_id=OTHER, conversation_id="c2", final=True)])
+        assert await store.conversation(TENANT, "c2") is None
+        assert await store.revisions(TENANT, "c2") == {}
+        assert await store.covered_ms(TENANT, "c2", "customer") == 0
+
+    @pytest.mark.parametrize(
+        "text", ["", "naïve 日本語 \U0001f600 \U000e0041 ‏مرحبا", "word " * 10_000, "'; DROP TABLE x; --"]
+    )
+    async def test_any_text_comes_back_as_it_was(self, store: Store, text: str) -> None:
+        await store.apply([conversation(), utterance(text=text)])
+        assert (await only(store))["utterances"][0]["text"] == text
+
+    async def test_a_batch_is_one_transaction(self, store: Store) -> None:
+        broken = utterance("u2", revision=2**70)
+        with pytest.raises(Exception, match=r".") as caught:
+            await store.apply([utterance("u1"), broken])
+        assert caught.value is not None
+        assert await store.revisions(TENANT, "c1") == {}
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    async def test_any_order_and_any_batches_leave_the_same(self, store: Store, data: st.DataObject) -> None:
+        """One final, always the highest revision, as the assembler makes them; batches cut and mixed at random."""
+        name = f"c{next(_COUNTER)}"
+        num_revisions = data.draw(st.integers(1, 6))
+        records = [
+            utterance(uid, revision, f"{uid} {revision}", final=revision == num_revisions, conversation_id=name)
+            for uid in ("u1", "u2")
+            for revision in range(1, num_revisions + 1)
+        ]
+        records += data.draw(st.lists(st.sampled_from(records), max_size=5))
+        shuffled: list[UtteranceRecord] = data.draw(st.permutations(records))
+        cuts = sorted(data.draw(st.sets(st.integers(1, len(shuffled)), max_size=4)))
+        for start, end in itertools.pairwise([0, *cuts, len(shuffled)]):
+            await store.apply(shuffled[start:end])
+        assert await store.revisions(TENANT, name) == {"u1": (num_revisions, True), "u2": (num_revisions, True)}
+
+
+_COUNTER = itertools.count()
