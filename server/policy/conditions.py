@@ -18,6 +18,13 @@ KEEP_MARGIN = 0.1
 """A claim made on an interim is kept by the final down to this much below the threshold: a few words more dilute a
 similarity without unsaying what was said. Prototypes are therefore listed from this much below their threshold."""
 
+RIVAL_MARGIN = 0.08
+"""A semantic claim this much weaker than the best one on the same words is not believed: phrases of one trade are all
+somewhat alike, and the nearest is what was meant. Small enough that two moments in one sentence can both hold."""
+
+NEGATIVES_LABEL = "negatives"
+"""Label of the general negatives in a `PrototypeSet`. Nearer to one of them than to the phrase: nothing was meant."""
+
 MIN_TURN_WORDS = 3
 """A shorter turn ("okay, sure") neither extends nor breaks a run of `for_turns`."""
 
@@ -79,10 +86,12 @@ class Judge:
 
     Attributes:
         thresholds: Calibrated threshold of each semantic path; where a path is missing, a claim is believed as listed.
+        rivals: Semantic paths that compete for the words of each semantic path: those that read the same speaker.
         run_of: Number of turns in a row before this one on which the leaf of a path held.
     """
 
     thresholds: Mapping[str, float]
+    rivals: Mapping[str, frozenset[str]]
     run_of: Callable[[str], int]
 
     def judge(self, condition: Condition, view: View, margin: float = 0.0) -> Verdict:
@@ -130,11 +139,20 @@ class Judge:
         threshold = condition.threshold
         if threshold is None:
             threshold = self.thresholds.get(condition.path, 0.0)
+        rivals = self.rivals.get(condition.path, frozenset())
+        found: dict[str, Any] | None = None
         for entry in claim.value or ():
-            if entry["label"] == condition.path and entry["score"] >= threshold - margin:
-                hit = Hit(condition.path, entry.get("phrase", ""), entry["score"], claim.model, claim.version)
-                return Verdict(True, hit)
-        return _NO
+            label, score = entry["label"], entry["score"]
+            if label == condition.path:
+                found = entry
+            elif label in rivals:
+                threshold = max(threshold, score - RIVAL_MARGIN)
+            elif label == NEGATIVES_LABEL:
+                threshold = max(threshold, score)
+        if found is None or found["score"] < threshold - margin:
+            return _NO
+        hit = Hit(condition.path, found.get("phrase", ""), found["score"], claim.model, claim.version)
+        return Verdict(True, hit)
 
     def _output(self, condition: OutputIs, view: View, margin: float) -> Verdict:
         if not view.words:

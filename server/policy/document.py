@@ -47,7 +47,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ConditionDocument(Document, frozen=True, kw_only=True):
-    """One condition: exactly one of `semantic`, `lexical`, `output`, `sentiment`, `any`, `all`.
+    """One condition: exactly one of `semantic`, `lexical`, `output`, `sentiment`, `moment`, `any`, `all`.
 
     Attributes:
         semantic: Example phrases; holds when the utterance means the same as one of them.
@@ -58,6 +58,7 @@ class ConditionDocument(Document, frozen=True, kw_only=True):
         sentiment: Short for `output: {sentiment: …}`.
         min_score: Lowest score for `sentiment`.
         for_turns: `sentiment` and `output`: so many turns of this speaker in a row.
+        moment: Holds when the condition of this moment (of one of these) of the same speaker holds.
         any: Holds when one of these holds.
         all: Holds when all of these hold.
     """
@@ -69,6 +70,7 @@ class ConditionDocument(Document, frozen=True, kw_only=True):
     sentiment: Literal["negative", "neutral", "positive"] | None = None
     min_score: Score | None = None
     for_turns: Annotated[int, Meta(ge=1, le=20)] | None = None
+    moment: Id | list[Id] | None = None
     any: list[ConditionDocument] | None = None
     all: list[ConditionDocument] | None = None
 
@@ -147,18 +149,19 @@ class AttentionDocument(Document, frozen=True, kw_only=True):
     max_wait_s: PositiveSeconds = 15.0
 
 
-class DoneDocument(ConditionDocument, frozen=True, kw_only=True):
-    """When a checklist step is done: a condition on the agent's words, or a `moment`."""
-
-    moment: Id | list[Id] | None = None
-
-
 class StepDocument(Document, frozen=True, kw_only=True):
-    """One step of the checklist. A bare id is ticked by the moment, else by the `actions` label, of that name."""
+    """One step of the checklist. A bare id is ticked by the moment, else by the `actions` label, of that name.
+
+    Attributes:
+        id: Unique among steps.
+        title: What the agent reads; made of the id where absent.
+        done_when: A condition on the speaker's words, or `moment`: the moments that tick it.
+        speaker: Whose words tick it.
+    """
 
     id: Id
     title: Title | None = None
-    done_when: DoneDocument | None = None
+    done_when: ConditionDocument | None = None
     speaker: Speaker = "agent"
 
 

@@ -13,7 +13,7 @@ from enum import Enum
 import msgspec
 
 from server.policy.conditions import KEEP_MARGIN, Claim, Hit, Judge, Verdict, View, claimed
-from server.policy.rules import Moment, OutputIs, Policy, leaves
+from server.policy.rules import Moment, OutputIs, Policy, Semantic, leaves
 from server.policy.words import normalise
 from server.wire.ids import Speaker
 from server.wire.publication import Evidence
@@ -104,6 +104,14 @@ class Window(msgspec.Struct):
     said_by: list[str] = []
 
 
+class Run(msgspec.Struct):
+    """Turns in a row on which a leaf held: up to `turn_id`, and before it."""
+
+    turn_id: str = ""
+    length: int = 0
+    before: int = 0
+
+
 class MatcherState(msgspec.Struct):
     """All a matcher remembers."""
 
@@ -111,7 +119,7 @@ class MatcherState(msgspec.Struct):
     counts: dict[str, int] = {}
     occurrences: dict[str, list[Occurrence]] = {}
     windows: dict[str, Window] = {}
-    runs: dict[str, int] = {}
+    runs: dict[str, Run] = {}
 
 
 class MomentMatcher:
@@ -142,7 +150,8 @@ class MomentMatcher:
                 if not moment.after and moment.not_within_s is not None:
                     state.windows[moment.id] = Window(0, round(moment.not_within_s * 1000))
         self.state = state
-        self._judge = Judge(thresholds or {}, lambda path: self.state.runs.get(path, 0))
+        self._judged = ""
+        self._judge = Judge(thresholds or {}, _rivals(policy), self._run_before)
 
     def observe(self, utterance: Utterance) -> tuple[MomentEvent, ...]:
         """Take in one utterance revision. A revision that is not newer, or that follows a final, changes nothing."""
@@ -194,6 +203,7 @@ class MomentMatcher:
     # One moment on one view
 
     def _evaluate(self, turn: Turn, view: View, rules: tuple[Moment, ...]) -> None:
+        self._judged = turn.utterance_id
         for rule in rules:
             if rule.speaker != turn.speaker:
                 continue
@@ -258,7 +268,16 @@ class MomentMatcher:
         for speaker, leaf in self._runs:
             if speaker == turn.speaker and leaf.output == output:
                 found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
-                self.state.runs[leaf.path] = self.state.runs.get(leaf.path, 0) + 1 if found else 0
+                run = self.state.runs.setdefault(leaf.path, Run())
+                run.turn_id, run.before = turn.utterance_id, run.length
+                run.length = run.length + 1 if found else 0
+
+    def _run_before(self, path: str) -> int:
+        """Length of a run before the turn that is being judged."""
+        run = self.state.runs.get(path)
+        if run is None:
+            return 0
+        return run.before if run.turn_id == self._judged else run.length
 
     # Time and history
 
@@ -399,6 +418,25 @@ class MomentMatcher:
                 if track is None or not track.is_decided:
                     due_ms = max(due_ms, max(window.deadline_ms, turn.end_ms) + PATIENCE_MS)
         return due_ms
+
+
+def _rivals(policy: Policy) -> dict[str, frozenset[str]]:
+    """Semantic paths of each speaker compete with each other, but not with those of their own moment."""
+    moments_of: dict[str, set[str]] = {}
+    speaker_of: dict[str, Speaker] = {}
+    for moment in policy.moments:
+        for leaf in leaves(moment.condition):
+            if isinstance(leaf, Semantic):
+                moments_of.setdefault(leaf.path, set()).add(moment.id)
+                speaker_of[leaf.path] = moment.speaker
+    return {
+        path: frozenset(
+            other
+            for other, theirs in moments_of.items()
+            if speaker_of[other] == speaker_of[path] and not theirs & moments_of[path]
+        )
+        for path in moments_of
+    }
 
 
 def _evidence(turn: Turn, view: View, hit: Hit) -> Evidence:

@@ -1,35 +1,37 @@
 """Example phrases become labels of the graph's `moments` output, with thresholds that the phrases themselves teach.
 
-    prototype_spec(policy) → phrases to embed → build_prototypes(spec, vectors, negatives) → PrototypeSet, thresholds
+    prototype_spec(policy) → phrases to embed ─┐
+    read_negatives(file) → phrases to embed ───┴▶ build_prototypes(…) → PrototypeSet, thresholds, collisions
 
-Pure numpy. The encoder decides what is similar, so thresholds belong to an encoder version: calibrate anew when it
-changes.
+Pure numpy but for `read_negatives`. The encoder decides what is similar, so thresholds belong to an encoder version:
+calibrate anew when it changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.request import EmbeddingArray, PrototypeSet
-from server.policy.conditions import KEEP_MARGIN
+from server.policy.conditions import KEEP_MARGIN, NEGATIVES_LABEL
 from server.policy.rules import Moment, Policy, Semantic, leaves
-from server.wire.errors import BadRequest
+from server.wire.errors import BadRequest, ConfigError
 from server.wire.ids import Speaker
 
 ThresholdArray = NDArray[np.float32]
 LabelArray = NDArray[np.int32]
 
-LOWEST_THRESHOLD = 0.45
-HIGHEST_THRESHOLD = 0.75
+LOWEST_THRESHOLD = 0.5
+HIGHEST_THRESHOLD = 0.65
 """Bounds of a calibrated threshold. Below, unrelated sentences of the same trade meet; above, a condition would ask for
 its own examples nearly word by word. Measured with all-MiniLM-L6-v2, see docs/policies.md."""
 
-NEGATIVE_QUANTILE = 0.98
-"""Share of the negatives that a threshold keeps out, where the phrases themselves allow it."""
+FOREIGN_QUANTILE = 0.98
+"""Share of the general negatives that a threshold alone keeps out; the rest are kept out by `NEGATIVES_LABEL`."""
 
 COLLISION = 0.8
 """Two phrases this similar under labels of different moments of one speaker cannot be told apart."""
@@ -87,6 +89,22 @@ class Prototypes:
     collisions: tuple[Collision, ...]
 
 
+def read_negatives(path: Path) -> tuple[str, ...]:
+    """Read the general negatives: one sentence a line, `#` begins a comment.
+
+    Raises:
+        ConfigError: The file cannot be read or holds none.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"cannot be read: {type(error).__name__}", field=path.name) from error
+    negatives = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not negatives:
+        raise ConfigError("holds no sentence", field=path.name)
+    return negatives
+
+
 def prototype_spec(policy: Policy) -> PrototypeSpec:
     """Collect the example phrases of a policy, in the order declared. Empty where nothing is semantic."""
     labels: list[str] = []
@@ -97,7 +115,7 @@ def prototype_spec(policy: Policy) -> PrototypeSpec:
     veto_of: list[tuple[int, ...]] = []
     default = policy.outputs.get("moments")
     for moment in policy.moments:
-        own = [leaf for leaf in leaves(moment.condition) if isinstance(leaf, Semantic)]
+        own = [leaf for leaf in leaves(moment.condition) if isinstance(leaf, Semantic) and leaf.path not in labels]
         vetoed = tuple(range(len(labels), len(labels) + len(own)))
         negatives = [negative for negative in moment.negatives if isinstance(negative, Semantic)]
         for leaf, vetoes in [*((leaf, ()) for leaf in own), *((negative, vetoed) for negative in negatives)]:
@@ -119,62 +137,48 @@ def prototype_spec(policy: Policy) -> PrototypeSpec:
     )
 
 
-def calibrate(
-    vectors: EmbeddingArray, label_of: LabelArray, negatives: EmbeddingArray, groups: Sequence[str] | None = None
-) -> ThresholdArray:
-    """Choose the threshold of each label from its own phrases against everything that is not meant.
+def calibrate(vectors: EmbeddingArray, label_of: LabelArray, negatives: EmbeddingArray) -> ThresholdArray:
+    """Choose the threshold of each label: above nearly all sentences that mean nothing, within bounds.
 
-    A phrase is scored by its nearest sister, itself left out; a negative by its nearest phrase. The threshold is put
-    where the negatives end (`NEGATIVE_QUANTILE`), but not above the middle of the phrases' own scores, and within
-    bounds.
+    A sentence is scored by its nearest phrase. Which of two labels a sentence means is not a matter of thresholds: the
+    nearer one wins (`server.policy.conditions.Judge`).
 
     Args:
         vectors: `[phrases, dims] float32`, L2-normalised.
         label_of: `[phrases] int32`, label of each phrase; labels count from 0 without holes.
         negatives: `[negatives, dims] float32`, L2-normalised: sentences that mean none of the labels. May be empty.
-        groups: Group of each label; phrases of other groups are negatives too. None: every label is its own group.
 
     Returns:
         `[labels] float32`.
     """
     num_labels = int(label_of.max()) + 1 if label_of.size else 0
-    names = list(groups) if groups is not None else [str(label) for label in range(num_labels)]
-    group_of = np.array([names[label] for label in label_of])
-    similarity = vectors @ vectors.T
-    foreign = vectors @ negatives.T if negatives.size else np.empty((len(vectors), 0), np.float32)
     thresholds = np.full(num_labels, LOWEST_THRESHOLD, dtype=np.float32)
-    for label in range(num_labels):
-        own = label_of == label
-        others = similarity[np.ix_(own, group_of != names[label])].max(axis=0, initial=-1.0)
-        against = np.concatenate([others, foreign[own].max(axis=0, initial=-1.0)])
-        threshold = float(np.quantile(against, NEGATIVE_QUANTILE)) if against.size else LOWEST_THRESHOLD
-        if own.sum() > 1:
-            sisters = similarity[np.ix_(own, own)] - 2.0 * np.eye(int(own.sum()), dtype=np.float32)
-            threshold = min(threshold, float(np.median(sisters.max(axis=1))))
-        thresholds[label] = np.clip(threshold, LOWEST_THRESHOLD, HIGHEST_THRESHOLD)
+    for label in range(num_labels if len(negatives) else 0):
+        nearest = (vectors[label_of == label] @ negatives.T).max(axis=0)
+        thresholds[label] = np.clip(np.quantile(nearest, FOREIGN_QUANTILE), LOWEST_THRESHOLD, HIGHEST_THRESHOLD)
     return thresholds
 
 
-def build_prototypes(spec: PrototypeSpec, vectors: EmbeddingArray, negatives: EmbeddingArray) -> Prototypes:
-    """Join a spec with the vectors of its phrases.
+def build_prototypes(
+    spec: PrototypeSpec, vectors: EmbeddingArray, negatives: Sequence[str], negative_vectors: EmbeddingArray
+) -> Prototypes:
+    """Join a spec with the vectors of its phrases and of the general negatives.
+
+    Of the negatives only those enter the set that are near enough to a phrase to ever matter.
 
     Args:
         spec: From `prototype_spec`.
         vectors: `[phrases, dims] float32`, L2-normalised, in the order of `spec.phrases`.
-        negatives: `[negatives, dims] float32`: vectors of `general_negatives`; other tenants' phrases may join them.
+        negatives: From `read_negatives`.
+        negative_vectors: `[negatives, dims] float32`, L2-normalised, in their order.
 
     Raises:
         BadRequest: Not one vector a phrase.
     """
-    if len(vectors) != len(spec.phrases):
-        raise BadRequest(f"{len(vectors)} vectors for {len(spec.phrases)} phrases", field="vectors")
-    fire = np.zeros(len(spec.labels), dtype=np.float32)
-    for speaker in ("customer", "agent"):  # the other speaker's words never meet these labels
-        mine = [index for index, whose in enumerate(spec.speaker_of) if whose == speaker]
-        rows = np.isin(spec.label_of, mine)
-        position = {label: index for index, label in enumerate(mine)}
-        local = np.array([position[int(label)] for label in spec.label_of[rows]], dtype=np.int32)
-        fire[mine] = calibrate(vectors[rows], local, negatives, [spec.moment_of[index] for index in mine])
+    if len(vectors) != len(spec.phrases) or len(negative_vectors) != len(negatives):
+        counts = f"{len(vectors)} and {len(negative_vectors)} vectors"
+        raise BadRequest(f"{counts} for {len(spec.phrases)} and {len(negatives)} phrases", field="vectors")
+    fire = calibrate(vectors, spec.label_of, negative_vectors)
     for index, declared in enumerate(spec.thresholds):
         if declared is not None:
             fire[index] = declared
@@ -182,10 +186,20 @@ def build_prototypes(spec: PrototypeSpec, vectors: EmbeddingArray, negatives: Em
         if vetoed:  # a rival must be listed wherever what it vetoes is believed
             fire[index] = min(fire[rival] for rival in vetoed)
     listed = np.maximum(fire - KEEP_MARGIN, 0.0).astype(np.float32)
+    labels, phrases, label_of = spec.labels, spec.phrases, spec.label_of
+    if len(labels) and len(negatives):
+        is_near = (negative_vectors @ vectors.T).max(axis=1) >= listed.min()
+        labels = (*labels, NEGATIVES_LABEL)
+        listed = np.append(listed, listed.min())
+        phrases = (*phrases, *(phrase for phrase, near in zip(negatives, is_near, strict=True) if near))
+        vectors = np.concatenate([vectors, negative_vectors[is_near]])
+        label_of = np.concatenate([label_of, np.full(int(is_near.sum()), len(labels) - 1, np.int32)])
+        if not is_near.any():
+            labels, listed = labels[:-1], listed[:-1]
     return Prototypes(
-        set=PrototypeSet(spec.name, spec.labels, listed, spec.phrases, vectors, spec.label_of),
+        set=PrototypeSet(spec.name, labels, listed, phrases, vectors, label_of),
         thresholds={label: float(fire[index]) for index, label in enumerate(spec.labels)},
-        collisions=find_collisions(spec, vectors),
+        collisions=find_collisions(spec, vectors[: len(spec.phrases)]),
     )
 
 

@@ -7,7 +7,7 @@ conditions that must be one thing, patterns that must compile, moments that must
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn
 
 from server.policy.document import (
@@ -34,6 +34,7 @@ from server.policy.rules import (
 )
 from server.policy.words import WordPattern, compile_pattern, normalise
 from server.wire.errors import ConfigError
+from server.wire.ids import Speaker
 
 Graphs = Mapping[str, Mapping[str, frozenset[str] | None]]
 """What the product graphs offer: graph → output → its labels (None: any label may come)."""
@@ -41,7 +42,7 @@ Graphs = Mapping[str, Mapping[str, frozenset[str] | None]]
 DEFAULT_MIN_SCORE = 0.5
 _ID = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
-_KINDS = ("semantic", "lexical", "output", "sentiment", "any", "all")
+_KINDS = ("semantic", "lexical", "output", "sentiment", "moment", "any", "all")
 
 
 def compile_policy(document: PolicyDocument, *, source: str, digest: str, graphs: Graphs | None = None) -> Policy:
@@ -57,6 +58,13 @@ def compile_policy(document: PolicyDocument, *, source: str, digest: str, graphs
         ConfigError: Anything is wrong; `field` is such as `car_service.yaml: moments[2].any[0].semantic`.
     """
     return _Compiler(source, document, digest, graphs).policy()
+
+
+def _stands_for(condition: ConditionDocument) -> Iterator[str]:
+    """Moments whose condition a condition takes over, at any depth."""
+    yield from _listed(condition.moment)
+    for inner in (*(condition.any or ()), *(condition.all or ())):
+        yield from _stands_for(inner)
 
 
 def _listed(value: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -84,8 +92,8 @@ class _Compiler:
         self._check_unique("actions", [action.id for action in document.actions])
         steps = [StepDocument(id=step) if isinstance(step, str) else step for step in document.checklist]
         self._check_unique("checklist", [step.id for step in steps])
+        self._check_cycles()
         moments = [self._moment(moment, f"moments[{index}]") for index, moment in enumerate(document.moments)]
-        self._check_cycles(moments)
         actions = tuple(self._action(action, f"actions[{index}]") for index, action in enumerate(document.actions))
         checklist = []
         for index, step in enumerate(steps):
@@ -168,16 +176,20 @@ class _Compiler:
                 self._fail(path if isinstance(names, str) else f"{path}[{index}]", f"no moment `{name}`")
         return frozenset(listed)
 
-    def _check_cycles(self, moments: list[Moment]) -> None:
-        after = {moment.id: moment.after for moment in moments}
-        for index, moment in enumerate(moments):
-            reached: set[str] = set()
-            front = set(moment.after)
-            while front:
-                reached |= front
-                front = set().union(*(after[name] for name in front)) - reached
-            if moment.id in reached:
-                self._fail(f"moments[{index}].after", f"`{moment.id}` would wait for itself")
+    def _check_cycles(self) -> None:
+        """Neither may a moment wait for itself (`after`) nor stand for itself (`moment`)."""
+        moments = self._document.moments
+        known = {moment.id for moment in moments}
+        for key, waits in (("after", lambda m: _listed(m.after)), ("moment", _stands_for)):
+            edges = {moment.id: set(waits(moment)) & known for moment in moments}
+            for index, moment in enumerate(moments):
+                reached: set[str] = set()
+                front = edges[moment.id]
+                while front:
+                    reached |= front
+                    front = set[str]().union(*(edges[name] for name in front)) - reached
+                if moment.id in reached:
+                    self._fail(f"moments[{index}].{key}", f"`{moment.id}` would depend on itself")
 
     # Moments and conditions
 
@@ -187,7 +199,7 @@ class _Compiler:
         if moment.within_s is not None and moment.not_within_s is not None:
             self._fail(f"{path}.within_s", "excludes `not_within_s`")
         rule_path = f"moments.{moment.id}"
-        condition = self._condition(moment, path, rule_path)
+        condition = self._condition(moment, path, rule_path, moment.speaker)
         negatives = self._negatives(moment, path, rule_path, condition)
         return Moment(
             id=moment.id,
@@ -205,7 +217,7 @@ class _Compiler:
             reads=outputs_read(AllOf("", (condition, *negatives))),
         )
 
-    def _condition(self, document: ConditionDocument, path: str, rule_path: str) -> Condition:
+    def _condition(self, document: ConditionDocument, path: str, rule_path: str, speaker: Speaker) -> Condition:
         given = [kind for kind in _KINDS if getattr(document, kind) is not None]
         if len(given) != 1:
             what = f"has {' and '.join(f'`{kind}`' for kind in given)}" if given else "has none"
@@ -227,15 +239,30 @@ class _Compiler:
                 labels = frozenset({str(document.sentiment)})
                 min_score = self._min_score("sentiment", document.min_score, f"{path}.sentiment")
                 return OutputIs(rule_path, "sentiment", labels, min_score, document.for_turns or 1)
+            case "moment":
+                return self._same_as(document.moment, f"{path}.moment", rule_path, speaker)
             case _:
                 inner: list[ConditionDocument] = getattr(document, kind)
                 if not inner:
                     self._fail(f"{path}.{kind}", "holds no condition")
                 conditions = tuple(
-                    self._condition(each, f"{path}.{kind}[{index}]", f"{rule_path}.{kind}[{index}]")
+                    self._condition(each, f"{path}.{kind}[{index}]", f"{rule_path}.{kind}[{index}]", speaker)
                     for index, each in enumerate(inner)
                 )
                 return AnyOf(rule_path, conditions) if kind == "any" else AllOf(rule_path, conditions)
+
+    def _same_as(self, names: str | list[str] | None, path: str, rule_path: str, speaker: Speaker) -> Condition:
+        """The conditions of other moments, under their own paths."""
+        self._known(names, path)
+        conditions = []
+        for name in _listed(names):
+            index, other = next((i, m) for i, m in enumerate(self._document.moments) if m.id == name)
+            if other.speaker != speaker:
+                self._fail(path, f"`{name}` is about what the {other.speaker} says")
+            conditions.append(self._condition(other, f"moments[{index}]", f"moments.{name}", speaker))
+        if not conditions:
+            self._fail(path, "names no moment")
+        return conditions[0] if len(conditions) == 1 else AnyOf(rule_path, tuple(conditions))
 
     def _phrases(self, phrases: str | list[str] | None, path: str) -> tuple[str, ...]:
         listed = _listed(phrases)
@@ -356,12 +383,10 @@ class _Compiler:
                 return Step(step.id, title, frozenset()), []
             min_score = self._min_score("actions", None, path)
             own = OutputIs(rule_path, "actions", frozenset({step.id}), min_score)
-        elif done.moment is not None:
-            if any(getattr(done, kind) is not None for kind in _KINDS):
-                self._fail(f"{path}.done_when", "is `moment` or a condition, not both")
+        elif done.moment is not None and [kind for kind in _KINDS if getattr(done, kind) is not None] == ["moment"]:
             return Step(step.id, title, self._known(done.moment, f"{path}.done_when.moment")), []
         else:
-            own = self._condition(done, f"{path}.done_when", rule_path)
+            own = self._condition(done, f"{path}.done_when", rule_path, step.speaker)
         moment = Moment(
             id=rule_path, path=rule_path, speaker=step.speaker, condition=own, once=True, reads=outputs_read(own)
         )
@@ -378,15 +403,19 @@ class _Compiler:
             used |= step.done_on
         for moment in moments:
             used |= moment.after | moment.before
+        for declared in self._document.moments:
+            used |= set(_stands_for(declared))
         for index, declared in enumerate(self._document.moments):
             if declared.id not in used:
                 self._warn(f"moments[{index}]", f"nothing uses `{declared.id}`")
 
     def _warn_shared_phrases(self, moments: list[Moment]) -> None:
-        owner: dict[tuple[str, str], Moment] = {}
+        owner: dict[tuple[str, str], Semantic] = {}
         for moment in moments:
             for leaf in leaves(moment.condition):
-                for phrase in leaf.phrases if isinstance(leaf, Semantic) else ():
-                    first = owner.setdefault((moment.speaker, normalise(phrase)), moment)
-                    if first is not moment:
+                if not isinstance(leaf, Semantic):
+                    continue
+                for phrase in leaf.phrases:
+                    first = owner.setdefault((moment.speaker, normalise(phrase)), leaf)
+                    if first.path != leaf.path:
                         self._warn(leaf.path, f"`{phrase}` is an example of `{first.path}` too")

@@ -23,7 +23,9 @@ moments:
   - {id: eager, speaker: customer, lexical: "hang up", on: interim}
   - {id: given, speaker: agent, lexical: "it costs"}
   - {id: angry, speaker: customer, sentiment: negative, min_score: 0.7}
-  - {id: sour, speaker: customer, sentiment: negative, min_score: 0.7, for_turns: 2}
+  - id: sour
+    speaker: customer
+    any: [{semantic: [i feel sour]}, {sentiment: negative, min_score: 0.7, for_turns: 2}]
   - {id: no_apology, speaker: agent, after: angry, not_within_s: 20, lexical: "sorry|apolog*"}
   - {id: banned, speaker: agent, after: light, within_s: 30, lexical: "your fault"}
 actions:
@@ -229,9 +231,10 @@ def test_bad_mood_over_several_turns() -> None:
     call = ScriptedCall(SHOP)
     mood = [NEGATIVE, NEUTRAL, NEGATIVE]
     for index, value in enumerate(mood):
-        assert not call.say(utterance(f"u{index}", "some three words", end_s=1 + index), sentiment=value)
+        spoken = utterance(f"u{index}", "some three words", end_s=1 + index)
+        assert not call.say(spoken, sentiment=value, moments=[])  # a turn does not follow itself
     assert not call.say(utterance("u3", "okay", end_s=5), sentiment=NEUTRAL)  # too short to count
-    shown = call.say(utterance("u4", "another three words", end_s=6), sentiment=NEGATIVE)
+    shown = call.say(utterance("u4", "another three words", end_s=6), sentiment=NEGATIVE, moments=[])
     assert brief(shown) == ["new soothe-1"]
 
 
