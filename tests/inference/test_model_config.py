@@ -82,7 +82,7 @@ def test_platform_stands_for_the_backend() -> None:
 def test_an_unknown_field_is_skipped_and_told() -> None:
     config = describe(GOOD + "max_batch_sise: 4\n")
     assert config.max_batch_size == 16
-    assert config.ignored == 'line 16: Message type "ModelConfig" has no field named "max_batch_sise".'
+    assert config.ignored == 'line 17: Message type "ModelConfig" has no field named "max_batch_sise".'
 
 
 @pytest.mark.parametrize(
