@@ -25,7 +25,7 @@ from server.wire.ids import Speaker
 ThresholdArray = NDArray[np.float32]
 LabelArray = NDArray[np.int32]
 
-LOWEST_THRESHOLD = 0.5
+LOWEST_THRESHOLD = 0.55
 HIGHEST_THRESHOLD = 0.65
 """Bounds of a calibrated threshold. Below, unrelated sentences of the same trade meet; above, a condition would ask for
 its own examples nearly word by word. Measured with all-MiniLM-L6-v2, see docs/policies.md."""
