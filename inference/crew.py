@@ -17,8 +17,9 @@ from threading import Condition, Lock, Thread
 
 from inference.batching import Admission, Batch, BatchingPolicy, Refusal, Row, halves
 from inference.errors import InferenceError, ModelFailed, OverloadedError
-from inference.journey import BatchResult, Journey, call_operator
+from inference.journey import BatchResult, Journey
 from inference.memo import Memo
+from inference.ops import call_function
 from inference.plan import Op
 from inference.program import ProgramStep
 from inference.request import Outcome, Output, RowClass
@@ -280,7 +281,7 @@ class Crew:
         self._deliver(delivery)
         refused = Delivery()
         for journey in onward:
-            if journey.step.op is not Op.MODEL:
+            if journey.step.step.op is not Op.MODEL:
                 if not self.take_operator(journey):
                     refused.end(journey, Outcome.FAILED, OverloadedError("too many rows wait for functions"))
                 continue
@@ -325,7 +326,7 @@ class Crew:
         step = journeys[0].step
         started_s = self._clock()
         try:
-            values = call_operator(step, journeys)
+            values = call_function(step, journeys)
         except Exception as error:
             took_s = self._clock() - started_s
             delivery.passes.append(Pass(step.step.node, "", len(journeys), 0, 0, 0, took_s, is_failed=True))
@@ -343,11 +344,11 @@ class Crew:
 
 
 def _row(journey: Journey, now_s: float) -> Row:
-    request, step = journey.request, journey.step
-    assert step.lane is not None
+    request, service = journey.request, journey.step.service
+    assert service is not None
     ids = journey.token_ids()
     return Row(
-        lane=step.lane,
+        lane=service.lane,
         tokens=len(ids) // ID_BYTES if ids is not None else 1,
         row_class=request.row_class,
         owner=request.owner,

@@ -245,7 +245,7 @@ class Engine:
                 self._skipped("not_wanted")
             self._begin(journey)
             self._soon([journey], Outcome.DONE)
-        elif step.op is Op.MODEL:
+        elif step.step.op is Op.MODEL:
             self._queue(self._crew, journey)
         elif self._crew.take_operator(journey):
             self._begin(journey)
@@ -368,7 +368,7 @@ class Engine:
         while True:
             now_s = self._clock()
             step = journey.advance(now_s)
-            if step is None or step.op is not Op.MODEL:
+            if step is None or step.step.op is not Op.MODEL:
                 return step
             remembered = self._recall(journey, step)
             if remembered is None:
@@ -387,8 +387,8 @@ class Engine:
             same = self._memo.same_words(utterance, words, ids)
             if remembered is None and same is not None:
                 remembered, reason = self._memo.recall(service.lane, same), "same_words"
-        if remembered is None or not all(name in remembered[0].arrays for name in service.outputs):
-            return None
+        if remembered is None or remembered[0].bank is not service.wanted.bank:
+            return None  # unknown, or computed before some head was asked for
         self._skipped(reason)
         return remembered
 

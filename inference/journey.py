@@ -7,18 +7,17 @@ A journey belongs to one thread at a time: the event loop's, then a worker's, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from inference.heads import Head, Reading, Value
-from inference.plan import Op, Slot
+from inference.heads import HeadBank, Reading, Value
+from inference.plan import Slot
 from inference.program import Program, ProgramStep
 from inference.prototypes import PrototypeBook, PrototypeReading
-from inference.request import EmbeddingArray, Output, PrototypeSet, Request
-from inference.tokens import ID_BYTES, TokenBytes
+from inference.request import Output, PrototypeSet, Request
+from inference.tokens import TokenBytes
 
 
 class BatchResult:
@@ -27,21 +26,27 @@ class BatchResult:
     Callable from any thread: a race reads a head twice, with the same result.
     """
 
-    __slots__ = ("_is_settled", "_moments", "_readings", "arrays")
+    __slots__ = ("_is_settled", "_moments", "_reading", "arrays", "bank")
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take the outputs of a run: tensor name to `[rows, …]`."""
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], bank: HeadBank) -> None:
+        """Take the outputs of a run.
+
+        Args:
+            arrays: Tensor name to `[rows, …]`.
+            bank: Heads that were asked for when it ran; the arrays hold their tensors.
+        """
         self.arrays = arrays
-        self._readings: dict[int, Reading] = {}
+        self.bank = bank
+        self._reading: Reading | None = None
         self._moments: dict[str, PrototypeReading] = {}
         self._is_settled = False
 
-    def reading(self, head: Head) -> Reading:
-        """Read a head for all rows, once."""
-        reading = self._readings.get(id(head))
-        if reading is None:
-            self._readings[id(head)] = reading = head.read(self.arrays)
-        return reading
+    @property
+    def reading(self) -> Reading:
+        """What the heads say about all rows; read once."""
+        if self._reading is None:
+            self._reading = self.bank.read(self.arrays)
+        return self._reading
 
     def moments(self, tensor: str, row: int, book: PrototypeBook, prototypes: PrototypeSet) -> Value:
         """Compare a row's embedding with its tenant's examples: while the batch is under way, all rows at once."""
@@ -94,9 +99,9 @@ class Journey:
         self.program = program
         self.at = 0
         self.values: list[Any] = [None] * len(program.plan.slots)
-        inputs = request.inputs
-        for name, slot in program.plan.inputs.items():
-            self.values[slot] = inputs.get(name)
+        given = request.inputs
+        for name, slot in program.inputs:
+            self.values[slot] = given.get(name)
         self.results: dict[int, tuple[BatchResult, int]] = {}
         self.ready: list[Output] = []
         self.arrived_s = self.queued_s = now_s
@@ -116,40 +121,36 @@ class Journey:
         Returns:
             The step to wait for; None at the end.
         """
-        steps, values = self.program.steps, self.values
-        while self.at < len(steps):
-            step = steps[self.at]
-            if step.when is not None and not step.when(values):
-                for name, _ in step.emits:
-                    self._emit(step, name, None, None, now_s)
-            elif step.op is Op.CLASSIFY:
-                value, score = self._classify(step)
+        steps, values, at = self.program.steps, self.values, self.at
+        while at < len(steps):
+            step = steps[at]
+            value: Any = None
+            score: float | None = None
+            if step.when is None or step.when(values):
+                if step.compute is None:
+                    self.at = at
+                    return step
+                value, score = step.compute(self)
                 values[step.output] = value
-                for name, _ in step.emits:
-                    self._emit(step, name, value, score, now_s)
-            elif step.op in (Op.MODEL, Op.RETRIEVE, Op.PYTHON):
-                return step
-            else:
-                value = self._compute(step)
-                values[step.output] = value
-                for name, _ in step.emits:
-                    self._emit(step, name, value, None, now_s)
-            self.at += 1
+            if step.emits:
+                self._emit(step, value, score, now_s)
+            at += 1
+        self.at = at
         return None
 
     def take_result(self, result: BatchResult, row: int, now_s: float) -> None:
         """Pass the model step it waits for."""
         self.results[self.at] = (result, row)
-        for name, slot in self.step.emits:
-            self._emit(self.step, name, self.read(slot), None, now_s)
+        step = self.step
+        if step.emits:
+            self._emit(step, self.read(step.output), None, now_s)
         self.at += 1
 
     def take_value(self, value: Any, now_s: float) -> None:
-        """Pass the operator step it waits for."""
+        """Pass the step of a registered function."""
         step = self.step
         self.values[step.output] = value
-        for name, _ in step.emits:
-            self._emit(step, name, value, None, now_s)
+        self._emit(step, value, None, now_s)
         self.at += 1
 
     def hand_over(self) -> list[Output]:
@@ -173,91 +174,19 @@ class Journey:
         value = self.values[self.step.step.inputs[0]]
         return value if isinstance(value, bytes) else None
 
-    # -- steps -------------------------------------------------------------------------------------------------------
-
-    def _classify(self, step: ProgramStep) -> Value:
-        slot = step.step.inputs[0]
-        source = self.program.tensor_of.get(slot)
-        if step.head is None:
-            return self._moments(step, slot, source)
-        assert source is not None  # the compiler binds heads to model tensors only
-        result, row = self.results[source[0]]
-        speaker = self.values[step.speaker] if step.speaker is not None else None
-        return result.reading(step.head).value(row, speaker)
-
-    def _moments(self, step: ProgramStep, slot: Slot, source: tuple[int, str] | None) -> Value:
-        prototypes = self.request.prototypes
-        if prototypes is None or not prototypes.phrases:
-            return [], None
-        assert step.service is not None
-        book = step.service.prototypes
-        if source is not None:
-            result, row = self.results[source[0]]
-            return result.moments(source[1], row, book, prototypes)
-        vector = self.values[slot]
-        return book.compare(vector[np.newaxis], [prototypes]).value(0, prototypes)
-
-    def _compute(self, step: ProgramStep) -> Any:
-        inputs, params = step.step.inputs, step.step.params
-        match step.op:
-            case Op.TOKENIZE:
-                assert step.service is not None
-                assert step.service.tokenizer is not None
-                return step.service.tokenizer.encode(self.values[inputs[0]] or "")
-            case Op.POOL:
-                return _pool(self.read(inputs[0]), len(self.values[inputs[1]]) // ID_BYTES, params["mode"])
-            case _:
-                value = next((found for slot in inputs if (found := self.read(slot)) is not None), None)
-                return value.get(params["key"]) if "key" in params and value is not None else value
-
-    def _emit(self, step: ProgramStep, name: str, value: Any, score: float | None, now_s: float) -> None:
-        service = step.service if value is not None else None
-        self.ready.append(
-            Output(
-                name=name,
-                value=value,
-                score=score,
-                model=service.version.name if service else "",
-                version=service.version.version if service else 0,
-                queue_ms=self.queue_ms,
-                compute_ms=self.compute_ms,
-                started_s=self.started_s,
-                ready_s=now_s,
+    def _emit(self, step: ProgramStep, value: Any, score: float | None, now_s: float) -> None:
+        is_claimed = value is not None
+        for name, slot in step.emits:
+            self.ready.append(
+                Output(
+                    name,
+                    value if slot == step.output else self.read(slot),
+                    score,
+                    step.model if is_claimed else "",
+                    step.version if is_claimed else 0,
+                    self.queue_ms,
+                    self.compute_ms,
+                    self.started_s,
+                    now_s,
+                )
             )
-        )
-
-
-def _pool(states: NDArray[np.float32], num_tokens: int, mode: str) -> NDArray[np.float32]:
-    """Make one unit vector of a row's token vectors `[tokens, dims]`, padding left out."""
-    kept = states[:num_tokens]
-    vector = kept[0] if mode == "first" else kept.max(axis=0) if mode == "max" else kept.mean(axis=0)
-    unit: NDArray[np.float32] = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return unit
-
-
-def call_operator(step: ProgramStep, journeys: Sequence[Journey]) -> Sequence[Any]:
-    """Call a registered function for some rows; blocks. Operator threads only.
-
-    Each row's mapping holds the declared inputs, the node's `params`, and what a `python` node reads, by name.
-
-    Raises:
-        ValueError: If it does not return one value a row.
-        Exception: Whatever the function raises.
-    """
-    assert step.function is not None
-    read = [[journey.read(slot) for slot in step.step.inputs] for journey in journeys]
-    vectors = [next((value for value in row if isinstance(value, np.ndarray)), None) for row in read]
-    embeddings: EmbeddingArray = (
-        np.stack([vector for vector in vectors if vector is not None])
-        if all(vector is not None for vector in vectors)
-        else np.empty((len(journeys), 0), np.float32)
-    )
-    texts = [next((value for value in row if isinstance(value, str)), "") for row in read]
-    named = [
-        {**journey.request.inputs, **step.step.params, **dict(zip(step.input_names, row, strict=True))}
-        for journey, row in zip(journeys, read, strict=True)
-    ]
-    values = step.function(embeddings, texts, named)
-    if len(values) != len(journeys):
-        raise ValueError(f"{step.step.node} returned {len(values)} values for {len(journeys)} rows")
-    return values

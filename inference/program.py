@@ -1,4 +1,4 @@
-"""A plan made ready to run: conditions as functions, heads looked up, operators bound. Built once, run by every row.
+"""A plan made ready to run: conditions and steps as functions, heads looked up. Built once, run by every row.
 
 Plan + versions that serve ──Program──▶ steps in running order ──journey.advance──▶ outputs
 """
@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inference.batching import Lane
 from inference.errors import InferenceError
-from inference.heads import Head
+from inference.ops import Compute, Source, make_compute
 from inference.plan import Condition, Op, Plan, Slot, Step
 from inference.request import Retrieve
 from inference.service import Service
@@ -61,6 +60,8 @@ def compile_condition(condition: Condition) -> Test:
 
     if condition.kind == "truthy":
         return lambda values: bool(leaf(values))
+    if condition.kind == "==" and not path and constant is not None:
+        return lambda values: bool(values[slot] == constant)  # what nearly every condition is
     compare = _COMPARISONS[condition.kind]
 
     def compared(values: Sequence[Any]) -> bool:
@@ -81,28 +82,26 @@ class ProgramStep:
 
     Attributes:
         step: As compiled.
-        op: Its op.
         output: Its slot; the first one of a model step.
-        emits: Names of wanted outputs that its slots hold, with their slots.
+        emits: Wanted outputs that its slots hold: name and slot.
         when: Rows for which this is false skip it; None: every row enters.
+        compute: What it does to a row at once; None for models and registered functions, which rows wait for.
         service: Model version behind it, None where it has none.
-        lane: Lane of a model step.
-        head: Of a classify step; None with prototypes.
         function: Of a retrieve or python step.
-        speaker: Slot of who speaks, for heads that depend on it.
+        model: Name of the model for its outputs, empty where it has none.
+        version: Its version, 0 where it has none.
         input_names: Names of the slots read.
     """
 
     step: Step
-    op: Op
     output: Slot
     emits: tuple[tuple[str, Slot], ...]
     when: Test | None = None
+    compute: Compute | None = None
     service: Service | None = None
-    lane: Lane | None = None
-    head: Head | None = None
     function: Retrieve | None = None
-    speaker: Slot | None = None
+    model: str = ""
+    version: int = 0
     input_names: tuple[str, ...] = ()
 
 
@@ -111,11 +110,12 @@ class Program:
 
     Attributes:
         plan: As compiled.
-        steps: In running order; operators, and what waits for them, come after everything that does not.
+        inputs: Declared inputs and their slots.
+        steps: In running order; registered functions, and what waits for them, come after everything that does not.
         tensor_of: Slot of a model tensor to index of its model step and name of the tensor.
     """
 
-    __slots__ = ("plan", "steps", "tensor_of")
+    __slots__ = ("inputs", "plan", "steps", "tensor_of")
 
     def __init__(self, plan: Plan, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> None:
         """Bind a plan.
@@ -126,24 +126,47 @@ class Program:
             operators: Registered functions.
 
         Raises:
-            InferenceError: If an operator is not registered.
+            InferenceError: If a function is not registered.
             KeyError: If a model is not served.
         """
         self.plan = plan
-        ordered = _operators_last(plan.steps)
-        self.steps = tuple(_bind(step, plan, services, operators) for step in ordered)
-        self.tensor_of: dict[Slot, tuple[int, str]] = {
+        self.inputs = tuple(plan.inputs.items())
+        ordered = _functions_last(plan.steps)
+        self.tensor_of: dict[Slot, Source] = {
             slot: (index, tensor)
             for index, step in enumerate(ordered)
             if step.op is Op.MODEL
             for slot, tensor in zip(step.outputs, step.tensors, strict=True)
         }
-        for step in self.steps:
-            self._ask_for_tensors(step)
+        self.steps = tuple(self._bind(step, services, operators) for step in ordered)
+        for bound in self.steps:
+            self._ask_for_tensors(bound)
 
-    def _ask_for_tensors(self, step: ProgramStep) -> None:
+    def _bind(self, step: Step, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> ProgramStep:
+        plan = self.plan
+        service = services[step.model] if step.model else None
+        function = None
+        if step.op in (Op.RETRIEVE, Op.PYTHON):
+            name = RETRIEVE if step.op is Op.RETRIEVE else step.params["function"]
+            function = operators.get(name)
+            if function is None:
+                raise InferenceError(f"{plan.graph}: nothing is registered as {name!r}", field=f"nodes.{step.node}")
+        return ProgramStep(
+            step=step,
+            output=step.outputs[0],
+            emits=tuple((name, slot) for name, slot in plan.outputs.items() if slot in step.outputs),
+            when=compile_condition(step.when) if step.when is not None else None,
+            compute=make_compute(step, service, self.tensor_of),
+            service=service,
+            function=function,
+            model=service.version.name if service else "",
+            version=service.version.version if service else 0,
+            input_names=tuple(plan.slots[slot] for slot in step.inputs),
+        )
+
+    def _ask_for_tensors(self, bound: ProgramStep) -> None:
         """Tell each service which of its outputs this program reads; it computes no others."""
-        read = {*step.step.inputs, *(slot for _, slot in step.emits)}
+        read = {*bound.step.inputs, *(slot for _, slot in bound.emits)}
         for slot in read & self.tensor_of.keys():
             index, tensor = self.tensor_of[slot]
             service = self.steps[index].service
@@ -151,7 +174,7 @@ class Program:
                 service.ask_for(tensor)
 
 
-def _operators_last(steps: Sequence[Step]) -> list[Step]:
+def _functions_last(steps: Sequence[Step]) -> list[Step]:
     """Order steps so that a slow lookup holds back nothing but what needs it."""
     first: list[Step] = []
     last: list[Step] = []
@@ -169,31 +192,3 @@ def _operators_last(steps: Sequence[Step]) -> list[Step]:
 def _slots_of(condition: Condition) -> set[Slot]:
     below = {slot for operand in condition.operands for slot in _slots_of(operand)}
     return below if condition.slot is None else below | {condition.slot}
-
-
-def _bind(step: Step, plan: Plan, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> ProgramStep:
-    service = services[step.model] if step.model else None
-    head = None
-    if step.op is Op.CLASSIFY and "prototypes" not in step.params and service is not None:
-        head = service.head(step.tensors[0])
-    function = None
-    if step.op in (Op.RETRIEVE, Op.PYTHON):
-        name = RETRIEVE if step.op is Op.RETRIEVE else step.params["function"]
-        function = operators.get(name)
-        if function is None:
-            raise InferenceError(f"{plan.graph}: nothing is registered as {name!r}", field=f"nodes.{step.node}")
-    # A head that depends on the speaker reads that slot after its tensors.
-    speaker = step.inputs[-1] if head is not None and len(step.inputs) > len(step.tensors) else None
-    return ProgramStep(
-        step=step,
-        op=step.op,
-        output=step.outputs[0],
-        emits=tuple((name, slot) for name, slot in plan.outputs.items() if slot in step.outputs),
-        when=compile_condition(step.when) if step.when is not None else None,
-        service=service,
-        lane=service.lane if service is not None and step.op is Op.MODEL else None,
-        head=head,
-        function=function,
-        speaker=speaker,
-        input_names=tuple(plan.slots[slot] for slot in step.inputs),
-    )

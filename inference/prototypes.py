@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.heads import Value
+from inference.heads import Value, best_first
 from inference.request import EmbeddingArray, PrototypeSet
 
 _MAX_STACKED_PHRASES = 2048
@@ -59,7 +59,7 @@ class _Part:
     Attributes:
         prototypes: The set itself; held, so that its `id` stays its own.
         labels: Its labels that have phrases.
-        thresholds: `[labels] float32`.
+        thresholds: `[labels] float32`, of these.
         phrases: In the order of the stack's columns.
         label_columns: Where its labels are in the stack.
         first_phrase: Where its phrases begin.
@@ -78,14 +78,27 @@ class _Part:
 class PrototypeReading:
     """One batch compared with one stack. Immutable, callable from any thread."""
 
-    __slots__ = ("_best", "_parts", "_similarities")
+    __slots__ = ("_claims", "_parts", "_similarities", "_starts")
 
     def __init__(
-        self, parts: Mapping[int, _Part], similarities: NDArray[np.float32], best: NDArray[np.float32]
+        self,
+        parts: Mapping[int, _Part],
+        similarities: NDArray[np.float32],
+        claims: list[tuple[int, float]],
+        starts: list[int],
     ) -> None:
+        """Keep a comparison.
+
+        Args:
+            parts: Tenants by `id` of their set.
+            similarities: `[rows, phrases]`.
+            claims: Label column and score of every tenant's claims, best first, row after row.
+            starts: Where each row's claims start.
+        """
         self._parts = parts
         self._similarities = similarities
-        self._best = best
+        self._claims = claims
+        self._starts = starts
 
     def holds(self, prototypes: PrototypeSet) -> bool:
         """Whether the set was part of the stack that the batch was compared with."""
@@ -94,21 +107,22 @@ class PrototypeReading:
     def value(self, row: int, prototypes: PrototypeSet) -> Value:
         """Build `[{label, score, phrase}]` of one row, best first, for its own tenant's labels."""
         part = self._parts[id(prototypes)]
-        scores = self._best[row, part.label_columns]
-        claimed = np.flatnonzero(scores >= part.thresholds)
+        own = part.label_columns
         value = []
-        for label in claimed[np.argsort(-scores[claimed], kind="stable")].tolist():
-            first, last = part.starts[label], part.starts[label + 1]
-            similar = self._similarities[row, part.first_phrase + first : part.first_phrase + last]
-            phrase = part.phrases[first + int(similar.argmax())]
-            value.append({"label": part.labels[label], "score": float(scores[label]), "phrase": phrase})
+        for column, score in self._claims[self._starts[row] : self._starts[row + 1]]:
+            if own.start <= column < own.stop:
+                label = column - own.start
+                first, last = part.starts[label], part.starts[label + 1]
+                similar = self._similarities[row, part.first_phrase + first : part.first_phrase + last]
+                phrase = part.phrases[first + int(similar.argmax())]
+                value.append({"label": part.labels[label], "score": score, "phrase": phrase})
         return value, value[0]["score"] if value else None
 
 
 class PrototypeStack:
     """The phrases of some tenants below each other, sorted by label. Immutable."""
 
-    __slots__ = ("_parts", "_starts", "_vectors")
+    __slots__ = ("_parts", "_starts", "_thresholds", "_vectors")
 
     def __init__(self, sets: Iterable[PrototypeSet] = ()) -> None:
         self._parts: dict[int, _Part] = {}
@@ -131,6 +145,9 @@ class PrototypeStack:
             starts.extend(num_phrases + start for start in first.tolist())
             num_phrases += len(order)
         self._starts = np.array(starts, np.intp)
+        self._thresholds = np.concatenate(
+            [part.thresholds for part in self._parts.values()] or [np.empty(0, np.float32)]
+        )
         self._vectors = np.concatenate(vectors).T if num_phrases else None
 
     @property
@@ -149,10 +166,12 @@ class PrototypeStack:
             embeddings: `[rows, dims] float32`, L2-normalised.
         """
         if self._vectors is None:
-            nothing = np.empty((len(embeddings), 0), np.float32)
-            return PrototypeReading(self._parts, nothing, nothing)
+            return PrototypeReading(
+                self._parts, np.empty((len(embeddings), 0), np.float32), [], [0] * (len(embeddings) + 1)
+            )
         similarities = embeddings @ self._vectors
-        return PrototypeReading(self._parts, similarities, np.maximum.reduceat(similarities, self._starts, axis=1))
+        best = np.maximum.reduceat(similarities, self._starts, axis=1)
+        return PrototypeReading(self._parts, similarities, *best_first(best, best >= self._thresholds))
 
 
 class PrototypeBook:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,9 +60,8 @@ class PrototypeSet:
     label_of: NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One output of one request.
+class Output(msgspec.Struct, frozen=True):
+    """One output of one request. A `Struct`, because there are nine a row and it is built eight times as fast.
 
     Attributes:
         name: Graph output name.
@@ -124,5 +124,6 @@ class Request:
 
 
 Retrieve = Callable[[EmbeddingArray, Sequence[str], Sequence[Mapping[str, Any]]], Sequence[Any]]
-"""A registered `retrieve` operator: embeddings `[rows, dims]`, texts and the rows' inputs in; one value a row out.
-Runs in an engine thread, never on the event loop."""
+"""A registered function: embeddings `[rows, dims]` (`[rows, 0]` where the node reads none), texts, and a mapping a row
+with the declared inputs, the node's `params` and what it reads, by name; one value a row out. Runs in an engine thread,
+never on the event loop."""

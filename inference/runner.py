@@ -87,10 +87,11 @@ class Runner:
 
 
 def _checked(service: Service, inputs: dict[str, NDArray[Any]], given_rows: int, kept_rows: int) -> BatchResult:
-    arrays = service.model.run(inputs, service.outputs)
-    for name in service.outputs:
+    wanted = service.wanted
+    arrays = service.model.run(inputs, wanted.outputs)
+    for name in wanted.outputs:
         if len(arrays[name]) != given_rows:
             raise ValueError(f"{name} has {len(arrays[name])} rows for {given_rows}")
-    return BatchResult(
-        {name: array[:kept_rows] for name, array in arrays.items()} if kept_rows < given_rows else arrays
-    )
+    if kept_rows < given_rows:
+        arrays = {name: array[:kept_rows] for name, array in arrays.items()}
+    return BatchResult(arrays, wanted.bank)

@@ -6,6 +6,7 @@ ModelVersion ──Service.load──▶ backend.load, tokeniser, heads ──wa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,12 +14,26 @@ from inference.backends.contract import Backend, LoadedModel, is_token_input, wa
 from inference.batching import BatchingSettings, Ladder, Lane
 from inference.cost import CostModel
 from inference.errors import ModelError
-from inference.heads import Head, make_head
+from inference.head_spec import HeadSpec
+from inference.heads import HeadBank
 from inference.model_config import NUMPY_DTYPES
 from inference.plan import Bucket
 from inference.prototypes import PrototypeBook
 from inference.repository import ModelVersion
 from inference.tokens import TokenBuffer, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What programs ask of a version; nothing else is computed.
+
+    Attributes:
+        outputs: Tensors, in the order of the config.
+        bank: Heads.
+    """
+
+    outputs: tuple[str, ...]
+    bank: HeadBank
 
 
 class Service:
@@ -32,6 +47,7 @@ class Service:
         ladder: Shapes that batches may have.
         cost: Learned by the policy, under the engine's lock.
         prototypes: Tenants' examples compared with its embeddings.
+        wanted: What some program reads.
     """
 
     def __init__(self, version: ModelVersion, model: LoadedModel, batching: BatchingSettings) -> None:
@@ -55,8 +71,8 @@ class Service:
                 self.tokenizer = Tokenizer.from_file(version.tokenizer, self.ladder.max_tokens)
             except ValueError as error:
                 raise ModelError(str(error), path=f"{version.name}/{version.version}") from error
-        self._heads: dict[str, Head] = {}
-        self._outputs: tuple[str, ...] = ()
+        self._heads: dict[str, HeadSpec] = {}
+        self.wanted = Wanted((), HeadBank({}, {}))
 
     @classmethod
     def load(
@@ -93,29 +109,27 @@ class Service:
         progress(1.0)
         return service
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Tensors that some program reads, in the order of the config; no others are computed."""
-        return self._outputs
-
     def ask_for(self, tensor: str) -> None:
-        """Add a tensor to those computed. Event-loop thread only."""
-        if tensor not in self._outputs:
-            wanted = {*self._outputs, tensor}
-            self._outputs = tuple(spec.name for spec in self.version.config.outputs if spec.name in wanted)
+        """Have a tensor computed from now on. Event-loop thread only."""
+        if tensor not in self.wanted.outputs:
+            self._want({*self.wanted.outputs, tensor}, self.wanted.bank)
 
-    def head(self, tensor: str) -> Head:
-        """Return the head of a logits tensor; programs share it, and so its readings of a batch.
+    def ask_for_head(self, tensor: str) -> None:
+        """Have a head read from now on. Event-loop thread only.
 
         Raises:
-            ModelError: If the version has none for it.
+            ModelError: If the version has none for this tensor.
         """
+        if tensor not in self.version.heads:
+            raise ModelError(f"has no head for {tensor}", path=f"{self.version.name}/{self.version.version}")
         if tensor not in self._heads:
-            spec = self.version.heads.get(tensor)
-            if spec is None:
-                raise ModelError(f"has no head for {tensor}", path=f"{self.version.name}/{self.version.version}")
-            self._heads[tensor] = make_head(tensor, spec, self.version.labels.get(tensor, ()))
-        return self._heads[tensor]
+            self._heads[tensor] = self.version.heads[tensor]
+            bank = HeadBank(self._heads, self.version.labels)
+            self._want({*self.wanted.outputs, *bank.tensors}, bank)
+
+    def _want(self, outputs: set[str], bank: HeadBank) -> None:
+        ordered = tuple(spec.name for spec in self.version.config.outputs if spec.name in outputs)
+        self.wanted = Wanted(ordered, bank)  # replaced whole: a worker reads it once a batch
 
     def make_buffer(self) -> TokenBuffer | None:
         """Allocate one worker's token tensors; None where the model takes no tokens."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inference.head_spec import HeadSpec
-from inference.heads import Head, make_head, sigmoid_scores, softmax_scores
+from inference.heads import HeadBank, sigmoid_scores
 
 LABELS = ("a", "b", "c")
 logits = hnp.arrays(
@@ -22,16 +22,23 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def read_one(head: Head, speaker: str | None = None, **rows: list[float]) -> Any:
+def bank(**specs: HeadSpec) -> HeadBank:
+    return HeadBank(specs, dict.fromkeys(specs, LABELS))
+
+
+def read_one(spec: HeadSpec, speaker: str | None = None, **rows: list[float]) -> Any:
     arrays = {name: np.array([row], np.float32) for name, row in rows.items()}
-    return head.read(arrays).value(0, speaker)
+    return bank(logits=spec).read(arrays).value("logits", 0, speaker)
 
 
 @given(logits)
-def test_softmax_sums_to_one_whatever_the_logits(x: np.ndarray) -> None:
-    scores = softmax_scores(x)
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores.sum(axis=1), 1.0, rtol=1e-5)
+def test_scores_of_a_distribution_sum_to_one_whatever_the_logits(x: np.ndarray) -> None:
+    reading = bank(logits=HeadSpec("distribution")).read({"logits": x})
+    for row in range(len(x)):
+        value, score = reading.value("logits", row)
+        assert sum(value["scores"].values()) == pytest.approx(1.0, rel=1e-5)
+        assert score == value["score"] == max(value["scores"].values())
+        assert value["scores"][value["label"]] == score
 
 
 @given(logits)
@@ -46,9 +53,8 @@ def test_single_is_calibrated_and_tells_whether_it_is_in_scope() -> None:
     spec = HeadSpec(
         "single", temperature=2.0, bias=[0.0, 1.0, 0.0], scope="scope", scope_temperature=0.5, scope_threshold=0.6
     )
-    head = make_head("logits", spec, LABELS)
-    assert head.tensors == ("logits", "scope")
-    value, score = read_one(head, logits=[2.0, 2.0, 0.0], scope=[0.25])
+    assert bank(logits=spec).tensors == {"logits", "scope"}
+    value, score = read_one(spec, logits=[2.0, 2.0, 0.0], scope=[0.25])
     z = [1.0, 2.0, 0.0]
     expected = math.exp(2.0) / sum(map(math.exp, z))
     assert value == {
@@ -58,17 +64,17 @@ def test_single_is_calibrated_and_tells_whether_it_is_in_scope() -> None:
         "in_scope_score": pytest.approx(sigmoid(0.5)),
     }
     assert score == value["score"]
-    assert read_one(head, logits=[2.0, 2.0, 0.0], scope=[0.1])[0]["in_scope"] is False
+    assert read_one(spec, logits=[2.0, 2.0, 0.0], scope=[0.1])[0]["in_scope"] is False
 
 
 def test_single_without_scope_says_nothing_about_it() -> None:
-    value, _ = read_one(make_head("logits", HeadSpec("single"), LABELS), logits=[0.0, 0.0, 5.0])
+    value, _ = read_one(HeadSpec("single"), logits=[0.0, 0.0, 5.0])
     assert list(value) == ["label", "score"]
     assert value["label"] == "c"
 
 
 def test_distribution_has_the_score_of_each_label() -> None:
-    value, score = read_one(make_head("logits", HeadSpec("distribution"), LABELS), logits=[0.0, 1.0, 0.0])
+    value, score = read_one(HeadSpec("distribution"), logits=[0.0, 1.0, 0.0])
     assert value["label"] == "b"
     assert value["score"] == score == value["scores"]["b"]
     assert sum(value["scores"].values()) == pytest.approx(1.0)
@@ -76,7 +82,7 @@ def test_distribution_has_the_score_of_each_label() -> None:
 
 
 def test_multi_lists_labels_above_their_own_threshold_best_first() -> None:
-    head = make_head("logits", HeadSpec("multi", threshold=[0.5, 0.9, 0.5]), LABELS)
+    head = HeadSpec("multi", threshold=[0.5, 0.9, 0.5])
     value, score = read_one(head, logits=[0.5, 2.0, 1.0])
     assert [claim["label"] for claim in value] == ["c", "a"]
     assert score == value[0]["score"] == pytest.approx(sigmoid(1.0))
@@ -84,7 +90,7 @@ def test_multi_lists_labels_above_their_own_threshold_best_first() -> None:
 
 
 def test_multi_shows_only_what_the_speaker_can_say() -> None:
-    head = make_head("logits", HeadSpec("multi", speakers={"agent": ["a", "b"], "customer": []}), LABELS)
+    head = HeadSpec("multi", speakers={"agent": ["a", "b"], "customer": []})
     row = [1.0, 2.0, 3.0]
     assert [claim["label"] for claim in read_one(head, "agent", logits=row)[0]] == ["b", "a"]
     assert read_one(head, "customer", logits=row) == ([], None)
@@ -93,23 +99,43 @@ def test_multi_shows_only_what_the_speaker_can_say() -> None:
 
 
 def test_binary_has_a_flag_only_if_it_is_named() -> None:
-    named = make_head("logits", HeadSpec("binary", threshold=0.5, flag="is_question"), ())
+    named = HeadSpec("binary", threshold=0.5, flag="is_question")
     assert read_one(named, logits=[0.0]) == ({"is_question": True, "score": 0.5}, 0.5)
     assert read_one(named, logits=[-0.1])[0]["is_question"] is False
-    assert list(read_one(make_head("logits", HeadSpec("binary"), ()), logits=[0.0])[0]) == ["score"]
+    assert list(read_one(HeadSpec("binary"), logits=[0.0])[0]) == ["score"]
 
 
-@given(logits, st.sampled_from(["single", "distribution", "multi"]))
-def test_a_row_in_a_batch_equals_the_row_alone(x: np.ndarray, kind: Any) -> None:
-    head = make_head("logits", HeadSpec(kind, temperature=1.7, bias=[0.1, 0.0, -0.2]), LABELS)
-    batch = head.read({"logits": x})
+@given(logits, st.integers(0, 100))
+def test_a_row_in_a_batch_and_among_other_heads_equals_the_row_alone(x: np.ndarray, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    specs = {
+        "first": HeadSpec("single", temperature=1.7, bias=[0.1, 0.0, -0.2], scope="scope"),
+        "second": HeadSpec("distribution", temperature=0.5),
+        "third": HeadSpec("multi", threshold=[0.5, 0.2, 0.9]),
+        "fourth": HeadSpec("single"),
+        "fifth": HeadSpec("multi", temperature=[1.0, 2.0, 3.0]),
+        "sixth": HeadSpec("binary", flag="is_it", temperature=2.0),
+    }
+    arrays = {name: x[:, rng.permutation(3)] for name in specs} | {"scope": x[:, :1], "sixth": x[:, 1:2]}
+    together = bank(**specs).read(arrays)
     for row in range(len(x)):
-        assert batch.value(row) == head.read({"logits": x[row : row + 1]}).value(0)
+        for name, spec in specs.items():
+            alone = {tensor: array[row : row + 1] for tensor, array in arrays.items()}
+            assert together.value(name, row) == bank(**{name: spec}).read(alone).value(name, 0)
+
+
+def test_a_bank_without_heads_reads_nothing() -> None:
+    assert HeadBank({}, {}).read({}).scalars == []
+
+
+def test_half_precision_logits_are_scored_in_single() -> None:
+    reading = bank(logits=HeadSpec("single")).read({"logits": np.array([[1.0, 2.0, 3.0]], np.float16)})
+    assert reading.value("logits", 0)[1] == pytest.approx(0.66524, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["single", "distribution", "multi"])
 def test_values_are_plain_python(kind: Any) -> None:
     import json
 
-    value, _ = read_one(make_head("logits", HeadSpec(kind, threshold=0.0), LABELS), logits=[0.0, 1.0, 2.0])
+    value, _ = read_one(HeadSpec(kind, threshold=0.0), logits=[0.0, 1.0, 2.0])
     assert json.loads(json.dumps(value)) == value
