@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from inference.errors import ModelError
-from inference.heads import make_head
+from inference.heads import HeadBank
 from inference.repository import ModelRepository
 from inference.request import PrototypeSet
 from inference.tokens import Tokenizer
@@ -34,10 +34,7 @@ class Encoder:
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(self._model.weights, options, providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
-        self._heads = {
-            tensor.removesuffix("_logits"): make_head(tensor, spec, self._model.labels.get(tensor, ()))
-            for tensor, spec in self._model.heads.items()
-        }
+        self._heads = HeadBank(self._model.heads, self._model.labels)
 
     def outputs(self, text: str) -> dict[str, NDArray[np.float32]]:
         ids = np.frombuffer(self._tokens.encode(text), np.int32)[None]
@@ -51,9 +48,11 @@ class Encoder:
         """All outputs of the guidance graph for one text; None where the graph would not run them."""
         arrays = self.outputs(text)
         claims: dict[str, Any] = {}
-        for name, head in self._heads.items():
+        reading = self._heads.read(arrays)
+        for tensor in self._model.heads:
+            name = tensor.removesuffix("_logits")
             is_wanted = speaker == "customer" or name not in CUSTOMER_ONLY
-            claims[name] = head.read(arrays).value(0, speaker)[0] if is_wanted else None
+            claims[name] = reading.value(tensor, 0, speaker)[0] if is_wanted else None
         if prototypes is not None:
             similarity = prototypes.vectors @ arrays["embedding"][0]
             claims["moments"] = []
