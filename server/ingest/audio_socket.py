@@ -33,7 +33,7 @@ from server.metrics import Metrics
 from server.speech.contract import Recogniser
 from server.wire.clock import wall_ms
 from server.wire.codec import audio_decoder
-from server.wire.errors import BadAudio, BadMessage, Conflict, CuelineError, TooLarge
+from server.wire.errors import BadAudio, BadMessage, Busy, Conflict, CuelineError, TooLarge
 from server.wire.ids import AgentId, ConversationId, TenantId
 from server.wire.ingest import AudioAck, AudioStart, Started, Stop, Stopped
 
@@ -179,9 +179,9 @@ class AudioEndpoint:
     async def _take_over(self, held: _Held, socket: Socket, audio_format: AudioFormat) -> None:
         now_s = asyncio.get_running_loop().time()
         if held.closing is not None:
-            raise Conflict("this source is ending", field="conversation_id")
+            raise Busy("this source is ending", field="conversation_id")
         if held.socket is not None and now_s - held.last_frame_s < TAKE_OVER_AFTER_S:
-            raise Conflict("this conversation is being streamed by another socket", field="conversation_id")
+            raise Busy("this conversation is being streamed by another socket", field="conversation_id")
         if held.source.audio_format != audio_format:
             raise Conflict("the source comes back in another format", field="encoding")
         if held.timer is not None:

@@ -58,7 +58,7 @@ class Desk(Protocol):
             roles: Audio roles that this source carries; empty for a transcript source.
 
         Raises:
-            Conflict: A role is being sent by another source right now.
+            Busy: A role is being sent by another source right now.
             Overloaded: No room for another call.
-            Forbidden: The call belongs to another agent and may not be joined.
+            NotFound: The tenant has no policy.
         """

@@ -7,6 +7,7 @@ the order of the call and no lock is needed. The stages it drives are pure; this
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 MAILBOX_ITEMS = 256
 """What a source may have waiting before it is held back; about ten seconds of a busy call."""
+LAST_ANNOTATIONS_S = 2.0
+"""What was said last is still annotated before the call ends, but an engine in trouble holds no call open longer."""
 NOTICE_EVERY_S = 30.0
 """A standing overload is told again after so long, not at every utterance."""
 
@@ -131,6 +134,7 @@ class LiveCall:
         self._revisions: dict[str, int] = {}
         self._latest_stamps: dict[str, Stamps] = {}
         self._noticed_s = -NOTICE_EVERY_S
+        self._num_running = 0
 
     # -- from the sources ---------------------------------------------------------------------------------------
 
@@ -182,16 +186,23 @@ class LiveCall:
             if self._mailbox.qsize() < MAILBOX_ITEMS // 2:
                 self._room.set()
             if isinstance(item, _End):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_ANNOTATIONS_S):
+                        while self._num_running or not self._mailbox.empty():
+                            await self._take_safely(await self._mailbox.get())
                 await self._finish(item.reason)
                 return
-            try:
-                await self._take(item)
-            except Exception:
-                # One bad value must not end the call, and the trace names the stage; the words stay out of it.
-                log.exception("a stage failed", extra={"item": type(item).__name__})
-                if isinstance(item, _Given | _Flush) and not item.stored.done():
-                    item.stored.set_exception(RuntimeError("a stage failed"))
+            await self._take_safely(item)
             self._schedule_tick()
+
+    async def _take_safely(self, item: _Item) -> None:
+        try:
+            await self._take(item)
+        except Exception:
+            # One bad value must not end the call, and the trace names the stage; the words stay out of it.
+            log.exception("a stage failed", extra={"item": type(item).__name__})
+            if isinstance(item, _Given | _Flush) and not item.stored.done():
+                item.stored.set_exception(RuntimeError("a stage failed"))
 
     async def _take(self, item: _Item) -> None:
         match item:
@@ -209,6 +220,7 @@ class LiveCall:
                 if self._revisions.get(utterance.utterance_id) == annotation.revision:
                     await self._publish_annotation(utterance, annotation, stamps)
             case _Done(utterance, outcome, error):
+                self._num_running -= 1
                 self._account(utterance, outcome, error)
             case _Tick():
                 await self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())
@@ -245,6 +257,7 @@ class LiveCall:
                 self._stations.orchestrator.annotate(
                     self._pinned.guide, utterance, stamps, self._on_annotation, self._on_done
                 )
+                self._num_running += 1
             except InferenceError as error:
                 await self._shed(error)
         await self._publish_guidance(self._pinned.policy.on_utterance(utterance, self._now_s()), stamps)

@@ -12,7 +12,7 @@ from server.live.stations import Stations
 from server.speech.contract import SpeechEvent
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
-from server.wire.errors import Conflict, Overloaded
+from server.wire.errors import Busy, Overloaded
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
 from server.wire.ingest import UtteranceIn
 
@@ -96,7 +96,7 @@ class LiveCalls:
         async with self._opening.setdefault(key, asyncio.Lock()):
             taken = {role for source in self._sources.get(key, ()) for role in source.roles}
             if taken & set(roles):
-                raise Conflict("this side of the conversation is being streamed by another source", field="roles")
+                raise Busy("this side of the conversation is being streamed by another source", field="roles")
             call = self._calls.get(key)
             covered_ms = 0
             if call is None:

@@ -104,8 +104,9 @@ class Replay:
                         return
                 case Refused(error):
                     raise Unavailable(f"the feed refuses: {error.code}: {error.message}", field=error.field)
-                case Disconnected(code, reason, True):
-                    raise Unavailable(f"the feed closed with {code}: {reason}")
+                case Disconnected(code, reason, is_final) if is_final or not self._subscribed.is_set():
+                    # A cut in the middle of a call is recovered from; a feed that never began is not there.
+                    raise Unavailable(f"the feed at {self._url} cannot be reached ({code}: {reason})")
 
     @staticmethod
     async def _until(awaitable: Any, listener: asyncio.Task[None], timeout_s: float, message: str) -> None:

@@ -62,8 +62,8 @@ def bad_message(error: Exception) -> BadMessage:
     if missing:
         name = missing["name"]
         return BadMessage(f"the field `{name}` is missing", field=f"{path}.{name}" if path else name)
-    if problem.startswith("Invalid value"):
-        # msgspec quotes the offending value; a tag is the protocol's, anything else may be customer words.
+    if problem.startswith(("Invalid value", "Invalid enum value")):
+        # msgspec quotes the offending value, and that may be customer words.
         problem = "the message type is unknown" if path == "type" else "the value is not one of those allowed"
     return BadMessage(problem[:1].lower() + problem[1:], field=path or None)
 

@@ -9,7 +9,8 @@ told as `internal`, and its text stays in the log.
     ├── Unauthorised            no or bad credentials
     ├── Forbidden               known, but not allowed to
     ├── NotFound
-    ├── Conflict                two starts with one id, stale owner
+    ├── Conflict                two starts on one socket, stale owner
+    │   └── Busy                another source streams that side now; retryable
     ├── TooManyRequests         rate or count limit; retryable
     ├── Overloaded              no capacity now; retryable
     ├── Unavailable             a dependency is away; retryable
@@ -94,6 +95,12 @@ class Conflict(CuelineError):
 
     code = "conflict"
     status = 409
+
+
+class Busy(Conflict):
+    """Somebody else holds it now; a source whose old connection has not died yet tries again."""
+
+    retryable = True
 
 
 class TooManyRequests(CuelineError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
+from websockets import ConnectionClosed
 from websockets.asyncio.client import ClientConnection, connect
 
 from server.replay.feed_client import FeedClient, Received, Subscribed
@@ -60,7 +62,9 @@ class Peer:
 
     async def closed(self, timeout_s: float = 10.0) -> int:
         async with asyncio.timeout(timeout_s):
-            await self.socket.wait_closed()
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in self.socket:  # what is still on the way holds the close frame up
+                    pass
         return self.socket.close_code or 0
 
 

@@ -90,7 +90,7 @@ def test_annotate_names_an_unknown_output():
         ({"CUELINE_COLOUR": "blue"}, "colour: there is no such setting"),
         ({"CUELINE_HOST": "0.0.0.0"}, "auth.shared_key"),
         ({"CUELINE_PATHS__GRAPHS": "/no/such"}, "paths.graphs"),
-        ({"CUELINE_PATHS__MODEL_REPO": str(PROJECT_ROOT / "docs")}, "utterance"),
+        ({"CUELINE_PATHS__MODEL_REPO": str(PROJECT_ROOT / "docs")}, "config.pbtxt: no such file"),
         ({"CUELINE_SPEECH__MOONSHINE_FOLDER": "/no/such"}, "moonshine"),
     ],
 )

@@ -88,6 +88,11 @@ def test_errors_never_repeat_a_value(changes):
     assert not [value for value in (secret, *values) if value in told]
 
 
+def test_an_enumeration_does_not_repeat_a_value():
+    with pytest.raises(BadMessage, match="not one of those allowed"):
+        transcript_decoder.json(encoded(UTTERANCE, speaker="my secret"))
+
+
 def test_clients_are_told_known_errors_and_nothing_of_others():
     known = error_message(Overloaded("no room", field="x"))
     assert (known.code, known.message, known.retryable, known.field) == ("overloaded", "no room", True, "x")
