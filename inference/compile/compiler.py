@@ -29,7 +29,7 @@ Backends = Sequence[str] | Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The draft after one pass. Before `merge` there is one for each pair of graph and wanted outputs."""
+    """What one pass made: after `resolve` a draft a graph, after `prune` one a set of wanted outputs, then one."""
 
     name: str
     drafts: tuple[Draft, ...]
@@ -93,12 +93,15 @@ def compile_set(
     Raises:
         GraphError: If one of them cannot be compiled, or two graphs declare one input differently.
     """
+    # Policies that want the same of the same graph share one plan.
+    pairs = {name: (id(graph), _names(graph, outputs)) for name, (graph, outputs) in sorted(wanted.items())}
+    graphs = {id(graph): graph for graph, _ in wanted.values()}
     plans = {
-        name: compile_graph(graph, outputs, repository, backends=backends, functions=functions)
-        for name, (graph, outputs) in sorted(wanted.items())
+        pair: compile_graph(graphs[pair[0]], pair[1], repository, backends=backends, functions=functions)
+        for pair in dict.fromkeys(pairs.values())
     }
-    pairs = [pair for _, pair in sorted(wanted.items())]
-    return PlanSet(plans, _finish(_run(pairs, repository, backends, functions)))
+    shared = _finish(_run([(graphs[graph], names) for graph, names in plans], repository, backends, functions))
+    return PlanSet({name: plans[pair] for name, pair in pairs.items()}, shared)
 
 
 def offered_labels(graph: Graph, repository: ModelRepository) -> Mapping[str, frozenset[str] | None]:
@@ -137,10 +140,10 @@ def _run(
             verify(draft, name)
         return Stage(name, drafts)
 
-    resolved = checked("resolve", *(resolve(graph, repository, functions) for graph, _ in pairs))
-    yield resolved
-    outputs = [graph.outputs if wanted is None else wanted for graph, wanted in pairs]
-    pruned = checked("prune", *(prune(draft, names) for draft, names in zip(resolved.drafts, outputs, strict=True)))
+    graphs = {id(graph): graph for graph, _ in pairs}
+    drafts = {key: resolve(graph, repository, functions) for key, graph in graphs.items()}
+    yield checked("resolve", *drafts.values())
+    pruned = checked("prune", *(prune(drafts[id(graph)], _names(graph, wanted)) for graph, wanted in pairs))
     yield pruned
     draft = merge(pruned.drafts)
     yield checked("merge", draft)
@@ -154,6 +157,10 @@ def _run(
     for name, run in passes.items():
         draft = run(draft)
         yield checked(name, draft)
+
+
+def _names(graph: Graph, wanted: Wanted) -> tuple[str, ...]:
+    return tuple(sorted(graph.outputs if wanted is None else set(wanted)))
 
 
 def _finish(stages: Iterator[Stage]) -> Plan:

@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from inference.graph import InputType
 from inference.when import ALWAYS, NEVER, Predicate
 
+MAX_COMPARISONS = 64
+"""Larger conditions are refused where they are declared or inherited, and not made where a pass could do without:
+each row pays for every comparison, and conditions of conditions grow without end."""
+
 
 def normalise(predicate: Predicate) -> Predicate:
     """Return the normal form."""
@@ -31,6 +35,11 @@ def conjunction(predicates: Iterable[Predicate]) -> Predicate:
 def disjunction(predicates: Iterable[Predicate]) -> Predicate:
     """Join normal forms by `or`."""
     return _join("or", predicates)
+
+
+def is_large(predicate: Predicate) -> bool:
+    """Tell whether a condition has more comparisons than any row should pay for."""
+    return sum(1 for _ in predicate.leaves()) > MAX_COMPARISONS
 
 
 def weaken(predicate: Predicate, is_known: Callable[[str], bool]) -> Predicate:

@@ -16,12 +16,12 @@ from dataclasses import replace
 import msgspec
 
 from inference.compile.draft import Draft, Vertex, sort_by_dependency
-from inference.compile.logic import disjunction, normalise, weaken
+from inference.compile.logic import disjunction, is_large, normalise, weaken
 from inference.compile.prune import sweep
 from inference.errors import GraphError
 from inference.graph import InputType
 from inference.plan import Op
-from inference.when import Predicate
+from inference.when import ALWAYS, Predicate
 
 _INVISIBLE = (Op.TOKENIZE, Op.MODEL)
 _SEPARATOR = "/"  # no part of a name
@@ -35,7 +35,7 @@ def merge(drafts: Sequence[Draft]) -> Draft:
             told apart as `graph/name`.
 
     Raises:
-        GraphError: If two graphs declare one input with different types.
+        GraphError: If two graphs declare one input with different types, or have one name but are not the same.
     """
     joined = _join(drafts)
     order, _ = sort_by_dependency(joined.dependencies())
@@ -89,7 +89,8 @@ def _join_conditions(conditions: Sequence[Predicate], inputs: Collection[str]) -
     """
     if all(condition == conditions[0] for condition in conditions):
         return conditions[0]
-    return disjunction(weaken(condition, lambda name: name in inputs) for condition in conditions)
+    joined = disjunction(weaken(condition, lambda name: name in inputs) for condition in conditions)
+    return ALWAYS if is_large(joined) else joined
 
 
 def _choose_names(members: Mapping[str, Sequence[Vertex]], taken: Collection[str]) -> Mapping[str, str]:
@@ -137,7 +138,8 @@ def _join(drafts: Sequence[Draft]) -> Draft:
         for vertex in draft.vertices.values():
             reads = tuple(map(rename, vertex.reads))
             moved = replace(vertex, name=rename(vertex.name), reads=reads, when=vertex.when.rename(rename))
-            vertices[moved.name] = moved
+            if vertices.setdefault(moved.name, moved) != moved:
+                raise GraphError("two graphs of one name differ here", graph=draft.file, node=vertex.name)
         outputs.update({rename(name): rename(value) for name, value in draft.outputs.items()})
         types.update({rename(value): kind for value, kind in draft.types.items()})
     ordered = {name: inputs[name] for name in sorted(inputs)}

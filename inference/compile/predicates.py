@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inference.compile.draft import Draft, sort_by_dependency
-from inference.compile.logic import conjunction, cover_members, disjunction, weaken
+from inference.compile.logic import conjunction, cover_members, disjunction, is_large, weaken
 from inference.compile.prune import sweep
 from inference.when import ALWAYS, Predicate
 
@@ -41,6 +41,8 @@ def push_predicates(draft: Draft) -> Draft:
             ]
             need = _need(readers, name, dependents, draft)
         narrowed = cover_members(conjunction((vertex.when, need)), draft.inputs)
+        if is_large(narrowed):
+            narrowed = vertex.when
         for looked_at in narrowed.names() & vertices.keys():
             dependents[looked_at].add(name)
         vertices[name] = replace(vertex, when=narrowed)

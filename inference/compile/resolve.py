@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from inference.compile.draft import Draft, Vertex, sort_by_dependency
-from inference.compile.logic import conjunction, cover_members, disjunction, normalise
+from inference.compile.logic import MAX_COMPARISONS, conjunction, cover_members, disjunction, is_large, normalise
 from inference.compile.signatures import SIGNATURES, Site, Wire
 from inference.compile.types import Anything, Record, Scalar, ValueType, type_of_input
 from inference.errors import GraphError
@@ -44,6 +44,13 @@ def resolve(graph: Graph, repository: ModelRepository, functions: Collection[str
         inherited = disjunction(present) if vertex.op is Op.SELECT and present else conjunction(present)
         own = _with_presence(normalise(whens[name]), vertices)
         when = cover_members(conjunction((own, inherited)), graph.inputs)
+        if is_large(when):
+            raise site.error(
+                "too many comparisons, its own and those it inherits",
+                "when",
+                expected=f"at most {MAX_COMPARISONS}",
+                given=str(sum(1 for _ in when.leaves())),
+            )
         if when == NEVER:
             raise site.error("can never be true", "when", given=node.when or "inputs that exclude each other")
         vertices[name] = replace(vertex, when=when, budget_ms=node.budget_ms)
