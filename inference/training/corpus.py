@@ -15,6 +15,9 @@ from inference.training.tasks import SPEAKERS, TASKS, Examples, Task, join
 
 CATALOGUE = Path(__file__).with_name("actions.yaml")
 
+MAX_QUESTION_ROWS = 4000
+"""Rows a source that tell whether something is asked."""
+
 ACTION_EVIDENCE: Mapping[str, Mapping[str, str]] = {
     "acts": {
         "agent:CONFIRM": "confirm",
@@ -66,8 +69,10 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
         "sentiment": _split_all(readers.read_sentiment(folder), seed),
         "dissatisfied": _split_all(readers.read_dissatisfied(folder), seed),
         "acts": acts,
-        "actions": _actions(split(read_catalogue(), seed, calibrate=0.0), {"acts": acts, "intent_modular": modular}),
-        "question": _split_all(readers.read_question(folder), seed),
+        "actions": _actions(
+            split(read_catalogue(), seed, calibrate=0.15, validate=0.1), {"acts": acts, "intent_modular": modular}
+        ),
+        "question": _split_all([_thinned(part) for part in readers.read_question(folder)], seed),
     }
     return Corpus(
         splits={task.name: splits[task.name] for task in TASKS},
@@ -118,6 +123,17 @@ def _as_actions(rows: Examples, catalogue: Examples) -> Examples:
         targets[said, column] = np.maximum(targets[said, column], rows.targets[said, rows.labels.index(label)])
         mask[said, column] = 1
     return replace(rows, task=catalogue.task, labels=catalogue.labels, targets=targets, mask=mask)
+
+
+def read_plain(folder: Path) -> tuple[str, ...]:
+    """Read texts without a label of ours, which keep the embedding where it was: agents' turns of the USS set."""
+    lines = readers.read_lines(folder / "sentiment/uss_sgd.jsonl")
+    return tuple(dict.fromkeys(line.text for line in lines if line.speaker == "agent"))
+
+
+def _thinned(rows: Examples) -> Examples:
+    """Keep an even sample: whether something is asked needs no more, and every row costs an encoder pass."""
+    return rows.take(np.arange(0, len(rows), -(-len(rows) // MAX_QUESTION_ROWS)))
 
 
 def _with_fit(fit: Examples, held: Split) -> Split:

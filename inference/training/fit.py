@@ -10,8 +10,7 @@ import numpy as np
 from inference.export.heads import Heads, Linear, OpenSet
 from inference.training import calibrate, open_set
 from inference.training.corpus import Corpus
-from inference.training.linear import fit_linear
-from inference.training.splits import Split
+from inference.training.linear import fit_linear, logits
 from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, FloatArray, Kind, Task
 
 Embed = Callable[[Sequence[str], str], FloatArray]
@@ -35,6 +34,32 @@ def fit_heads(corpus: Corpus, embed: Embed) -> Heads:
     """Fit every head and the open-set score on the fit parts; the mix of the open-set views on the calibrate parts."""
     linear = {task.tensor: fit_head(task, corpus.splits[task.name].fit, embed) for task in TASKS}
     return Heads(linear, {SCOPE_TENSOR: fit_open_set(corpus, linear["intent_logits"], embed)})
+
+
+def choose_heads(corpus: Corpus, embed: Embed, tuned: Mapping[str, Linear]) -> dict[str, Linear]:
+    """Take for each task the head that explains the calibrate rows better: tuned with the encoder, or fitted after it.
+
+    Tuned heads have seen augmented text; fitted ones are the optimum on clean text.
+    """
+    chosen = {}
+    for task in TASKS:
+        split = corpus.splits[task.name]
+        fitted = fit_head(task, split.fit, embed)
+        rows, features = split.calibrate, embed(split.calibrate.texts, "")
+        candidates = (tuned[task.tensor], fitted)
+        chosen[task.tensor] = min(candidates, key=lambda head: _loss(task, logits(features, head), rows))
+    return chosen
+
+
+def _loss(task: Task, values: FloatArray, rows: Examples) -> float:
+    """Negative log-likelihood of calibrated scores: the same yardstick for heads of any sharpness."""
+    if task.kind.is_softmax:
+        scores = calibrate.softmax(values / calibrate.fit_temperature(values, rows.targets))
+        return float(-np.log((scores * rows.targets).sum(1) + 1e-9).mean())
+    platt = calibrate.fit_platt(values, rows.targets, rows.mask)
+    scores = calibrate.sigmoid(values / platt.temperature + platt.bias)
+    entries = rows.targets * np.log(scores + 1e-9) + (1 - rows.targets) * np.log(1 - scores + 1e-9)
+    return float(-(entries * rows.mask).sum() / rows.mask.sum())
 
 
 def fit_head(task: Task, rows: Examples, embed: Embed) -> Linear:
@@ -76,16 +101,11 @@ def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[s
     """
     heads = {}
     for task in TASKS:
-        part = _calibration_rows(corpus.splits[task.name])
+        part = corpus.splits[task.name].calibrate
         scores = run(part.texts, [task.tensor])[task.tensor]
         heads[task.tensor] = _post_process(task, part, scores)
     heads["intent_logits"] |= _scope(corpus, run)
     return heads
-
-
-def _calibration_rows(split: Split) -> Examples:
-    """Rows to calibrate on; the catalogue of actions is too small to keep any back and calibrates on its own fit."""
-    return split.calibrate
 
 
 def _post_process(task: Task, part: Examples, values: FloatArray) -> dict[str, Any]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import time
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from inference.export.build import STATIC8_FILE, build_version, read_sources
+from inference.errors import ModelError
+from inference.export.build import FP32_FILE, STATIC8_FILE, build_version, read_sources
 from inference.export.verify import verify_version
 from inference.export.weights import ExportError
 
 REPOSITORY = Path("model_repo")
 MODEL = "utterance"
+DATA_HELP = "Folder of labelled sets, as docs/models.md lists them."
 
 _console = Console(stderr=True, highlight=False)
 
@@ -28,7 +32,7 @@ def models() -> None:
 @click.option("--force", is_flag=True, help="Build again what is there.")
 def build(repo: Path, force: bool) -> None:
     """Build every precision of each version from its committed weights, and verify it."""
-    versions = sorted(path for path in (repo / MODEL).glob("[1-9]*") if path.is_dir())
+    versions = _versions(repo)
     if not versions:
         raise click.ClickException(f"{repo / MODEL}: no version to build")
     for version in versions:
@@ -49,6 +53,85 @@ def build(repo: Path, force: bool) -> None:
                 f"row alone against in batch {verdict.batch_gap:.1g}"
             )
         _console.print(f"{version} built and verified in {time.monotonic() - started_s:.1f} s")
+
+
+def _versions(repo: Path) -> list[Path]:
+    """Version folders of the model, by number."""
+    return sorted((path for path in (repo / MODEL).glob("[1-9]*") if path.is_dir()), key=lambda path: int(path.name))
+
+
+def _training_extra() -> None:
+    """Fail with the command that helps where torch is not installed."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("matplotlib") is None:
+        raise click.ClickException("training and evaluation need the extra `train`: pip install -e '.[cpu,train]'")
+
+
+@models.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help=DATA_HELP)
+@click.option("--out", type=click.Path(path_type=Path), help="Version folder to write. Default: the next version.")
+@click.option("--steps", type=click.IntRange(min=0), default=3000, show_default=True, help="0: heads only, in minutes.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("build/training"), show_default=True, help="Stages so far."
+)
+@click.option("--resume/--fresh", default=True, show_default=True, help="Continue from --work, or start again.")
+def train(data: Path, out: Path | None, steps: int, seed: int, threads: int, work: Path, resume: bool) -> None:
+    """Train a new version from labelled data: tune the encoder, fit heads, calibrate, build, verify."""
+    _training_extra()
+    from inference.training.finetune import Settings
+    from inference.training.pipeline import Run
+    from inference.training.pipeline import train as run_training
+    from inference.training.readers import DataError
+
+    if not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    numbers = [int(path.name) for path in _versions(REPOSITORY)]
+    version = out or REPOSITORY / MODEL / str(max(numbers, default=0) + 1)
+    try:
+        settings = Settings(steps=steps, seed=seed)
+        run_training(Run(data, version, work, settings, threads), _console.print)
+    except (DataError, ExportError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    _console.print(f"{version} is trained; `cueline models evaluate --data {data} --version {version.name}` judges it")
+
+
+@models.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help=DATA_HELP)
+@click.option("--repo", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True, help="Model folder.")
+@click.option("--version", type=int, help="Version to judge. Default: the newest.")
+@click.option("--precision", type=click.Choice(["static8", "fp32"]), default="static8", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the training, which decides what is held out.")
+@click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
+@click.option("--out", type=click.Path(path_type=Path), help="Report folder. Default: reports/<model>-<version>.")
+def evaluate(
+    data: Path, repo: Path, version: int | None, precision: str, seed: int, rows: int, out: Path | None
+) -> None:
+    """Judge a version on held-out rows: right, calibrated, fast. Writes a report with plots."""
+    _training_extra()
+    from inference.training.corpus import read_corpus
+    from inference.training.evaluate import evaluate_file
+    from inference.training.readers import DataError
+    from inference.training.report import write_report
+
+    folders = {int(path.name): path for path in _versions(repo)}
+    chosen = version if version is not None else max(folders, default=0)
+    if chosen not in folders:
+        raise click.ClickException(f"{repo / MODEL}: has no version {chosen or ''}".rstrip())
+    file = folders[chosen] / (STATIC8_FILE if precision == "static8" else FP32_FILE)
+    if not file.is_file():
+        raise click.ClickException(f"{file}: not built, run `cueline models build`")
+    try:
+        with _console.status("reading") as status:
+            found = evaluate_file(file, read_corpus(data, seed), max_rows=rows, progress=status.update)
+    except (DataError, ModelError) as error:
+        raise click.ClickException(str(error)) from error
+    folder = out or Path("reports") / f"{MODEL}-{chosen}"
+    page = write_report(found, f"{MODEL} version {chosen}, {precision}", folder)
+    for task in found.tasks:
+        name, value = next(iter(task.numbers.items()))
+        click.echo(f"{task.task:16} {task.source:14} {name:14} {value:.4f}")
+    _console.print(f"report: {page}")
 
 
 def _is_fresh(version: Path) -> bool:

@@ -1,0 +1,274 @@
+"""How right, how calibrated and how fast a built version is, on the rows that nothing learned from.
+
+Scores are made exactly as `heads.json` tells the engine to make them. Each task is scored three times: as typed, as
+typed without case and marks, and as a recogniser might have heard it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import ModelError
+from inference.head_spec import HeadSpec
+from inference.repository import ModelRepository
+from inference.training import metrics
+from inference.training.augment import as_heard, strip_marks
+from inference.training.calibrate import sigmoid, softmax
+from inference.training.corpus import Corpus
+from inference.training.features import Runner, open_tokenizer
+from inference.training.retrieval import read_retrieval_set, score_retrieval
+from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, FloatArray, Kind, Task
+
+SHAPES = ((1, 8), (1, 16), (1, 32), (8, 16), (16, 16))
+"""Rows x tokens that are timed."""
+
+HEARD_SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One label of a table."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """What was found of one task on one source.
+
+    Attributes:
+        task: Its name.
+        source: Data set.
+        rows: Rows scored.
+        numbers: Name to number; the first is the one that the targets speak of.
+        unmarked: The first number without case and marks.
+        heard: The first number as a recogniser might have heard it.
+        labels: A row a label that occurs.
+        confusions: Most frequent errors: true label, given label, rows.
+        reliability: Scores against truth.
+    """
+
+    task: str
+    source: str
+    rows: int
+    numbers: Mapping[str, float]
+    unmarked: float
+    heard: float
+    labels: tuple[LabelRow, ...]
+    confusions: tuple[tuple[str, str, int], ...]
+    reliability: metrics.Reliability
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything a report shows.
+
+    Attributes:
+        tasks: In the order of the model's outputs, a row a source.
+        retrieval: Name to number, from the retrieval set.
+        latency_ms: (rows, tokens) to median milliseconds of one pass on one thread.
+    """
+
+    tasks: tuple[TaskReport, ...]
+    retrieval: Mapping[str, float] = field(default_factory=dict)
+    latency_ms: Mapping[tuple[int, int], float] = field(default_factory=dict)
+
+
+def evaluate_file(
+    file: Path, corpus: Corpus, *, max_rows: int = 2000, progress: Callable[[str], None] = lambda _: None
+) -> Evaluation:
+    """Judge a built file with everything: tasks, retrieval, latency.
+
+    Args:
+        file: Such as `model_repo/utterance/1/model.onnx`; `heads.json` lies beside it.
+        corpus: Data, cut under the seed of the training.
+        max_rows: At most so many rows a source.
+        progress: Called with what is being done.
+
+    Raises:
+        ModelError: If the model folder is not in order.
+    """
+    model = ModelRepository.open(file.parent.parent.parent, weights=False).model(file.parent.parent.name)
+    number = int(file.parent.name)
+    if number not in model.versions:
+        raise model.problems.get(number) or ModelError("no such version", path=f"{model.where}/{number}")
+    version = model.versions[number]
+    runner = Runner.for_file(file, open_tokenizer(version.tokenizer or model.path / "tokenizer.json"))
+    found = evaluate(runner, version.heads, corpus, max_rows=max_rows, progress=progress)
+    progress("retrieval")
+    retrieval = score_retrieval(read_retrieval_set(), runner.embed)
+    progress("latency")
+    outputs = [tensor.name for tensor in version.config.outputs]
+    return replace(found, retrieval=retrieval, latency_ms=measure_latency(runner, outputs))
+
+
+def scores_of(spec: HeadSpec, logits: FloatArray) -> FloatArray:
+    """Turn logits `[rows, labels]` into scores as the engine does."""
+    bias = 0.0 if spec.bias is None else np.asarray(spec.bias, np.float32)
+    scaled = np.asarray(logits / np.asarray(spec.temperature, np.float32) + bias, np.float32)
+    return softmax(scaled) if spec.kind in ("single", "distribution") else sigmoid(scaled)
+
+
+def silence_other_speaker(spec: HeadSpec, rows: Examples, scores: FloatArray) -> FloatArray:
+    """Set the scores of labels that a row's speaker cannot have to zero."""
+    if spec.speakers is None:
+        return scores
+    allowed = {
+        speaker: np.array([label in labels for label in rows.labels]) for speaker, labels in spec.speakers.items()
+    }
+    everyone = np.ones(len(rows.labels), bool)
+    return np.asarray(scores * np.stack([allowed.get(who, everyone) for who in rows.speakers]), np.float32)
+
+
+def decide(spec: HeadSpec, scores: FloatArray) -> NDArray[np.bool_]:
+    """Say which labels are claimed, `[rows, labels] bool`."""
+    if spec.kind in ("single", "distribution"):
+        return metrics.one_hot(scores.argmax(1), scores.shape[1])
+    return np.asarray(scores >= np.asarray(spec.threshold, np.float32))
+
+
+def task_metrics(task: Task, scores: FloatArray, claimed: NDArray[np.bool_], rows: Examples) -> dict[str, float]:
+    """Compute the metrics of a task; the first is the one that targets speak of."""
+    known, true = rows.mask > 0, rows.targets > 0.5
+    counts = metrics.count(claimed & known, true & known)
+    if task.kind is Kind.SINGLE:
+        return {"accuracy": float((claimed & true).any(1).mean()), "macro_f1": counts.macro_f1}
+    if task.kind is Kind.DISTRIBUTION:
+        found = {"macro_recall": counts.macro_recall, "weighted_f1": counts.weighted_f1}
+        found |= {"macro_f1": counts.macro_f1, "accuracy": float((claimed & true).any(1).mean())}
+        # MELD is told by weighted F1, TweetEval by macro recall.
+        return {"weighted_f1": found.pop("weighted_f1"), **found} if rows.sources[0] == "meld" else found
+    if task.kind is Kind.MULTI:
+        return {"micro_f1": counts.micro_f1, "macro_f1": counts.macro_f1}
+    base = float(true.mean())
+    precision = metrics.average_precision(scores[:, 0], true[:, 0])
+    found = {"ap_over_base": precision / max(base, 1e-9), "average_precision": precision, "base_rate": base}
+    found |= {"f1": counts.micro_f1, "auroc": metrics.auroc(scores[true[:, 0], 0], scores[~true[:, 0], 0])}
+    return found if task.name == "dissatisfied" else {"f1": found.pop("f1"), **found}
+
+
+def calibration(task: Task, scores: FloatArray, claimed: NDArray[np.bool_], rows: Examples) -> metrics.Reliability:
+    """Bin what the user sees: the best label's score, a binary score, or the scores of claimed labels."""
+    true, known = rows.targets > 0.5, rows.mask > 0
+    shown = np.asarray(claimed & known, np.bool_)
+    if task.kind.is_softmax:
+        return metrics.reliability(scores.max(1), np.asarray((claimed & true).any(1)))
+    if task.kind is Kind.BINARY:
+        return metrics.reliability(scores[:, 0], true[:, 0])
+    return metrics.reliability(scores[shown], true[shown])
+
+
+def evaluate(
+    runner: Runner,
+    heads: Mapping[str, HeadSpec],
+    corpus: Corpus,
+    *,
+    part: str = "validate",
+    max_rows: int = 2000,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Score every task of a version.
+
+    Args:
+        runner: Over the built file that is to be judged.
+        heads: Its `heads.json`.
+        corpus: Data, cut under the seed of the training.
+        part: Which part to score.
+        max_rows: At most so many rows a source, evenly taken.
+        progress: Called with each task's name.
+    """
+    reports = []
+    for task in TASKS:
+        rows: Examples = getattr(corpus.splits[task.name], part)
+        for source in sorted(set(rows.sources)):
+            progress(f"{task.name} on {source}")
+            chosen = np.flatnonzero([name == source for name in rows.sources])
+            some = rows.take(chosen[:: -(-len(chosen) // max_rows)])
+            report = _evaluate_task(runner, heads[task.tensor], some)
+            if task.name == "intent":
+                scope = _scope_metrics(runner, heads[task.tensor], some, getattr(corpus.outside, part))
+                report = replace(report, numbers={**report.numbers, **scope})
+            reports.append(report)
+    return Evaluation(tuple(reports))
+
+
+def _evaluate_task(runner: Runner, spec: HeadSpec, rows: Examples) -> TaskReport:
+    task = rows.task
+    rng = random.Random(HEARD_SEED)
+
+    def score(texts: Sequence[str]) -> tuple[FloatArray, NDArray[np.bool_]]:
+        logits = runner.run(texts, [task.tensor])[task.tensor]
+        scores = silence_other_speaker(spec, rows, scores_of(spec, logits))
+        return scores, decide(spec, scores)
+
+    def first(texts: Sequence[str]) -> float:
+        return next(iter(task_metrics(task, *score(texts), rows).values()))
+
+    scores, claimed = score(rows.texts)
+    reliability = calibration(task, scores, claimed, rows)
+    known, true = rows.mask > 0, rows.targets > 0.5
+    return TaskReport(
+        task=task.name,
+        source=rows.sources[0],
+        rows=len(rows),
+        numbers={**task_metrics(task, scores, claimed, rows), "calibration_error": reliability.error},
+        unmarked=first([strip_marks(text) for text in rows.texts]),
+        heard=first([as_heard(text, rng) for text in rows.texts]),
+        labels=tuple(_label_rows(rows.labels, metrics.count(claimed & known, true & known))),
+        confusions=tuple(_confusions(rows.labels, claimed, true)) if task.kind.is_softmax else (),
+        reliability=reliability,
+    )
+
+
+def _label_rows(labels: Sequence[str], counts: metrics.Counts) -> Iterable[LabelRow]:
+    columns = zip(labels, counts.precision, counts.recall, counts.f1, counts.true, strict=True)
+    for label, precision, recall, f1, rows in columns:
+        if rows:
+            yield LabelRow(label, float(precision), float(recall), float(f1), int(rows))
+
+
+def _confusions(
+    labels: Sequence[str], claimed: NDArray[np.bool_], true: NDArray[np.bool_], most: int = 12
+) -> Iterable[tuple[str, str, int]]:
+    pairs = Counter((labels[t], labels[c]) for t, c in zip(true.argmax(1), claimed.argmax(1), strict=True) if t != c)
+    return ((was, given, rows) for (was, given), rows in pairs.most_common(most))
+
+
+def _scope_metrics(runner: Runner, spec: HeadSpec, inside: Examples, outside: Examples) -> dict[str, float]:
+    def scope(texts: Sequence[str]) -> FloatArray:
+        logits = runner.run(texts, [SCOPE_TENSOR])[SCOPE_TENSOR][:, 0]
+        return sigmoid(logits / spec.scope_temperature + spec.scope_bias)
+
+    known, unknown = scope(inside.texts), scope(outside.texts)
+    return {
+        "oos_recall_at_95": metrics.recall_at_kept(known, unknown),
+        "oos_auroc": metrics.auroc(known, unknown),
+        "in_scope_kept": float((known >= spec.scope_threshold).mean()),
+        "oos_caught": float((unknown < spec.scope_threshold).mean()),
+    }
+
+
+def measure_latency(runner: Runner, outputs: Sequence[str], repeats: int = 40) -> dict[tuple[int, int], float]:
+    """Time one pass of each shape, median of `repeats` after a warm-up, in milliseconds."""
+    found = {}
+    for rows, tokens in SHAPES:
+        text = " ".join(["card"] * (tokens - 2))  # one token a word, and the two marks around them
+        times = []
+        for _ in range(repeats + 3):
+            started_s = time.perf_counter()
+            runner.run([text] * rows, outputs)
+            times.append((time.perf_counter() - started_s) * 1000)
+        found[rows, tokens] = float(np.median(times[3:]))
+    return found

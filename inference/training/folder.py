@@ -1,0 +1,106 @@
+"""Writes a model folder in Triton layout: config, labels, tokeniser and one version's weights and post-processing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from inference.export.build import ENCODER_FILE, HEADS_FILE, RANGES_FILE
+from inference.export.heads import Heads, save_heads
+from inference.export.scales import save_ranges
+from inference.export.weights import Encoder, ExportError, FloatArray, save_encoder
+from inference.training.tasks import SCOPE_TENSOR, TASKS
+
+POST_PROCESSING_FILE = "heads.json"
+BUCKETS_ROWS = "1,2,4,8,16,32"
+BUCKETS_TOKENS = "8,16,32,64,128"
+MAX_BATCH_ROWS = 64
+
+
+def labels_file(task: str) -> str:
+    """Name of a task's label file."""
+    return f"{task}_labels.txt"
+
+
+def config_text(name: str, dims: int, labels: Mapping[str, Sequence[str]]) -> str:
+    """Write `config.pbtxt`.
+
+    Args:
+        name: Of the model.
+        dims: Width of the embedding.
+        labels: Task name to labels.
+    """
+
+    def tensor(name: str, dtype: str, size: int, task: str = "") -> str:
+        label = f' label_filename: "{labels_file(task)}"' if task else ""
+        return f'  {{ name: "{name}" data_type: {dtype} dims: [ {size} ]{label} }}'
+
+    inputs = [tensor(x, "TYPE_INT32", -1) for x in ("input_ids", "attention_mask")]
+    outputs = [tensor("embedding", "TYPE_FP32", dims)]
+    outputs += [tensor(task.tensor, "TYPE_FP32", len(labels[task.name]), task.name) for task in TASKS]
+    outputs.append(tensor(SCOPE_TENSOR, "TYPE_FP32", 1))
+    return "\n".join(
+        [
+            "# One encoder pass, every shared head. Weights are built from <version>/*.safetensors by",
+            "# `cueline models build`: model.onnx (static int8, CPU), model.fp32.onnx, model.fp16.onnx (CUDA); the",
+            "# parameter `precision` chooses another than the first.",
+            f'name: "{name}"',
+            'backend: "onnxruntime"',
+            f"max_batch_size: {MAX_BATCH_ROWS}",
+            "input [",
+            ",\n".join(inputs),
+            "]",
+            "output [",
+            ",\n".join(outputs),
+            "]",
+            "dynamic_batching { max_queue_delay_microseconds: 0 }",
+            "instance_group [ { count: 1 } ]",
+            "parameters [",
+            f'  {{ key: "buckets_rows" value: {{ string_value: "{BUCKETS_ROWS}" }} }},',
+            f'  {{ key: "buckets_tokens" value: {{ string_value: "{BUCKETS_TOKENS}" }} }}',
+            "]",
+            "",
+        ]
+    )
+
+
+def write_model_folder(folder: Path, dims: int, labels: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> None:
+    """Write what all versions share, or check that it is what is there.
+
+    Raises:
+        ExportError: If the folder serves other labels: versions share them, so other labels are another model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {labels_file(task): "\n".join(names) + "\n" for task, names in labels.items()}
+    shared["config.pbtxt"] = config_text(folder.name, dims, labels)
+    for name, text in shared.items():
+        path = folder / name
+        if not path.exists():
+            path.write_text(text)
+        elif name.endswith("_labels.txt") and path.read_text() != text:
+            raise ExportError(f"{path}: holds other labels than the data; versions of one model share their labels")
+    if not (folder / "tokenizer.json").exists():
+        tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_weights(
+    version: Path, encoder: Encoder, heads: Heads, ranges: dict[str, FloatArray], *, is_tuned: bool
+) -> None:
+    """Write one version's weights; an encoder that is the base model's is not written again."""
+    version.mkdir(parents=True, exist_ok=True)
+    save_heads(heads, version / HEADS_FILE)
+    save_ranges(ranges, version / RANGES_FILE)
+    if is_tuned:
+        save_encoder(encoder, version / ENCODER_FILE)
+    else:
+        (version / ENCODER_FILE).unlink(missing_ok=True)
+
+
+def write_post_processing(version: Path, heads: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `heads.json`, one head a line."""
+    lines = ",\n".join(f" {json.dumps(tensor)}: {json.dumps(head)}" for tensor, head in heads.items())
+    (version / POST_PROCESSING_FILE).write_text(f"{{\n{lines}\n}}\n")

@@ -1,0 +1,147 @@
+"""`cueline models train`: from a data folder to a built, calibrated and verified version.
+
+Every stage leaves its result in the work folder and is skipped when that is there, so an interrupted run continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from inference.export.build import FP32_FILE, STATIC8_FILE, build_version
+from inference.export.golden import GOLDEN_FILE, SENTENCES, make_golden, write_golden
+from inference.export.heads import Heads, load_heads, save_heads
+from inference.export.scales import measure_ranges
+from inference.export.verify import open_session, verify_version
+from inference.export.weights import Encoder, base_model_folder, load_base_encoder
+from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
+from inference.training.features import Runner, open_tokenizer
+from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune
+from inference.training.fit import choose_heads, fit_heads, fit_open_set, fit_post_processing
+from inference.training.folder import write_model_folder, write_post_processing, write_weights
+from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
+from inference.training.vectors import VectorStore
+
+RANGE_TEXTS_PER_TASK = 80
+"""Some 600 texts settle the int8 ranges; more change the cosine in the fifth digit."""
+
+CHAT_EVERY = 40
+"""One chat line in so many joins the utterances outside of the intents."""
+OUTSIDE_REPEATS = 4
+"""The few utterances written to be outside weigh more than chat, which is easy to tell apart."""
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What to train, from what, to where.
+
+    Attributes:
+        data: Data folder.
+        version: Folder to write, such as `model_repo/utterance/2`.
+        work: Folder of intermediate results.
+        settings: Of the fine-tuning; zero steps keep the base encoder and fit heads on it.
+        num_threads: Of torch and onnxruntime.
+    """
+
+    data: Path
+    version: Path
+    work: Path
+    settings: Settings
+    num_threads: int = 1
+
+
+def train(run: Run, report: Report = lambda _: None) -> None:
+    """Run every stage; see the module.
+
+    Raises:
+        DataError: If the data folder lacks something or is malformed.
+        ExportError: If the result does not pass its own verification, or the folder serves other labels.
+        ValueError: If the work folder belongs to a run with other settings.
+    """
+    torch.set_num_threads(run.num_threads)
+    torch.manual_seed(run.settings.seed)
+    corpus = read_corpus(run.data, run.settings.seed)
+    report(", ".join(f"{name} {len(split.fit)}" for name, split in corpus.splits.items()) + " rows to fit")
+    tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
+    base = load_base_encoder()
+    write_model_folder(run.version.parent, base.dims, {task.name: labels_of(corpus, task) for task in TASKS}, tokenizer)
+
+    frozen = VectorStore(Runner.for_encoder(base, tokenizer, run.num_threads), run.work / "frozen.npz")
+    start_file = run.work / "frozen-heads.safetensors"
+    if not start_file.is_file():
+        report("heads on the base encoder")
+        save_heads(fit_heads(corpus, frozen.embed), start_file)
+    encoder, heads = base, load_heads(start_file)
+
+    if run.settings.steps:
+        encoder, heads = _finetune(run, corpus, base, heads, frozen, report)
+    _write_version(run, corpus, encoder, heads, report)
+
+
+def _finetune(
+    run: Run, corpus: Corpus, base: Encoder, heads: Heads, frozen: VectorStore, report: Report
+) -> tuple[Encoder, Heads]:
+    """Tune the encoder, then take for each task the better of the head tuned with it and one fitted afterwards."""
+    tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
+    sources = training_sources(corpus, read_plain(run.data), frozen)
+    model = SharedModel(base, heads.linear)
+    report("fine-tuning")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        steps = bar.add_task("steps", total=run.settings.steps)
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(steps, completed=step, description=f"loss {loss:.3f}")
+
+        finetune(model, sources, tokenizer, run.settings, run.work / "finetune.pt", progress)
+    encoder, projection, tuned = model.export(base)
+    vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
+    report("heads on the tuned encoder")
+    linear = choose_heads(corpus, vectors.embed, tuned)
+    scope = fit_open_set(corpus, linear["intent_logits"], vectors.embed)
+    return encoder, Heads(linear, {SCOPE_TENSOR: scope}, projection)
+
+
+def training_sources(corpus: Corpus, plain: Sequence[str], frozen: VectorStore) -> Mapping[str, Source]:
+    """Make what the fine-tuning draws from: every task, utterances outside of the intents, unlabelled texts."""
+    sources = {name: as_source(split.fit, frozen.embed(split.fit.texts, name)) for name, split in corpus.splits.items()}
+    chat = corpus.splits["sentiment"].fit.texts[::CHAT_EVERY]
+    outside = [*corpus.outside.fit.texts * OUTSIDE_REPEATS, *chat]
+    num_labels = len(corpus.splits["intent"].fit.labels)
+    # Outlier exposure (Hendrycks et al., 2019): nothing is more likely than anything else.
+    flat = np.full((len(outside), num_labels), 1 / num_labels, np.float32)
+    sources["outside"] = Source("intent_logits", True, outside, flat, np.ones_like(flat), frozen.embed(outside))
+    none = np.zeros((len(plain), 1), np.float32)
+    sources["plain"] = Source("", True, plain, none, none, frozen.embed(plain, "plain"))
+    return sources
+
+
+def _write_version(run: Run, corpus: Corpus, encoder: Encoder, heads: Heads, report: Report) -> None:
+    """Write, build, calibrate on the built int8 model, record golden answers, verify."""
+    tokenizer = open_tokenizer(run.version.parent / "tokenizer.json")
+    texts = [text for task in TASKS for text in corpus.splits[task.name].fit.texts[:RANGE_TEXTS_PER_TASK]]
+    texts += SENTENCES
+    ids = {text: tokenizer.encode(text).ids for text in texts}
+    report("int8 ranges")
+    ranges = measure_ranges(encoder, [np.array(row, np.int32) for row in ids.values()])
+    write_weights(run.version, encoder, heads, ranges, is_tuned=run.settings.steps > 0)
+    build_version(run.version, report)
+    report("calibration")
+    runner = Runner.for_file(run.version / STATIC8_FILE, tokenizer, run.num_threads)
+
+    def logits(texts: Sequence[str], outputs: Sequence[str]) -> Mapping[str, FloatArray]:
+        return runner.run(texts, outputs)
+
+    write_post_processing(run.version, fit_post_processing(corpus, logits))
+    sessions = [open_session(run.version / name) for name in (FP32_FILE, STATIC8_FILE)]
+    golden = make_golden(sessions[0], sessions[1], {text: ids[text] for text in SENTENCES})
+    write_golden(golden, run.version / GOLDEN_FILE)
+    for verdict in verify_version(run.version, encoder.num_layers):
+        report(f"{verdict.file}: cosine to fp32 {verdict.mean_cosine:.5f}")
