@@ -49,10 +49,10 @@ def fit_temperature(logits: FloatArray, targets: FloatArray) -> float:
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = -(torch.log_softmax(x * log_scale.exp(), 1) * y).sum(1).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return float(np.exp(-log_scale.item()))
 
 
@@ -74,10 +74,10 @@ def fit_platt(logits: FloatArray, targets: FloatArray, weights: FloatArray | Non
         scaled = x * log_scale.exp() + bias
         losses = torch.nn.functional.binary_cross_entropy_with_logits(scaled, y, reduction="none")
         loss = (losses * w).sum() / w.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return Platt(temperature=float(np.exp(-log_scale.item())), bias=float(bias.item()))
 
 

@@ -133,7 +133,7 @@ def read_plain(folder: Path) -> tuple[str, ...]:
 
 def _thinned(rows: Examples) -> Examples:
     """Keep an even sample: whether something is asked needs no more, and every row costs an encoder pass."""
-    return rows.take(np.arange(0, len(rows), -(-len(rows) // MAX_QUESTION_ROWS)))
+    return rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // MAX_QUESTION_ROWS))))
 
 
 def _with_fit(fit: Examples, held: Split) -> Split:

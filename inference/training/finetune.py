@@ -117,7 +117,7 @@ class SharedModel(nn.Module):
         from transformers import BertConfig, BertModel
 
         positions = encoder.tensors["embeddings.position_embeddings.weight"].shape[0]
-        config = BertConfig(  # type: ignore[call-arg]
+        config = BertConfig(
             vocab_size=encoder.tensors["embeddings.word_embeddings.weight"].shape[0],
             hidden_size=encoder.dims,
             num_hidden_layers=encoder.num_layers,
@@ -160,7 +160,7 @@ class SharedModel(nn.Module):
         tensors = {name: value.detach().float().numpy() for name, value in self.encoder.state_dict().items()}
         encoder = Encoder(tensors, start.num_layers, start.num_heads, start.epsilon)
         heads = {
-            name: Linear(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy())  # type: ignore[operator]
+            name: Linear(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy())
             for name, layer in self.heads.items()
         }
         return encoder, self.projection.weight.detach().numpy().copy(), heads

@@ -51,10 +51,10 @@ def fit_linear(
         else:
             losses = (torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none") * known).sum(1)
         loss = ((losses * row_weight).sum() + weight.square().sum() / (2 * strength)) * scale
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return Linear(weight.detach().numpy().astype(np.float32), bias.detach().numpy().astype(np.float32))
 
 

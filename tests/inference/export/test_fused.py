@@ -12,7 +12,6 @@ from inference.export.heads import Heads, fused_model, load_heads, save_heads
 from inference.export.precision import SMOOTHING, Float, Precision, Static8, activation_scale, quantise_weight
 from inference.export.scales import load_ranges, measure_ranges, save_ranges
 from inference.export.weights import Encoder, ExportError, FloatArray, load_encoder, save_encoder
-from inference.training.open_set import views
 from tests.inference.export.tiny_bert import DIMS, NUM_LAYERS, WORDS, reference_hidden, tiny_encoder, tiny_heads
 
 ROWS = [[1, 7, 9, 2], [3], [4, 4, 8, 11, 30, 2, 5], [49, 0, 12]]
@@ -43,7 +42,9 @@ def expected(encoder: Encoder, heads: Heads, ids: list[int]) -> dict[str, FloatA
     embedding = features if heads.projection is None else heads.projection @ features
     outputs = {name: head.weight @ features + head.bias for name, head in heads.linear.items()}
     score = heads.open_set["intent_scope"]
-    mixed = views(features[None], heads.linear["intent_logits"], score)[0] @ score.mix[:3] + score.mix[3]
+    distances = np.square(features @ score.whitening - score.centres).sum(1)
+    views = [np.log(np.exp(outputs["intent_logits"]).sum()), -distances.min(), features @ score.detector]
+    mixed = np.dot(score.mix[:3], views) + score.mix[3]
     return {"embedding": embedding / np.linalg.norm(embedding), **outputs, "intent_scope": np.array([mixed])}
 
 

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.training.corpus import CATALOGUE, read_catalogue, read_corpus
+from inference.training.readers import DataError, Line, examples, read_intent, read_lines, read_question
+from inference.training.retrieval import read_retrieval_set, score_retrieval
+from inference.training.splits import position, split
+from inference.training.tasks import SPEAKERS, TASKS, join
+
+INTENTS = ("balance", "greeting")
+
+
+def write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder of made-up lines in the shape of the real one."""
+    for part in ("train", "val"):
+        rows = [{"text": f"{part} {intent} {i}", "intent": intent} for intent in (*INTENTS, "oos") for i in range(20)]
+        write(tmp_path / f"intent/clinc150_{part}.jsonl", rows)
+    write(
+        tmp_path / "intent/banking77_train.jsonl",
+        [{"text": f"where is card {i}?", "intent": ("card", "pin")[i % 2]} for i in range(40)],
+    )
+    for name, intents in (("banking", ["refund", "greet"]), ("hotels", ["spa"])):
+        rows = [{"text": f"{name} {i}.", "intents": intents[: i % 3]} for i in range(40)]
+        write(tmp_path / f"intent/nlupp_{name}_train.jsonl", rows)
+    turns = [("customer", "do you fly to rome?", ["REQUEST"]), ("agent", "yes we do.", ["INFORM"])]
+    turns += [("customer", "thanks, bye.", ["THANK_YOU", "GOODBYE"]), ("agent", "goodbye!", ["GOODBYE"])]
+    rows = [
+        {"dialogue": str(d), "turn": t, "speaker": speaker, "text": text, "acts": acts}
+        for d in range(30)
+        for t, (speaker, text, acts) in enumerate(turns)
+    ]
+    write(tmp_path / "dialogue_act/sgd_train.jsonl", rows)
+    feelings = ("negative", "neutral", "positive")
+    rows = [{"dialogue": str(i % 10), "text": f"Well {i}.", "sentiment": feelings[i % 3]} for i in range(30)]
+    write(tmp_path / "sentiment/meld_train.jsonl", rows)
+    write(tmp_path / "sentiment/tweeteval.jsonl", rows)
+    rows = [
+        {"dialogue": str(i % 10), "speaker": "customer", "text": f"again {i}", "acts": [], "satisfaction": 1 + i % 5}
+        for i in range(40)
+    ]
+    rows.append({"dialogue": "1", "speaker": "agent", "text": "sorry", "acts": [], "satisfaction": None})
+    for name in ("sgd", "mwoz"):
+        write(tmp_path / f"sentiment/uss_{name}.jsonl", rows)
+    return tmp_path
+
+
+def test_every_task_is_read_and_no_group_is_torn(folder: Path) -> None:
+    corpus = read_corpus(folder, seed=3)
+    assert list(corpus.splits) == [task.name for task in TASKS]
+    for name, parts in corpus.splits.items():
+        groups = [set(part.groups) for part in (parts.fit, parts.calibrate, parts.validate)]
+        if name not in ("intent", "actions"):  # these come with parts of their own
+            assert not groups[0] & groups[1], name
+            assert not groups[1] & groups[2], name
+            assert not groups[0] & groups[2], name
+    assert corpus.splits["intent"].fit.labels == INTENTS
+    assert len(corpus.outside.fit) == 20
+    assert corpus.splits["intent_modular"].fit.labels == ("greet", "refund", "spa")
+
+
+def test_same_seed_same_parts_in_any_order(folder: Path) -> None:
+    inside, _ = read_intent(folder, "train")
+    turned = inside.take(np.arange(len(inside))[::-1])
+    assert set(split(inside, 5).validate.texts) == set(split(turned, 5).validate.texts)
+    assert set(split(inside, 5).validate.texts) != set(split(inside, 6).validate.texts)
+
+
+def test_positions_spread_evenly() -> None:
+    places = np.array([position(str(i), 0) for i in range(4000)])
+    assert np.histogram(places, 4, (0, 1))[0] == pytest.approx(1000, rel=0.1)
+
+
+def test_dissatisfied_is_below_three(folder: Path) -> None:
+    rows = read_corpus(folder, 0).splits["dissatisfied"]
+    everything = join([rows.fit, rows.calibrate, rows.validate])
+    assert everything.targets.mean() == pytest.approx(0.4)
+    assert set(everything.speakers) == {"customer"}
+
+
+def test_a_question_is_read_off_its_mark_and_the_mark_is_gone(folder: Path) -> None:
+    rows = join(read_question(folder))
+    asked = {text: bool(target) for text, target in zip(rows.texts, rows.targets[:, 0], strict=True)}
+    assert asked["do you fly to rome"]
+    assert not asked["yes we do"]
+    assert not any("?" in text for text in asked)
+
+
+def test_actions_learn_from_other_labels_only_what_those_decide(folder: Path) -> None:
+    rows = read_corpus(folder, 0).splits["actions"].fit
+    at = {text: row for row, text in enumerate(rows.texts)}
+    farewell = rows.labels.index("close_call")
+    assert rows.targets[at["goodbye!"], farewell] == 1
+    assert rows.mask[at["yes we do."], farewell] == 1
+    assert rows.targets[at["yes we do."], farewell] == 0
+    assert rows.mask[at["yes we do."], rows.labels.index("refund")] == 0
+
+
+def test_the_catalogue_is_whole() -> None:
+    rows = read_catalogue()
+    assert len(rows.labels) >= 20
+    assert len(set(rows.texts)) == len(rows.texts), "a phrase shows one action"
+    for column, label in enumerate(rows.labels):
+        for speaker in SPEAKERS:
+            said = [who == speaker for who in rows.speakers]
+            assert rows.targets[said, column].sum() >= 5, f"{label} said by {speaker}"
+    assert all(text == text.lower() for text in rows.texts), "as a recogniser writes"
+
+
+def test_a_malformed_catalogue_is_named(tmp_path: Path) -> None:
+    (tmp_path / CATALOGUE.name).write_text("greet: {agent: [hello]}\n")
+    with pytest.raises(DataError, match="customer"):
+        read_catalogue(tmp_path / CATALOGUE.name)
+
+
+def test_a_missing_file_and_a_bad_line_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.jsonl"):
+        list(read_lines(tmp_path / "absent.jsonl"))
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": 3}\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:2"):
+        list(read_lines(tmp_path / "bad.jsonl"))
+
+
+def test_an_unknown_label_is_named() -> None:
+    with pytest.raises(DataError, match="'nonsense'"):
+        examples(TASKS[0], [Line(text="x")], INTENTS, [("nonsense",)], "made up")
+
+
+def test_retrieval_is_scored_by_rank() -> None:
+    questions = read_retrieval_set()
+    assert len(questions.passages) >= 20
+    assert all(len(texts) == len(questions.passages) for texts in questions.questions.values())
+    place = {text: row for row, text in enumerate(questions.passages)}
+    for texts in questions.questions.values():
+        place |= {text: row for row, text in enumerate(texts)}
+    eye = np.eye(len(questions.passages), dtype=np.float32)
+    found = score_retrieval(questions, lambda texts: eye[[place[text] for text in texts]])
+    assert set(found.values()) == {1.0}
