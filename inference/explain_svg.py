@@ -124,7 +124,7 @@ class _Panel:
         bottom = top
         for group in sorted(heights, key=lambda group: (group == 0, group)):
             tops[group], bottom = bottom, bottom + heights[group] + (3 * _GAP_Y if heights[group] else 0)
-        tallest = max(_stacked(cards) for lanes in columns.values() for cards in lanes.values())
+        tallest = max((_stacked(cards) for lanes in columns.values() for cards in lanes.values()), default=0)
         whole = max(bottom - top - 3 * _GAP_Y, tallest)
         for column, lanes in columns.items():
             for group, cards in lanes.items():

@@ -40,7 +40,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     inputs: tuple[str, ...] = ()
     model: str = ""
     when: str | None = None
-    budget_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    budget_ms: Annotated[float, msgspec.Meta(gt=0, le=3_600_000)] | None = None
     prototypes: Literal["tenant"] | None = None
     mode: Literal["mean", "max", "first"] | None = None
     key: str | None = None
@@ -85,10 +85,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is declared twice", key_node.start_mark)
-            seen.add(key)
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if key_node.value in seen:
+                problem = f"{key_node.value!r} is declared twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
@@ -129,14 +131,14 @@ def parse_graph(text: str, file: str) -> Graph:
     """
     try:
         content = yaml.load(text, _UniqueKeyLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:  # YAML's constructors let through whatever a malformed scalar makes them raise
         raise GraphError(_yaml_problem(error), graph=file) from error
     declared = _convert(content, _GraphFile, file, "")
     inputs = {name: _read_input(raw, file, f"inputs.{name}") for name, raw in declared.inputs.items()}
     nodes = {name: _convert(raw, Node, file, f"nodes.{name}") for name, raw in declared.nodes.items()}
     for kind, names in (("inputs", inputs), ("nodes", nodes)):
         for name in names:
-            if not name.isidentifier() or name in KEYWORDS:
+            if not (name.isidentifier() and name.isascii()) or name in KEYWORDS:
                 raise GraphError(
                     "is no name", graph=file, field=f"{kind}.{name}", expected="letters, digits and _", given=name
                 )
@@ -158,7 +160,7 @@ def load_yaml(text: str, file: str) -> Any:
     """
     try:
         return yaml.load(text, _UniqueKeyLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:  # YAML's constructors let through whatever a malformed scalar makes them raise
         raise GraphError(_yaml_problem(error), graph=file) from error
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+
 from inference.errors import ModelError
 from inference.head_spec import HEADS_FILE, HeadSpec, read_heads
 from inference.model_config import CONFIG_FILE, ModelConfig, TensorSpec, read_config
@@ -132,12 +134,12 @@ class ModelRepository:
         models: dict[str, Model] = {}
         broken: dict[str, ModelError] = {}
         for folder in sorted(path.iterdir()):
-            if not folder.is_dir() or folder.name.startswith((".", "_")):
-                continue
+            where = f"{path.name}/{folder.name}"
             try:
-                models[folder.name] = _describe_model(folder, f"{path.name}/{folder.name}", weights=weights)
-            except ModelError as error:
-                broken[folder.name] = error
+                if folder.is_dir() and not folder.name.startswith((".", "_")):
+                    models[folder.name] = _describe_model(folder, where, weights=weights)
+            except (ModelError, OSError) as error:
+                broken[folder.name] = _as_model_error(error, where)
         return cls(path, models, broken)
 
     def model(self, name: str) -> Model:
@@ -183,11 +185,18 @@ def _describe_model(folder: Path, where: str, *, weights: bool) -> Model:
         number = int(child.name)
         try:
             versions[number] = _describe_version(child, number, where, config, weights=weights)
-        except ModelError as error:
-            problems[number] = error
+        except (ModelError, OSError) as error:
+            problems[number] = _as_model_error(error, f"{where}/{number}")
     if not versions and not problems:
         raise ModelError("has no numbered version folder", path=where)
     return Model(folder.name, folder, config, versions, problems, where)
+
+
+def _as_model_error(error: ModelError | OSError, where: str) -> ModelError:
+    """Keep a folder that vanishes or denies access while it is read from ending the listing."""
+    return (
+        error if isinstance(error, ModelError) else ModelError(f"cannot be read ({type(error).__name__})", path=where)
+    )
 
 
 def _describe_version(folder: Path, number: int, where: str, config: ModelConfig, *, weights: bool) -> ModelVersion:
@@ -201,7 +210,7 @@ def _describe_version(folder: Path, number: int, where: str, config: ModelConfig
     weights_file = folder / (f"model.{precision}.onnx" if precision else default_file)
     if weights and not weights_file.is_file():
         raise ModelError("no weights; `make models` builds them", path=f"{where}/{number}/{weights_file.name}")
-    tokenizer_digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()[:16] if tokenizer else ""
+    tokenizer_digest = _check_tokenizer(tokenizer, where) if tokenizer else ""
     buckets = _ladder(config, where)
     described = (config, sorted(labels.items()), sorted(heads.items()), tokenizer_digest, buckets)
     return ModelVersion(
@@ -218,6 +227,17 @@ def _describe_version(folder: Path, number: int, where: str, config: ModelConfig
         digest=hashlib.sha256(repr(described).encode()).hexdigest()[:16],
         tokenizer_digest=tokenizer_digest,
     )
+
+
+def _check_tokenizer(file: Path, where: str) -> str:
+    """Return the digest of a tokeniser's file, once it is whole."""
+    place = file.name if file.parent.name == Path(where).name else f"{file.parent.name}/{file.name}"
+    content = file.read_bytes()
+    try:
+        msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise ModelError(f"tokeniser is no JSON: {error}", path=f"{where}/{place}") from error
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read_labels(folder: Path, where: str, tensor: TensorSpec) -> tuple[str, ...]:

@@ -72,3 +72,18 @@ def write_model(
         if weights:
             (folder / str(version) / "model.onnx").write_bytes(b"weights")
     return folder
+
+
+def write_scorer(repository: Path, name: str, *inputs: str) -> Path:
+    """Write a model that scores tensors, one `TYPE[dims]` an input."""
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(b"weights")
+    (folder / "1" / "heads.json").write_text('{"score": {"kind": "binary"}}')
+    lines = ['backend: "onnxruntime"', "max_batch_size: 4"]
+    for index, spec in enumerate(inputs):
+        dtype, dims = spec.rstrip("]").split("[")
+        lines.append(f'input {{ name: "x{index}" data_type: TYPE_{dtype} dims: [{dims}] }}')
+    lines.append('output { name: "score" data_type: TYPE_FP32 dims: [1] }')
+    (folder / "config.pbtxt").write_text("\n".join(lines))
+    return folder

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,29 @@ def test_alien_folders_are_told_and_the_rest_is_served(folder: Path) -> None:
         opened.model("none")
     with pytest.raises(ModelError, match="nowhere: no such folder"):
         ModelRepository.open(folder / "nowhere")
+
+
+def test_a_half_copied_tokeniser_is_told(folder: Path) -> None:
+    write_model(folder, tokenizer='{"model": {"vocab": {"a":')
+    assert [str(problem) for problem in ModelRepository.open(folder).problems] == [
+        "model_repo/utterance/tokenizer.json: tokeniser is no JSON: Input data was truncated"
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(folder)
+    write_model(folder, "denied")
+    iterate = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "denied":
+            raise PermissionError
+        return iterate(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    opened = ModelRepository.open(folder)
+    assert list(opened.models) == ["utterance"]
+    assert str(opened.problems[0]) == "model_repo/denied: cannot be read (PermissionError)"
 
 
 def test_the_version_policy_chooses(folder: Path) -> None:
