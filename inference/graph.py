@@ -152,7 +152,7 @@ def parse_graph(text: str, file: str) -> Graph:
     return Graph(declared.name, inputs, nodes, declared.outputs)
 
 
-def load_yaml(text: str, file: str) -> Any:
+def _load_yaml(text: str, file: str) -> Any:
     """Parse YAML in which no key is declared twice.
 
     Raises:

@@ -10,6 +10,13 @@ from server.cli.graph import graph
 from tests.inference.compile.test_compiler import GUIDANCE
 from tests.inference.model_folders import write_model
 
+POLICY = """
+tenant: bank
+version: 1
+graph: guidance
+outputs: {intent: {min_score: 0.6}, actions: {}}
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -17,9 +24,7 @@ def project(tmp_path: Path) -> Path:
     policies = tmp_path / "graphs" / "policies"
     policies.mkdir(parents=True)
     (tmp_path / "graphs" / "guidance.yaml").write_text(GUIDANCE)
-    (policies / "bank.yaml").write_text(
-        "tenant: bank\ngraph: guidance\noutputs: {intent: {min_score: 0.6}, actions: {}}\n"
-    )
+    (policies / "bank.yaml").write_text(POLICY)
     return tmp_path
 
 
@@ -51,14 +56,15 @@ def test_check_compiles_graphs_and_policies(project: Path) -> None:
         ),
         (
             "graphs/policies/car.yaml",
-            "graph: guidance\noutputs: {mood: {}}",
-            "policy car: guidance.yaml: outputs: unknown output wanted; "
-            "expected actions, intent, moments, passages, question, given mood",
+            POLICY.replace("intent", "mood"),
+            "policies/car.yaml: outputs.mood: graph `guidance` has no output `mood`",
         ),
-        ("graphs/policies/car.yaml", "graph: nothing\noutputs: {}", "policy car: car.yaml: graph: no such graph"),
-        ("graphs/policies/car.yaml", "outputs: {}", "policy car: car.yaml: graph: is missing"),
-        ("graphs/policies/car.yaml", "graph: guidance", "policy car: car.yaml: outputs: is missing"),
-        ("graphs/policies/car.yaml", "- a", "policy car: car.yaml: graph: is missing"),
+        (
+            "graphs/policies/car.yaml",
+            POLICY.replace("graph: guidance", "graph: nothing"),
+            "policies/car.yaml: graph: no graph `nothing`",
+        ),
+        ("graphs/policies/car.yaml", "- a", "policies/car.yaml: a policy is a mapping"),
         ("model_repo/utterance/1/heads.json", "{", "model_repo/utterance/1/heads.json: "),
     ],
 )
@@ -72,7 +78,7 @@ def test_check_tells_each_problem_in_a_line(file: str, text: str, problem: str, 
 
 def test_check_goes_on_after_a_problem(project: Path) -> None:
     (project / "graphs/broken.yaml").write_text("name: [")
-    (project / "graphs/policies/car.yaml").write_text("graph: broken\noutputs: {}")
+    (project / "graphs/policies/car.yaml").write_text(POLICY.replace("graph: guidance", "graph: broken"))
     result = call(project, "check")
     assert result.stdout.splitlines() == ["guidance: ok, 5 outputs in 7 steps", "policy bank: ok, 2 outputs in 4 steps"]
     assert len(result.stderr.splitlines()) == 1
@@ -110,7 +116,7 @@ def test_explain_draws(project: Path) -> None:
 def test_explain_names_what_is_missing(words: tuple[str, ...], project: Path) -> None:
     result = call(project, "explain", *words)
     assert result.exit_code == 1
-    assert f"{words[-1]}.yaml: cannot be read (FileNotFoundError)" in result.stderr
+    assert f"{words[-1]}.yaml: cannot be read" in result.stderr
 
 
 def test_the_shipped_project_is_right() -> None:
