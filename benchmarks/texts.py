@@ -12,8 +12,10 @@ _OPENERS = (
     "hi", "yeah", "okay so", "well", "um", "listen", "right", "no", "and", "so", "hello", "sorry", "look",
 )  # fmt: skip
 _SUBJECTS = (
-    "i", "my husband", "my wife", "we", "the dealer", "somebody", "your colleague", "the website", "the bank", "the car",
-    "this card", "the app", "the branch",
+    "i", "my husband", "my wife", "we", "the dealer", "somebody", "your colleague", "the website",
+    "the bank", "the car",
+    "this card", "the app",
+    "the branch",
     "my account", "the payment", "the engine light", "the order",
 )  # fmt: skip
 _VERBS = (

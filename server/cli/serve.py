@@ -39,21 +39,24 @@ def serve(
     settings = load_settings(config, os.environ, {"host": host, "port": port, "engine.device": device})
     logs.configure(settings.log_level)
     started_s = time.monotonic()
-    say = lambda text: click.echo(text, err=True)  # noqa: E731
-    say(f"cueline {version()}")
-    server = Server(settings, lambda step: say(f"  loading {step} …"))
+    _say(f"cueline {version()}")
+    server = Server(settings, lambda step: _say(f"  loading {step} …"))
 
     def listening(url: str) -> None:
-        say(f"  ready in {time.monotonic() - started_s:.1f} s")
+        _say(f"  ready in {time.monotonic() - started_s:.1f} s")
         if settings.auth.is_anonymous:
-            say(f"  anonymous agent of {settings.auth.default_tenant}, this machine only")
-        say(f"  agent app   {url}/")
-        say(f"  feed        {url.replace('http', 'ws', 1)}/v1/feed")
-        say(f"  ingest      {url.replace('http', 'ws', 1)}/v1/ingest/audio, …/transcripts")
+            _say(f"  anonymous agent of {settings.auth.default_tenant}, this machine only")
+        _say(f"  agent app   {url}/")
+        _say(f"  feed        {url.replace('http', 'ws', 1)}/v1/feed")
+        _say(f"  ingest      {url.replace('http', 'ws', 1)}/v1/ingest/audio, …/transcripts")
 
     try:
         uvloop.run(server.run(dry_run=dry_run, on_listening=listening))
     except KeyboardInterrupt:
         sys.exit(130)
     if dry_run:
-        say(f"  everything loads ({time.monotonic() - started_s:.1f} s)")
+        _say(f"  everything loads ({time.monotonic() - started_s:.1f} s)")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
