@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from inference.compile import Wanted, compile_graph, offered_labels, trace
+from inference.compile.draft import Draft
 from inference.errors import InferenceError
 from inference.explain import explain_text
 from inference.explain_svg import explain_svg
 from inference.graph import Graph, read_graph
+from inference.plan import Op
 from inference.repository import ModelRepository
 from server.policy.loading import load_policy
 from server.wire.errors import ConfigError
@@ -19,6 +22,9 @@ from server.wire.errors import ConfigError
 PROJECT = Path(__file__).resolve().parents[2]
 BACKENDS = ("onnxruntime", "triton")
 """In order of preference, as without configuration."""
+
+MEASURED_TOKENS = 16
+"""The rung above the mean length of an utterance, 12 tokens."""
 
 _folders = [
     click.option(
@@ -90,22 +96,45 @@ def check(graphs: Path, model_repo: Path) -> None:
 @click.option("--policy", help="Compile for the outputs that this policy wants.")
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture to this file.")
 @click.option("--passes", is_flag=True, help="Show what every pass has made of it.")
+@click.option("--measure", is_flag=True, help="Load and warm the models, and show what they cost on this machine.")
 @_folders[0]
 @_folders[1]
-def explain(name: str, policy: str | None, svg: Path | None, passes: bool, graphs: Path, model_repo: Path) -> None:
+def explain(
+    name: str, policy: str | None, svg: Path | None, passes: bool, measure: bool, graphs: Path, model_repo: Path
+) -> None:
     """Print the plan of graph NAME: steps, conditions, fused groups, buckets, budget and cost."""
     try:
-        repository = ModelRepository.open(model_repo, weights=False)
+        repository = ModelRepository.open(model_repo, weights=measure)
         declared = read_graph(graphs / f"{name}.yaml")
         outputs = load_policy(graphs / "policies" / f"{policy}.yaml").wanted_outputs if policy else None
         stages = trace([(declared, outputs)], repository, backends=BACKENDS)
         structure = compile_graph(declared, outputs, repository, backends=BACKENDS).structure
+        costs = asyncio.run(_measure(repository, stages[-1].drafts[0])) if measure else {}
     except (InferenceError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(explain_text(stages, structure=structure, passes=passes), nl=False)
+    click.echo(explain_text(stages, costs=costs, structure=structure, passes=passes), nl=False)
     if svg is not None:
-        svg.write_text(explain_svg(stages, passes=passes), "utf-8")
+        svg.write_text(explain_svg(stages, costs=costs, passes=passes), "utf-8")
         click.echo(f"picture in {svg}", err=True)
+
+
+async def _measure(repository: ModelRepository, plan: Draft) -> Mapping[str, float]:
+    """Return what each model node costs for one row of `MEASURED_TOKENS`, in milliseconds, as fitted at warm-up."""
+    from inference.engine import Engine  # brings onnxruntime, which nothing else here needs
+
+    engine = Engine(repository)
+    await engine.start()
+    try:
+        costs = engine.stats().costs
+    finally:
+        await engine.stop()
+    click.echo(f"cost: one row of {MEASURED_TOKENS} tokens, as fitted at warm-up on this machine", err=True)
+    found: dict[str, float] = {}
+    for vertex in plan.vertices.values():
+        if vertex.op is Op.MODEL:
+            cost = costs[f"{vertex.model}/{repository.model(vertex.model).latest.version}"]
+            found[vertex.name] = 1000 * (cost.a_s * MEASURED_TOKENS + cost.b_s)
+    return found
 
 
 def _summary(title: str, declared: Graph, wanted: Wanted, repository: ModelRepository) -> str:

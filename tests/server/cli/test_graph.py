@@ -112,6 +112,14 @@ def test_explain_draws(project: Path) -> None:
     assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")
 
 
+@pytest.mark.slow
+def test_explain_measures_the_shipped_model() -> None:
+    result = CliRunner().invoke(graph, ["explain", "guidance", "--measure"])
+    assert result.exit_code == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if " model  " in line]
+    assert line.endswith(" ms")
+
+
 @pytest.mark.parametrize("words", [("nothing",), ("guidance", "--policy", "nobody")])
 def test_explain_names_what_is_missing(words: tuple[str, ...], project: Path) -> None:
     result = call(project, "explain", *words)
