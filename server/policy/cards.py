@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from server.policy.attention import AttentionBudget, may_bypass
+from server.policy.attention import AttentionBudget, Shown
 from server.policy.moments import Change, MomentEvent
 from server.policy.rules import ActionRule, Policy
 from server.wire.publication import Action, ActionStateName, Evidence
@@ -47,7 +47,7 @@ class DeckState(msgspec.Struct):
 
     cards: list[Card] = []
     counts: dict[str, int] = {}
-    shown_ms: list[int] = []
+    shown: list[Shown] = []
     order: int = 0
 
 
@@ -63,7 +63,7 @@ class Deck:
         self.state = state or DeckState()
         self._rules = {rule.id: rule for rule in policy.actions}
         self._max_wait_ms = round(policy.attention.max_wait_s * 1000)
-        self._budget = AttentionBudget(policy.attention.max_cards_per_min, self.state.shown_ms)
+        self._budget = AttentionBudget(policy.attention, self.state.shown)
         self._published: list[Action] = []
 
     def apply(self, event: MomentEvent, at_ms: int) -> None:
@@ -95,9 +95,9 @@ class Deck:
         waiting = [card for card in self.state.cards if not card.is_shown]
         for card in sorted(waiting, key=lambda card: (-self._value(card), card.order)):
             rule = self._rules[card.action]
-            if not may_bypass(rule) and not self._budget.is_free(at_ms):
+            if not self._budget.is_free(rule, at_ms):
                 continue
-            self._budget.spend(at_ms)
+            self._budget.spend(rule, at_ms)
             card.number = self.state.counts.get(card.action, 0) + 1
             self.state.counts[card.action] = card.number
             self._publish(card, "new", at_ms)
@@ -123,9 +123,13 @@ class Deck:
 
     def next_due_ms(self, at_ms: int) -> int | None:
         """Audio time at which `advance` and `admit` should run next, None if nothing waits."""
-        due = [card.expires_ms if card.is_shown else self._stale_ms(card) for card in self.state.cards]
-        if any(not card.is_shown for card in self.state.cards):
-            due.append(self._budget.free_ms(at_ms))
+        due = []
+        for card in self.state.cards:
+            if card.is_shown:
+                due.append(card.expires_ms)
+            else:
+                free_ms = self._budget.free_ms(self._rules[card.action], at_ms)
+                due.append(min(self._stale_ms(card), free_ms))
         return min(due, default=None)
 
     # Grounds

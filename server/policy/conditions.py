@@ -18,7 +18,7 @@ KEEP_MARGIN = 0.1
 """A claim made on an interim is kept by the final down to this much below the threshold: a few words more dilute a
 similarity without unsaying what was said. Prototypes are therefore listed from this much below their threshold."""
 
-RIVAL_MARGIN = 0.08
+RIVAL_MARGIN = 0.05
 """A semantic claim this much weaker than the best one on the same words is not believed: phrases of one trade are all
 somewhat alike, and the nearest is what was meant. Small enough that two moments in one sentence can both hold."""
 

@@ -142,10 +142,12 @@ class AttentionDocument(Document, frozen=True, kw_only=True):
 
     Attributes:
         max_cards_per_min: New cards in any sixty seconds.
+        reserved_for_urgent: So many of them only for cards of priority 7 and above.
         max_wait_s: A card that could not be shown for so long is dropped unseen.
     """
 
     max_cards_per_min: Annotated[int, Meta(ge=1, le=60)] = 4
+    reserved_for_urgent: Annotated[int, Meta(ge=0, le=59)] = 0
     max_wait_s: PositiveSeconds = 15.0
 
 

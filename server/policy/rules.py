@@ -149,9 +149,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """At most `max_cards_per_min` new cards in any minute; a card waits `max_wait_s` at most."""
+    """How much an agent can take in; see `AttentionDocument`."""
 
     max_cards_per_min: int = 4
+    reserved_for_urgent: int = 0
     max_wait_s: float = 15.0
 
 

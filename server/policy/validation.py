@@ -114,7 +114,7 @@ class _Compiler:
             pins=dict(document.pins),
             moments=tuple(moments),
             actions=actions,
-            attention=Attention(document.attention.max_cards_per_min, document.attention.max_wait_s),
+            attention=self._attention(),
             checklist=tuple(checklist),
             knowledge=document.knowledge,
             redaction=document.redaction,
@@ -391,6 +391,12 @@ class _Compiler:
             id=rule_path, path=rule_path, speaker=step.speaker, condition=own, once=True, reads=outputs_read(own)
         )
         return Step(step.id, title, frozenset({rule_path})), [moment]
+
+    def _attention(self) -> Attention:
+        declared = self._document.attention
+        if declared.reserved_for_urgent >= declared.max_cards_per_min:
+            self._fail("attention.reserved_for_urgent", "leaves nothing of `max_cards_per_min` for other cards")
+        return Attention(declared.max_cards_per_min, declared.reserved_for_urgent, declared.max_wait_s)
 
     # What is allowed but probably not meant
 

@@ -96,6 +96,10 @@ class ScriptedCall:
     def actions(self) -> list[Action]:
         return [payload for payload in self.published if isinstance(payload, Action)]
 
+    @property
+    def checklist(self) -> Checklist:
+        return [payload for payload in self.published if isinstance(payload, Checklist)][-1]
+
     def _keep(self, payloads: tuple[Action | Checklist, ...]) -> None:
         self.published.extend(payloads)
 

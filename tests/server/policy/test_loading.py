@@ -144,6 +144,11 @@ MOMENT = "moments: [{id: a, speaker: customer, %s}]"
         ("actions: [{id: c, on: b, type: hint, title: T, priority: 10}]", "actions[0].priority", "<= 9"),
         ("actions: [{id: c, on: b, type: song, title: T}]", "actions[0].type", "song"),
         ("attention: {max_cards_per_min: 0}", "attention.max_cards_per_min", ">= 1"),
+        (
+            "attention: {max_cards_per_min: 2, reserved_for_urgent: 2}",
+            "attention.reserved_for_urgent",
+            "leaves nothing",
+        ),
         ("checklist: [greet, greet]", "checklist[1].id", "already"),
         ("checklist: [{id: x, done_when: {moment: y}}]", "checklist[0].done_when.moment", "no moment"),
         (

@@ -337,7 +337,7 @@ def test_the_checklist_ticks_unticks_and_grows_in_revision() -> None:
     assert revisions == [1, 2, 3, 4]
 
 
-CROWD = policy_of("""
+CROWD_TEXT = """
 moments:
   - {id: a, speaker: customer, lexical: alpha}
   - {id: b, speaker: customer, lexical: bravo}
@@ -351,7 +351,8 @@ actions:
   - {id: alarm, on: d, type: alert, title: Alarm, priority: 9, ttl_s: 300}
   - {id: short, on: e, type: hint, title: Short, priority: 8, ttl_s: 3}
 attention: {max_cards_per_min: 2, max_wait_s: 20}
-""")
+"""
+CROWD = policy_of(CROWD_TEXT)
 
 
 def test_the_best_cards_first_the_rest_wait_and_alerts_pass() -> None:
@@ -369,6 +370,15 @@ def test_the_best_cards_first_the_rest_wait_and_alerts_pass() -> None:
     assert brief(call.wait_until(79)) == []
     late = call.wait_until(80)
     assert late == []  # low waited twenty seconds at 75 s
+
+
+def test_a_part_of_the_budget_waits_for_the_urgent() -> None:
+    text = CROWD_TEXT.replace("max_cards_per_min: 2", "max_cards_per_min: 2, reserved_for_urgent: 1")
+    call = ScriptedCall(policy_of(text))
+    assert brief(call.say(utterance("u1", "alpha bravo", end_s=10))) == ["new mid-1"]
+    assert call.say(utterance("u2", "alpha", end_s=12)) == []
+    assert brief(call.say(utterance("u3", "charlie", end_s=20))) == ["new high-1"]
+    assert call.say(utterance("u4", "echo", end_s=25)) == []
 
 
 def test_words_of_long_ago_show_nothing() -> None:
