@@ -1,0 +1,145 @@
+"""Stations that live calls are tested on: real assembler and policy, a log and outbox in memory, a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from inference.errors import OverloadedError
+from inference.request import Outcome
+from server.live.stations import Pinned, Stations
+from server.log.contract import Entry, Position, Recovery
+from server.metrics import Metrics
+from server.policy.loading import parse_policy
+from server.policy.runtime import CallPolicy
+from server.wire.errors import NotFound
+from server.wire.utterance import Annotation
+
+POLICY = """
+tenant: test
+version: 1
+graph: guidance
+outputs: {intent: {}}
+moments:
+  - {id: cancels, speaker: customer, any: [{lexical: cancel my}], once: true}
+actions:
+  - {id: keep, on: cancels, type: hint, title: Offer to move it, priority: 5, ttl_s: 30}
+attention: {max_cards_per_min: 4}
+"""
+
+
+class MemoryLog:
+    """Appends, counts and remembers; enough of an `EventLog` for a call."""
+
+    def __init__(self):
+        self.events = defaultdict(list)
+
+    async def append(self, key, events):
+        self.events[key].extend(events)
+        return ()
+
+    async def recover(self, key, after):
+        entries = tuple(
+            Entry(Position("e", n + 1), "notice", "", False, b"{}", 0.0) for n, _ in enumerate(self.events[key])
+        )
+        return Recovery(Position("e", len(entries)), False, entries, ())
+
+    def payloads(self, channel, kind=None):
+        found = [event.payload for key, events in self.events.items() if key.channel == channel for event in events]
+        return [payload for payload in found if kind is None or isinstance(payload, kind)]
+
+
+class MemoryOutbox:
+    """Stores at once, or when told to."""
+
+    def __init__(self):
+        self.records = []
+        self.holding = False
+        self.waiting = []
+
+    def put(self, record):
+        self.records.append(record)
+        future = asyncio.get_running_loop().create_future()
+        if self.holding:
+            self.waiting.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    def release(self):
+        self.holding = False
+        for future in self.waiting:
+            future.set_result(None)
+
+
+class MemoryStore:
+    """Knows what it was given; may be away."""
+
+    def __init__(self):
+        self.known = {}
+        self.is_away = False
+
+    async def revisions(self, tenant_id, conversation_id):
+        if self.is_away:
+            await asyncio.Event().wait()
+        return self.known
+
+    async def covered_ms(self, tenant_id, conversation_id, speaker):
+        return 0
+
+
+class ScriptedOrchestrator:
+    """Answers each utterance with an intent after `delay_s`, or refuses."""
+
+    def __init__(self):
+        self.delay_s = 0.01
+        self.is_overloaded = False
+        self.asked = []
+        self.cancelled = []
+        self.fails = False
+
+    def annotate(self, guide, utterance, stamps, on_annotation, on_done):
+        if self.is_overloaded:
+            raise OverloadedError("no room")
+        self.asked.append(utterance)
+        asyncio.get_running_loop().call_later(self.delay_s, self._answer, utterance, stamps, on_annotation, on_done)
+
+    def _answer(self, utterance, stamps, on_annotation, on_done):
+        if self.fails:
+            on_done(utterance, Outcome.FAILED, RuntimeError("the model failed"))
+            return
+        annotation = Annotation(
+            utterance_id=utterance.utterance_id,
+            revision=utterance.revision,
+            output="intent",
+            value={"label": "cancel", "score": 0.9},
+            score=0.9,
+            model="utterance",
+            version=1,
+        )
+        on_annotation(utterance, annotation, stamps)
+        on_done(utterance, Outcome.DONE, None)
+
+    def cancel(self, owner):
+        self.cancelled.append(owner)
+
+
+class OnePolicy:
+    """Every tenant called `test` has the same policy."""
+
+    def pin(self, tenant_id):
+        if tenant_id != "test":
+            raise NotFound("no such tenant", field="tenant_id")
+        policy = parse_policy(POLICY, source="test.yaml")
+        return Pinned(CallPolicy(policy), policy.name, policy.languages, guide=None)
+
+
+def make_stations():
+    return Stations(
+        log=MemoryLog(),
+        outbox=MemoryOutbox(),
+        store=MemoryStore(),
+        orchestrator=ScriptedOrchestrator(),
+        policies=OnePolicy(),
+        metrics=Metrics(),
+    )

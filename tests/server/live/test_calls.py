@@ -1,0 +1,215 @@
+import asyncio
+
+import pytest
+
+from server.live.calls import LiveCalls
+from server.speech.contract import Final, Interim, SpeechGap
+from server.store.contract import ConversationRecord, GapRecord, UtteranceRecord
+from server.wire.clock import Stamps
+from server.wire.errors import Busy, NotFound, Overloaded
+from server.wire.ingest import UtteranceIn
+from server.wire.publication import Action, AnnotationPayload, CallState, Gap, Notice, Transcript
+from tests.server.live.stations import make_stations
+from tests.virtual_time import virtual_time
+
+CALL = "call:c1"
+NO_STAMPS = Stamps()
+
+
+def said(text, revision=1, is_final=True, utterance_id="u1"):
+    return UtteranceIn(
+        utterance_id=utterance_id,
+        revision=revision,
+        speaker="customer",
+        start_ms=0,
+        end_ms=1000,
+        text=text,
+        is_final=is_final,
+    )
+
+
+async def open_call(stations, roles=(), max_calls=10, **changes):
+    desk = LiveCalls(stations, max_calls=max_calls, grace_s=10.0)
+    options = {"agent_id": "anna", "language": None, "roles": roles} | changes
+    return desk, await desk.open("test", "c1", **options)
+
+
+@virtual_time
+async def test_a_call_is_told_on_its_own_and_its_agents_channel():
+    stations = make_stations()
+    _, source = await open_call(stations)
+    await source.stop()
+    for channel in (CALL, "agent:anna"):
+        assert [p.state for p in stations.log.payloads(channel, CallState)] == ["started", "ended"]
+    records = [r for r in stations.outbox.records if isinstance(r, ConversationRecord)]
+    assert [(r.state, r.revision, r.ended_ms is None) for r in records] == [("started", 1, True), ("ended", 2, False)]
+
+
+@virtual_time
+async def test_speech_becomes_transcript_annotation_and_card_in_order():
+    stations = make_stations()
+    _, source = await open_call(stations, roles=("customer", "agent"))
+    await source.on_speech("customer", Interim(0, 500, "I want to"), NO_STAMPS)
+    await source.on_speech("customer", Final(0, 900, "I want to cancel my visit"), NO_STAMPS)
+    await source.stop()
+    kinds = [type(p).__name__ for p in stations.log.payloads(CALL)]
+    assert kinds[:3] == ["CallState", "Transcript", "Transcript"]
+    assert [p.is_final for p in stations.log.payloads(CALL, Transcript)] == [False, True]
+    (annotation,) = stations.log.payloads(CALL, AnnotationPayload)  # the interim's came too late to matter
+    assert (annotation.output, annotation.revision) == ("intent", 2)
+    card = stations.log.payloads(CALL, Action)[0]
+    assert (card.title, card.state, card.evidence[0].text) == ("Offer to move it", "new", "I want to cancel my visit")
+    assert kinds[-1] == "CallState"
+    assert stations.log.payloads(CALL, Action)[-1].state == "expire"  # no card outlives its call
+
+
+@virtual_time
+async def test_an_acknowledgement_waits_for_the_disk_and_guidance_does_not():
+    stations = make_stations()
+    _, source = await open_call(stations)
+    stations.outbox.holding = True
+    stored = await source.on_utterance(said("cancel my visit"), NO_STAMPS)
+    await asyncio.sleep(1)
+    assert stations.log.payloads(CALL, Action)
+    assert not stored.done()
+    stations.outbox.release()
+    await stored
+    await source.stop()
+
+
+@virtual_time
+async def test_what_is_not_newer_is_acknowledged_and_changes_nothing():
+    stations = make_stations()
+    _, source = await open_call(stations)
+    for utterance in (said("one", 2), said("zero", 1), said("late", 3, is_final=False)):
+        await (await source.on_utterance(utterance, NO_STAMPS))
+    await source.stop()
+    assert [p.text for p in stations.log.payloads(CALL, Transcript)] == ["one"]
+
+
+@virtual_time
+async def test_the_last_words_are_annotated_before_the_end():
+    stations = make_stations()
+    stations.orchestrator.delay_s = 0.5
+    _, source = await open_call(stations)
+    await source.on_utterance(said("hello"), NO_STAMPS)
+    await source.stop()
+    kinds = [type(p).__name__ for p in stations.log.payloads(CALL)]
+    assert kinds.index("AnnotationPayload") < len(kinds) - 1
+
+
+@virtual_time
+async def test_an_engine_in_trouble_holds_no_call_open():
+    stations = make_stations()
+    stations.orchestrator.delay_s = 3600
+    _, source = await open_call(stations)
+    await source.on_utterance(said("hello"), NO_STAMPS)
+    before_s = asyncio.get_running_loop().time()
+    await source.stop()
+    assert asyncio.get_running_loop().time() - before_s < 5
+    assert stations.orchestrator.cancelled == ["test/c1"]
+
+
+@virtual_time
+async def test_an_overloaded_engine_costs_annotations_and_one_notice():
+    stations = make_stations()
+    stations.orchestrator.is_overloaded = True
+    _, source = await open_call(stations)
+    for number in range(20):
+        await (await source.on_utterance(said(f"text {number}", number + 1, utterance_id=f"u{number}"), NO_STAMPS))
+    await source.stop()
+    assert len(stations.log.payloads(CALL, Transcript)) == 20
+    assert [p.code for p in stations.log.payloads(CALL, Notice)] == ["shedding"]
+    assert stations.metrics.registry.get_sample_value("cueline_shed_total", {"what": "annotation"}) == 20
+
+
+@virtual_time
+async def test_a_failing_model_costs_that_annotation_only():
+    stations = make_stations()
+    stations.orchestrator.fails = True
+    _, source = await open_call(stations)
+    await (await source.on_utterance(said("one"), NO_STAMPS))
+    await asyncio.sleep(1)
+    stations.orchestrator.fails = False
+    await (await source.on_utterance(said("two", utterance_id="u2"), NO_STAMPS))
+    await source.stop()
+    assert [p.utterance_id for p in stations.log.payloads(CALL, AnnotationPayload)] == ["u2"]
+
+
+@virtual_time
+async def test_gaps_are_told_stored_and_counted():
+    stations = make_stations()
+    _, source = await open_call(stations, roles=("customer", "agent"))
+    await source.on_speech("agent", SpeechGap(1000, None, "recogniser_lost", "open"), NO_STAMPS)
+    await source.on_speech("agent", SpeechGap(1000, 3500, "recogniser_lost", "closed"), NO_STAMPS)
+    await source.stop()
+    assert [(p.from_ms, p.to_ms, p.state) for p in stations.log.payloads(CALL, Gap)] == [
+        (1000, None, "open"),
+        (1000, 3500, "closed"),
+    ]
+    assert [r.revision for r in stations.outbox.records if isinstance(r, GapRecord)] == [1, 2]
+    assert stations.metrics.registry.get_sample_value("cueline_gap_seconds_total", {"state": "closed"}) == 2.5
+
+
+@virtual_time
+async def test_a_side_has_one_source_and_may_be_taken_up_again():
+    stations = make_stations()
+    desk, source = await open_call(stations, roles=("customer",))
+    with pytest.raises(Busy):
+        await desk.open("test", "c1", agent_id=None, language=None, roles=("customer", "agent"))
+    other = await desk.open("test", "c1", agent_id=None, language=None, roles=("agent",))
+    await source.stop()
+    again = await desk.open("test", "c1", agent_id=None, language=None, roles=("customer",))
+    await again.stop()
+    assert [p.state for p in stations.log.payloads(CALL, CallState)] == ["started"]
+    await other.stop()
+    assert [p.state for p in stations.log.payloads(CALL, CallState)] == ["started", "ended"]
+
+
+@virtual_time
+async def test_a_lost_source_has_time_to_come_back():
+    stations = make_stations()
+    desk, source = await open_call(stations)
+    source.lost()
+    await asyncio.sleep(9)
+    back = await desk.open("test", "c1", agent_id=None, language=None, roles=())
+    await asyncio.sleep(60)
+    assert [p.state for p in stations.log.payloads(CALL, CallState)] == ["started"]
+    back.lost()
+    await asyncio.sleep(11)
+    assert stations.log.payloads(CALL, CallState)[-1].reason == "source_lost"
+
+
+@virtual_time
+async def test_no_more_calls_than_allowed_and_no_unknown_tenant():
+    stations = make_stations()
+    desk, source = await open_call(stations, max_calls=1)
+    with pytest.raises(Overloaded):
+        await desk.open("test", "c2", agent_id=None, language=None, roles=())
+    await source.stop()
+    with pytest.raises(NotFound):
+        await desk.open("nobody", "c3", agent_id=None, language=None, roles=())
+    assert stations.metrics.registry.get_sample_value("cueline_live_calls") == 0
+
+
+@virtual_time
+async def test_a_resumed_call_knows_what_was_stored_and_a_store_that_is_away_stops_no_call():
+    stations = make_stations()
+    stations.store.known = {"u1": (7, True)}
+    desk, source = await open_call(stations)
+    await (await source.on_utterance(said("again", 7), NO_STAMPS))
+    await source.stop()
+    assert not [r for r in stations.outbox.records if isinstance(r, UtteranceRecord)]
+    stations.store.is_away = True
+    source = await desk.open("test", "c1", agent_id=None, language=None, roles=())
+    await (await source.on_utterance(said("new", 1, utterance_id="u2"), NO_STAMPS))
+    await source.stop()
+    assert [p.text for p in stations.log.payloads(CALL, Transcript)] == ["new"]
+
+
+@virtual_time
+async def test_shutdown_ends_every_call():
+    stations = make_stations()
+    desk, _ = await open_call(stations)
+    await desk.stop()
+    assert stations.log.payloads(CALL, CallState)[-1].reason == "shutdown"
