@@ -80,22 +80,30 @@ _NO = Verdict(False)
 _UNKNOWN = Verdict(None)
 
 
-@dataclass(frozen=True, slots=True)
 class Judge:
-    """Judges conditions of one call.
+    """Judges conditions of one call. Remembers what the words of the last view decided; otherwise without state.
 
-    Attributes:
+    Args:
         thresholds: Calibrated threshold of each semantic path; where a path is missing, a claim is believed as listed.
         rivals: Semantic paths that compete for the words of each semantic path: those that read the same speaker.
         run_of: Number of turns in a row before this one on which the leaf of a path held.
     """
 
-    thresholds: Mapping[str, float]
-    rivals: Mapping[str, frozenset[str]]
-    run_of: Callable[[str], int]
+    def __init__(
+        self,
+        thresholds: Mapping[str, float],
+        rivals: Mapping[str, frozenset[str]],
+        run_of: Callable[[str], int],
+    ) -> None:
+        self._thresholds = thresholds
+        self._rivals = rivals
+        self._run_of = run_of
+        self._view: View | None = None
+        self._vocabulary: frozenset[str] = frozenset()
+        self._found: dict[str, Verdict] = {}
 
     def judge(self, condition: Condition, view: View, margin: float = 0.0) -> Verdict:
-        """Judge a condition on a view, its thresholds lowered by `margin`. Pure."""
+        """Judge a condition on a view, its thresholds lowered by `margin`."""
         match condition:
             case Lexical():
                 return self._lexical(condition, view)
@@ -125,10 +133,15 @@ class Judge:
         return None if is_unknown else False
 
     def _lexical(self, condition: Lexical, view: View) -> Verdict:
-        for pattern in condition.patterns:
-            if pattern.matches(view.words):
-                return Verdict(True, Hit(condition.path, pattern.source))
-        return _NO
+        if view is not self._view:
+            self._view, self._vocabulary = view, frozenset(view.words.split())
+            self._found.clear()
+        verdict = self._found.get(condition.path)
+        if verdict is None:
+            pattern = condition.patterns.find(view.words, self._vocabulary)
+            verdict = _NO if pattern is None else Verdict(True, Hit(condition.path, pattern.source))
+            self._found[condition.path] = verdict
+        return verdict
 
     def _semantic(self, condition: Semantic, view: View, margin: float) -> Verdict:
         if not view.words:
@@ -138,8 +151,8 @@ class Judge:
             return _UNKNOWN
         threshold = condition.threshold
         if threshold is None:
-            threshold = self.thresholds.get(condition.path, 0.0)
-        rivals = self.rivals.get(condition.path, frozenset())
+            threshold = self._thresholds.get(condition.path, 0.0)
+        rivals = self._rivals.get(condition.path, frozenset())
         found: dict[str, Any] | None = None
         for entry in claim.value or ():
             label, score = entry["label"], entry["score"]
@@ -163,7 +176,7 @@ class Judge:
         found = claimed(claim.value, condition.labels, condition.min_score - margin)
         if found is None:
             return _NO
-        if condition.for_turns > 1 and (not view.is_turn or self.run_of(condition.path) < condition.for_turns - 1):
+        if condition.for_turns > 1 and (not view.is_turn or self._run_of(condition.path) < condition.for_turns - 1):
             return _NO
         label, score = found
         return Verdict(True, Hit(condition.path, label, score, claim.model, claim.version))

@@ -25,7 +25,7 @@ STABLE_INTERIMS = 2
 PATIENCE_MS = 3_000
 """An absence is not declared while words said in time may still be on their way through recogniser and models."""
 
-_TURNS_KEPT = 64
+_TURNS_KEPT = 32
 _VIEWS_KEPT = 4
 _OCCURRENCES_KEPT = 8
 _EVIDENCE_CHARS = 400
@@ -136,6 +136,13 @@ class MomentMatcher:
         self, policy: Policy, thresholds: Mapping[str, float] | None = None, state: MatcherState | None = None
     ) -> None:
         self._rules = {moment.id: moment for moment in policy.moments}
+        self._of_speaker: dict[str, tuple[Moment, ...]] = {}
+        self._readers: dict[tuple[str, str], tuple[Moment, ...]] = {}
+        for moment in policy.moments:
+            self._of_speaker[moment.speaker] = (*self._of_speaker.get(moment.speaker, ()), moment)
+            for output in moment.reads:
+                key = (moment.speaker, output)
+                self._readers[key] = (*self._readers.get(key, ()), moment)
         self._absences = tuple(moment for moment in policy.moments if moment.is_absence)
         self._runs = tuple(
             (moment.speaker, leaf)
@@ -169,7 +176,7 @@ class MomentMatcher:
             view.claims = dict(last.claims)  # the same words mean the same: no need to wait for the models again
         turn.views = [view] if view.is_final else [*turn.views[1 - _VIEWS_KEPT :], view]
         turn.start_ms, turn.end_ms = utterance.start_ms, utterance.end_ms
-        self._evaluate(turn, view, tuple(self._rules.values()))
+        self._evaluate(turn, view, self._of_speaker.get(turn.speaker, ()))
         for output in view.claims:
             self._count_run(turn, view, output)
         return self._taken()
@@ -181,7 +188,7 @@ class MomentMatcher:
         if turn is None or view is None:
             return ()
         view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
-        self._evaluate(turn, view, tuple(m for m in self._rules.values() if annotation.output in m.reads))
+        self._evaluate(turn, view, self._readers.get((turn.speaker, annotation.output), ()))
         self._count_run(turn, view, annotation.output)
         return self._taken()
 
@@ -205,13 +212,11 @@ class MomentMatcher:
     def _evaluate(self, turn: Turn, view: View, rules: tuple[Moment, ...]) -> None:
         self._judged = turn.utterance_id
         for rule in rules:
-            if rule.speaker != turn.speaker:
-                continue
             track = turn.tracks.setdefault(rule.id, Track())
-            if track.is_decided or view.revision < track.revision:
+            if track.is_decided or view.revision <= track.revision:
                 continue
             verdict = self._verdict(rule, view, KEEP_MARGIN if view.is_final and track.occurrence else 0.0)
-            if verdict.holds is None or (view.revision == track.revision and not view.is_final):
+            if verdict.holds is None:
                 continue
             track.revision = view.revision
             track.streak = track.streak + 1 if verdict.holds else 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from server.policy.document import RecordingDocument, RedactionDocument, RetentionDocument, Trigger
-from server.policy.words import WordPattern
+from server.policy.words import PatternSet
 from server.wire.ids import Speaker
 from server.wire.publication import ActionType
 
@@ -33,7 +33,7 @@ class Lexical:
     """One of the patterns occurs in the words."""
 
     path: str
-    patterns: tuple[WordPattern, ...]
+    patterns: PatternSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from server.policy.rules import (
     leaves,
     outputs_read,
 )
-from server.policy.words import WordPattern, compile_pattern, normalise
+from server.policy.words import PatternSet, compile_pattern, normalise
 from server.wire.errors import ConfigError
 from server.wire.ids import Speaker
 
@@ -279,7 +279,7 @@ class _Compiler:
             seen.add(words)
         return listed
 
-    def _patterns(self, patterns: str | list[str] | None, path: str) -> tuple[WordPattern, ...]:
+    def _patterns(self, patterns: str | list[str] | None, path: str) -> PatternSet:
         listed = _listed(patterns)
         if not listed:
             self._fail(path, "holds no pattern")
@@ -289,7 +289,7 @@ class _Compiler:
                 compiled.append(compile_pattern(pattern))
             except ValueError as error:
                 self._fail(path if isinstance(patterns, str) else f"{path}[{index}]", str(error))
-        return tuple(compiled)
+        return PatternSet(compiled)
 
     def _output(self, document: ConditionDocument, path: str, rule_path: str) -> OutputIs:
         wanted = dict(document.output or {})

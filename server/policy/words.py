@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"[^\W_]+")
@@ -103,10 +104,12 @@ class WordPattern:
     Attributes:
         source: As written in the policy.
         expression: Compiled, to be searched in `normalise(text)`.
+        starts: The words it can begin with, `*` after those that may go on; empty for a regular expression.
     """
 
     source: str
     expression: re.Pattern[str]
+    starts: tuple[str, ...] = ()
 
     def matches(self, words: str) -> bool:
         """True if the pattern occurs in normalised text."""
@@ -131,6 +134,7 @@ def compile_pattern(source: str) -> WordPattern:
             raise ValueError("the expression matches the empty text")
         return WordPattern(source, expression)
     parts: list[str] = []
+    starts: tuple[str, ...] = ()
     is_gap = True  # nothing precedes yet: a leading gap would mean nothing
     for token in source.split():
         if token in ("...", "…"):
@@ -139,19 +143,69 @@ def compile_pattern(source: str) -> WordPattern:
             parts.append(rf"(?: \w+){{0,{_GAP_WORDS}}}")
             is_gap = True
             continue
-        parts.append((" " if parts else "") + _alternatives(token))
+        choices = _choices(token)
+        starts = starts or tuple(choices)
+        group = "|".join(re.escape(choice.rstrip("*")) + (r"\w*" if choice.endswith("*") else "") for choice in choices)
+        parts.append((" " if parts else "") + (f"(?:{group})" if len(choices) > 1 else group))
         is_gap = False
     if is_gap:
         raise ValueError("the pattern has no words" if not parts else "a gap `...` stands between words")
-    return WordPattern(source, re.compile(rf"(?<!\w){''.join(parts)}(?!\w)"))
+    first = tuple(start if " " not in start else start.split()[0] for start in starts)
+    return WordPattern(source, re.compile(rf"(?<!\w){''.join(parts)}(?!\w)"), first)
 
 
-def _alternatives(token: str) -> str:
-    """Turn one token into an expression; several alternatives become a group."""
+def _choices(token: str) -> list[str]:
+    """Normalise the alternatives of one token; `*` stays behind those that may go on."""
     choices = []
     for choice in token.split("|"):
         words = normalise(choice.rstrip("*"))
         if not words:
             raise ValueError(f"`{token}` holds no word that is compared")
-        choices.append(re.escape(words).replace(r"\ ", " ") + (r"\w*" if choice.endswith("*") else ""))
-    return choices[0] if len(choices) == 1 else f"(?:{'|'.join(choices)})"
+        choices.append(words + ("*" if choice.endswith("*") else ""))
+    return choices
+
+
+class PatternSet:
+    """Several patterns, searched at once: only those are tried whose first word occurs at all.
+
+    Immutable. A policy has hundreds of patterns and a call a revision several times a second, so most of the work is
+    done by one look-up of the text's words.
+
+    Args:
+        patterns: In the order in which a match is preferred.
+    """
+
+    def __init__(self, patterns: Sequence[WordPattern]) -> None:
+        self.patterns = tuple(patterns)
+        self._by_word: dict[str, list[int]] = {}
+        self._always: list[int] = []
+        prefixed: dict[int, None] = {}
+        prefixes = []
+        for index, pattern in enumerate(self.patterns):
+            if not pattern.starts:
+                self._always.append(index)
+            for start in pattern.starts:
+                if start.endswith("*"):
+                    prefixes.append(re.escape(start[:-1]))
+                    prefixed[index] = None
+                else:
+                    self._by_word.setdefault(start, []).append(index)
+        self._prefixed = list(prefixed)
+        self._prefix = re.compile(rf"(?<!\w)(?:{'|'.join(prefixes)})") if prefixes else None
+
+    def find(self, words: str, vocabulary: frozenset[str]) -> WordPattern | None:
+        """Return the first pattern that occurs.
+
+        Args:
+            words: From `normalise`.
+            vocabulary: The set of these words.
+        """
+        candidates = list(self._always)
+        for word in vocabulary & self._by_word.keys():
+            candidates.extend(self._by_word[word])
+        if self._prefix is not None and self._prefix.search(words):
+            candidates.extend(self._prefixed)
+        for index in sorted(set(candidates)):
+            if self.patterns[index].matches(words):
+                return self.patterns[index]
+        return None

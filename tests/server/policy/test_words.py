@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.policy.words import compile_pattern, normalise
+from server.policy.words import PatternSet, compile_pattern, normalise
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,20 @@ def test_a_plain_pattern_finds_itself_in_any_company(words: list[str]) -> None:
     pattern = compile_pattern(" ".join(words))
     assert pattern.matches(normalise("Well, " + " ".join(words).upper() + ", you know."))
     assert not pattern.matches(normalise("x" + " ".join(words)))
+
+
+TOKENS = ("oil", "light*", "oil|brake", "li*", "don't", "...", "/\\d+/", "24", "engine")
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=3), max_size=6),
+    st.lists(st.sampled_from(("oil", "lights", "brake", "do", "not", "24", "engine", "x")), max_size=8),
+)
+def test_a_set_finds_what_its_patterns_find(sources: list[list[str]], text: list[str]) -> None:
+    patterns = []
+    for source in sources:
+        with contextlib.suppress(ValueError):
+            patterns.append(compile_pattern(" ".join(source)))
+    words = normalise(" ".join(text))
+    expected = next((pattern for pattern in patterns if pattern.matches(words)), None)
+    assert PatternSet(patterns).find(words, frozenset(words.split())) is expected
