@@ -45,6 +45,7 @@ class LogLimits:
         retention_s: A channel that was not written to for so long is forgotten.
         max_disk_bytes: All files together; beyond that the longest unused are forgotten.
         sweep_s: How often the last three are looked after.
+        retry_cap_s: Longest back-off while the disk fails.
     """
 
     linger_s: float = 0.05
@@ -55,6 +56,7 @@ class LogLimits:
     retention_s: float = 7 * 24 * 3600.0
     max_disk_bytes: int = 4 * 1024**3
     sweep_s: float = 60.0
+    retry_cap_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class EmbeddedLog:
             max_unwritten_bytes=self._limits.max_unwritten_bytes,
             on_committed=self._committed,
             on_trouble=self._troubled,
+            retry_cap_s=self._limits.retry_cap_s,
         )
         self._channels: dict[ChannelKey, Channel] = {}
         self._stored: set[ChannelKey] = set()

@@ -86,8 +86,12 @@ class GroupCommit(Generic[T]):
         self._task.add_done_callback(self._ended)
 
     def offer(self, item: T, size_bytes: int) -> bool:
-        """Take an item to be written; False if there is no room for it, or no writer any more."""
-        if self.unwritten_bytes + size_bytes > self._max_unwritten_bytes or self._stopping.is_set():
+        """Take an item to be written; False if there is no room for it, or no writer any more.
+
+        When nothing waits there is room for one item of any size: one that never fitted would wait for ever.
+        """
+        is_full = self.unwritten_bytes > 0 and self.unwritten_bytes + size_bytes > self._max_unwritten_bytes
+        if is_full or self._stopping.is_set():
             return False
         self._pending.append(item)
         self._pending_bytes += size_bytes

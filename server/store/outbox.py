@@ -52,13 +52,13 @@ class OutboxLimits:
         max_refused_bytes: Records that the store will not take; beyond that they are only told of.
         max_segment_bytes: One journal file.
         max_batch_records: Most records of one transaction.
-        retry_cap_s: Longest back-off while the store is away.
+        retry_cap_s: Longest back-off while the store is away or the disk fails.
         apply_s: How long one transaction may take before the store counts as away.
         stop_s: How long `stop` goes on draining.
     """
 
-    linger_s: float = 0.004
-    drain_linger_s: float = 0.05
+    linger_s: float = 0.005
+    drain_linger_s: float = 0.25
     max_unwritten_bytes: int = 16 * 1024 * 1024
     max_disk_bytes: int = 1024**3
     max_refused_bytes: int = 64 * 1024 * 1024
@@ -125,6 +125,7 @@ class Outbox:
             max_unwritten_bytes=self._limits.max_unwritten_bytes,
             on_committed=self._committed,
             on_trouble=self._journal_troubled,
+            retry_cap_s=self._limits.retry_cap_s,
         )
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -133,6 +134,7 @@ class Outbox:
         self._drained_to: Place = (0, 0)
         self._waiters: list[tuple[Place, asyncio.Future[None]]] = []
         self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
         self._is_closed = False
@@ -168,6 +170,7 @@ class Outbox:
         self._end, self._drained_to = self._segments.end, self._segments.read
         self._task = asyncio.create_task(self._drain(), name="cueline-outbox-drain")
         self._task.add_done_callback(self._drain_ended)
+        self._hurry.set()
         self._work.set()
         await self._settled.wait()
 
@@ -192,12 +195,15 @@ class Outbox:
         """Wait until the store has everything put so far. A reader of the store that must not be behind awaits this.
 
         Raises:
-            Unavailable: The journal cannot be written at present.
+            Unavailable: The journal cannot be written at present, or nothing drains it any more.
         """
         await self._writer.committed()
+        if self._task is None or self._task.done():
+            raise _unavailable()
         if self._drained_to < self._end:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((self._end, waiter))
+            self._hurry.set()
             await waiter
 
     async def stop(self) -> None:
@@ -208,6 +214,7 @@ class Outbox:
         with contextlib.suppress(Unavailable):
             await self._writer.committed()
         self._stopping.set()
+        self._hurry.set()
         self._work.set()
         done, _ = await asyncio.wait([self._task], timeout=self._limits.stop_s)
         if not done:
@@ -217,9 +224,6 @@ class Outbox:
             await self._writer.run_in_thread(self._segments.close)
         if not await self._writer.stop():
             logger.error("records were not written", extra={"records": self.waiting_records})
-        for _, waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(_unavailable())
         self._lock.release()
 
     # -- in ---------------------------------------------------------------------------------------------------------
@@ -259,13 +263,17 @@ class Outbox:
     async def _drain(self) -> None:
         while True:
             await self._work.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._limits.drain_linger_s)
             self._work.clear()
-            while await self._drain_page():
+            target = self._end  # what comes while this is drained waits for company again
+            while self._drained_to < target and await self._drain_page():
                 pass
             self._settled.set()
+            if not self._waiters:
+                self._hurry.clear()
             if self._stopping.is_set():
                 return
-            await asyncio.sleep(self._limits.drain_linger_s)
 
     async def _drain_page(self) -> bool:
         """Bring one page to the store; False if there is none, or the stop came before the store took it."""
@@ -359,6 +367,9 @@ class Outbox:
 
     def _drain_ended(self, task: asyncio.Task[None]) -> None:
         self._settled.set()
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(_unavailable())
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("the outbox drain died", extra={"error": type(error).__name__}, exc_info=error)
             self._notify("outbox_stuck", "Records are kept on the disk but no longer reach the store.", "error")
