@@ -1,6 +1,7 @@
 """Makes scores probabilities: temperature, bias and thresholds, fitted on rows that no weight has seen.
 
-Source: Guo et al., 2017 (temperature scaling); Platt, 1999 (logistic calibration of binary scores).
+Targets are 0 and 1 but for a doubt of one row in all, so that rows which happen to be parted perfectly do not push a
+scale to infinity. Source: Guo et al., 2017 (temperature scaling); Platt, 1999 (logistic calibration, and the doubt).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def fit_temperature(logits: FloatArray, targets: FloatArray) -> float:
         logits: `[rows, labels] float32`.
         targets: `[rows, labels] float32`, one 1 a row.
     """
-    x, y = torch.from_numpy(logits), torch.from_numpy(targets)
+    doubt = 1 / (len(targets) + 2)
+    x, y = torch.from_numpy(logits), torch.from_numpy(targets) * (1 - doubt) + doubt / targets.shape[1]
     log_scale = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_scale], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -66,6 +68,8 @@ def fit_platt(logits: FloatArray, targets: FloatArray, weights: FloatArray | Non
     """
     x, y = torch.from_numpy(logits.ravel()), torch.from_numpy(targets.ravel())
     w = torch.ones_like(y) if weights is None else torch.from_numpy(weights.ravel())
+    positives, negatives = float((w * y).sum()), float((w * (1 - y)).sum())
+    y = y * (positives + 1) / (positives + 2) + (1 - y) / (negatives + 2)
     log_scale, bias = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_scale, bias], max_iter=100, line_search_fn="strong_wolfe")
 

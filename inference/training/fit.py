@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.export.heads import Heads, Linear, OpenSet
 from inference.training import calibrate, open_set
 from inference.training.corpus import Corpus
 from inference.training.linear import fit_linear, logits
+from inference.training.splits import Split
 from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, FloatArray, Kind, Task
 
 Embed = Callable[[Sequence[str], str], FloatArray]
@@ -101,40 +103,57 @@ def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[s
     """
     heads = {}
     for task in TASKS:
-        part = corpus.splits[task.name].calibrate
-        scores = run(part.texts, [task.tensor])[task.tensor]
-        heads[task.tensor] = _post_process(task, part, scores)
+        split = corpus.splits[task.name]
+        values = run(split.calibrate.texts, [task.tensor])[task.tensor]
+        heads[task.tensor] = _post_process(task, split, values)
     heads["intent_logits"] |= _scope(corpus, run)
     return heads
 
 
-def _post_process(task: Task, part: Examples, values: FloatArray) -> dict[str, Any]:
+def _post_process(task: Task, split: Split, values: FloatArray) -> dict[str, Any]:
+    part = split.calibrate
     if task.kind.is_softmax:
         return {"kind": task.kind.value, "temperature": round(calibrate.fit_temperature(values, part.targets), 4)}
-    platt = calibrate.fit_platt(values, part.targets, part.mask)
-    scores = calibrate.sigmoid(values / platt.temperature + platt.bias)
-    known = part.mask > 0
+    num_labels = len(part.labels)
+    temperature, bias, threshold = (np.zeros(num_labels) for _ in range(3))
+    for columns in _columns_of_equal_evidence(part):
+        known = part.mask[:, columns] > 0
+        group, targets = values[:, columns], part.targets[:, columns]
+        platt = calibrate.fit_platt(group, targets, part.mask[:, columns])
+        scores = calibrate.sigmoid(group / platt.temperature + platt.bias)
+        temperature[columns], bias[columns] = platt.temperature, platt.bias
+        threshold[columns] = calibrate.best_threshold(scores[known], targets[known])
     head: dict[str, Any] = {
         "kind": task.kind.value,
-        "temperature": round(platt.temperature, 4),
-        "bias": [round(platt.bias, 4)] * len(part.labels),
-        "threshold": calibrate.best_threshold(scores[known], part.targets[known]),
+        "temperature": _shortest(temperature),
+        "bias": bias.round(4).tolist(),
+        "threshold": _shortest(threshold),
     }
     if task.kind is Kind.BINARY and task.name in FLAGS:
         head["flag"] = FLAGS[task.name]
     if task.name == "acts":
-        head["speakers"] = {
-            speaker: sorted(
-                {
-                    part.labels[column]
-                    for row, who in enumerate(part.speakers)
-                    if who == speaker
-                    for column in np.flatnonzero(part.targets[row])
-                }
-            )
-            for speaker in SPEAKERS
-        }
+        head["speakers"] = {speaker: _labels_said_by(split.fit, speaker) for speaker in SPEAKERS}
     return head
+
+
+def _columns_of_equal_evidence(part: Examples) -> list[NDArray[np.intp]]:
+    """Group the labels that are known on equally many rows: the same sources labelled them, so they share a scale.
+
+    A catalogue of phrases and a labelled set of thousands do not; single labels have too few rows for their own.
+    """
+    known = part.mask.sum(0)
+    return [np.flatnonzero(known == number) for number in np.unique(known)]
+
+
+def _labels_said_by(rows: Examples, speaker: str) -> list[str]:
+    said = [who == speaker for who in rows.speakers]
+    return [label for label, number in zip(rows.labels, rows.targets[said].sum(0), strict=True) if number]
+
+
+def _shortest(values: NDArray[np.float64]) -> float | list[float]:
+    """One number where all labels share it, else one a label."""
+    rounded: list[float] = values.round(4).tolist()
+    return rounded[0] if len(set(rounded)) == 1 else rounded
 
 
 def _scope(corpus: Corpus, run: Callable[[Sequence[str], Sequence[str]], Mapping[str, FloatArray]]) -> dict[str, Any]:

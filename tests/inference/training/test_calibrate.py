@@ -47,6 +47,15 @@ def test_platt_ignores_entries_without_weight() -> None:
     assert with_noise.temperature == pytest.approx(fit_platt(logits, targets).temperature, rel=1e-3)
 
 
+def test_rows_that_are_parted_perfectly_leave_a_doubt() -> None:
+    logits = np.repeat([-3.0, 3.0], 20).astype(np.float32)
+    platt = fit_platt(logits, (logits > 0).astype(np.float32))
+    assert sigmoid(3 / platt.temperature + np.float32(platt.bias)) == pytest.approx(21 / 22, abs=0.01)
+    pairs = np.stack([logits, -logits], 1)
+    temperature = fit_temperature(pairs, (pairs > 0).astype(np.float32))
+    assert 0.9 < softmax(pairs / temperature).max() < 0.999
+
+
 def test_threshold_parts_what_can_be_parted() -> None:
     scores = np.array([0.1, 0.2, 0.6, 0.7], np.float32)
     threshold = best_threshold(scores, np.array([0, 0, 1, 1], np.float32))
