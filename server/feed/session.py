@@ -20,7 +20,7 @@ from server.wire import feed
 from server.wire.codec import feed_decoder
 from server.wire.errors import (
     BadMessage,
-    Conflict,
+    BadRequest,
     CuelineError,
     Forbidden,
     NotFound,
@@ -291,7 +291,7 @@ class Session:
     def _on_sub(self, message: feed.Sub, now_s: float) -> list[Effect]:
         open_channels = self.channels | self._pending
         if message.ch in open_channels:
-            return self._offence(Conflict("already subscribed", field="ch"), now_s, ch=message.ch)
+            return self._offence(BadRequest("already subscribed", field="ch"), now_s, ch=message.ch)
         if len(open_channels) >= self.limits.max_subscriptions:
             too_many = TooManyRequests(f"at most {self.limits.max_subscriptions} subscriptions", field="ch")
             return self._offence(too_many, now_s, ch=message.ch)

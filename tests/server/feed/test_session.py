@@ -123,7 +123,7 @@ def test_sub_and_unsub() -> None:
     effects = session.receive(frame("sub", ch="call:1", ep="e", off=7), 1.0, WALL_MS)
     assert effects == [Subscribe("call:1", "e", 7)]
     assert session.subscribed("call:1")
-    assert error_of(session.receive(frame("sub", ch="call:1"), 1.0, WALL_MS)).code == "conflict"
+    assert error_of(session.receive(frame("sub", ch="call:1"), 1.0, WALL_MS)).code == "bad_request"
     assert session.receive(frame("unsub", ch="call:1"), 1.0, WALL_MS) == [
         Unsubscribe("call:1"),
         Send(feed.Unsubscribed(ch="call:1")),
