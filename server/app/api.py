@@ -14,6 +14,7 @@ from litestar import Litestar, MediaType, Request, Response, get, post
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import FromPath, FromQuery
 
 from server.app.page import page_handlers
 from server.auth.desk import MAX_BODY_BYTES as MAX_TICKET_BYTES
@@ -129,7 +130,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
 
     @get("/v1/conversations", summary="Conversations, newest first.")
     async def conversations(
-        request: Request[Any, Any, Any], limit: int = DEFAULT_PAGE, before_ms: float | None = None
+        request: Request[Any, Any, Any], limit: FromQuery[int] = DEFAULT_PAGE, before_ms: FromQuery[float | None] = None
     ) -> JsonObject:
         identity = identify(request)
         require(identity, "list", Resource("tenant", identity.tenant_id))
@@ -139,7 +140,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
         return {"conversations": found}
 
     @get("/v1/conversations/{conversation_id:str}", summary="One conversation, whole.")
-    async def conversation(request: Request[Any, Any, Any], conversation_id: str) -> JsonObject:
+    async def conversation(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> JsonObject:
         identity = identify(request)
         found = await deps.store.conversation(identity.tenant_id, conversation_id)
         # A conversation that may not be read is told apart from none at all by nobody.
