@@ -163,16 +163,19 @@ class App {
   }
 
   async pollStatus() {
+    let isRefused = false;
     try {
       this.status = await getStatus();
       this.budget ??= await getBudget();
-    } catch {
+    } catch (error) {
       this.status = null;
+      isRefused = error.status === 401 || error.status === 403;
     }
     if (this.status?.version) setText(this.help.version, `Cueline ${this.status.version}`);
     byId("ask").hidden = !this.status?.features?.ask;
     this.mark("call", "");
-    if (!this.status?.ready) setTimeout(() => this.pollStatus(), STATUS_RETRY_MS);
+    // Without a sign-in it asks again when the feed has got one.
+    if (!this.status?.ready && !isRefused) setTimeout(() => this.pollStatus(), STATUS_RETRY_MS);
   }
 
   onConnection(connection) {
@@ -184,6 +187,7 @@ class App {
 
   onAuthenticated(agentId) {
     this.receipts.flush();
+    if (this.status === null) this.pollStatus();
     const channel = agentId === null ? null : `agent:${agentId}`;
     if (channel === this.agentChannel) return;
     if (this.agentChannel !== null) this.feed.unsubscribe(this.agentChannel);

@@ -109,8 +109,12 @@ class Stage:
 
     def __enter__(self) -> Stage:
         self._thread.start()
-        self._log = self._run(self._open_log())
-        self.up()
+        try:
+            self._log = self._run(self._open_log())
+            self.up()
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
