@@ -1,12 +1,13 @@
-"""The product graphs of a folder, and what they offer to policies."""
+"""The product graphs of a folder, and what they offer to policies; errors of the engine become those of the start."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from inference.compile import offered_labels
 from inference.errors import InferenceError
-from inference.graph import Graph, read_graph
+from inference.graph import Graph, load_graphs
 from inference.repository import ModelRepository
 from server.wire.errors import ConfigError
 
@@ -21,12 +22,12 @@ def read_graphs(folder: Path) -> dict[str, Graph]:
         ConfigError: A file is wrong, with the path of the bad value; or there is none.
     """
     try:
-        graphs = {graph.name: graph for graph in (read_graph(path) for path in sorted(folder.glob("*.yaml")))}
+        graphs = load_graphs(folder)
     except InferenceError as error:
         raise config_error(error) from error
     if not graphs:
         raise ConfigError("holds no graph (*.yaml)", field="paths.graphs")
-    return graphs
+    return dict(graphs)
 
 
 def offers(graphs: Mapping[str, Graph], repository: ModelRepository) -> Offers:
@@ -35,25 +36,10 @@ def offers(graphs: Mapping[str, Graph], repository: ModelRepository) -> Offers:
     Raises:
         ConfigError: A graph reads a model that cannot be served.
     """
-    return {
-        name: {output: _labels(graph, output, repository) for output in graph.outputs}
-        for name, graph in graphs.items()
-    }
-
-
-def _labels(graph: Graph, output: str, repository: ModelRepository) -> frozenset[str] | None:
-    node = graph.nodes.get(output)
-    if node is None or node.op != "classify" or node.prototypes is not None or not node.inputs:
-        return None
-    source, _, tensor = node.inputs[0].partition(".")
-    model = graph.nodes[source].model if source in graph.nodes else ""
-    if not model:
-        return None
     try:
-        labels = repository.model(model).latest.labels.get(tensor)
+        return {name: offered_labels(graph, repository) for name, graph in graphs.items()}
     except InferenceError as error:
         raise config_error(error) from error
-    return frozenset(labels) if labels else None
 
 
 def config_error(error: InferenceError) -> ConfigError:
