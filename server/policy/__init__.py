@@ -7,9 +7,11 @@
     loading       file → document → rules
     prototypes    example phrases → labels, calibrated thresholds, collisions
     conditions    does a condition hold on one revision of an utterance: yes, no, not known yet
+    memory        what a call's matcher remembers
     moments       utterances and annotations → moments that begin, are confirmed, withdrawn or end
     attention     at most k cards a minute, best first
     cards         the life of a card: new → update → expire | retract
+    checklist     steps that tick themselves
     runtime       one call's policy: everything above behind five methods and a clock
     store         the policies of a folder, hot-loaded, the old one serving until the new one is right
 

@@ -1,7 +1,6 @@
 """Utterances and annotations in, moments out: they begin, are confirmed by a final, withdrawn by it, or end.
 
-Pure: audio time comes in as milliseconds, and the same inputs give the same events. The state is a plain struct, so
-that another process can take a call over.
+Pure: audio time comes in as milliseconds, and the same inputs give the same events.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from enum import Enum
 import msgspec
 
 from server.policy.conditions import KEEP_MARGIN, Claim, Hit, Judge, Verdict, View, claimed
+from server.policy.memory import MatcherState, Occurrence, Run, Track, Turn, Window
 from server.policy.rules import Moment, OutputIs, Policy, Semantic, leaves
 from server.policy.words import normalise
 from server.wire.ids import Speaker
@@ -59,67 +59,6 @@ class MomentEvent:
     at_ms: int
     strength: float = 1.0
     evidence: Evidence | None = None
-
-
-class Track(msgspec.Struct):
-    """How one moment fares on one utterance."""
-
-    revision: int = 0
-    streak: int = 0
-    occurrence: int = 0
-    is_decided: bool = False
-
-
-class Turn(msgspec.Struct):
-    """One utterance under observation; `views` ascend by revision, a final is alone."""
-
-    utterance_id: str
-    speaker: Speaker
-    start_ms: int
-    end_ms: int
-    views: list[View] = []
-    tracks: dict[str, Track] = {}
-    counted: list[str] = []
-
-
-class Occurrence(msgspec.Struct):
-    """A moment that happened and was not withdrawn. `cause` are the occurrences it hangs on."""
-
-    number: int
-    utterance_id: str
-    at_ms: int
-    evidence: Evidence | None
-    strength: float = 1.0
-    is_open: bool = False
-    cause: list[tuple[str, int]] = []
-
-
-class Window(msgspec.Struct):
-    """A stretch in which something has to be said."""
-
-    since_ms: int
-    deadline_ms: int
-    evidence: Evidence | None = None
-    anchor: tuple[str, int] | None = None
-    said_by: list[str] = []
-
-
-class Run(msgspec.Struct):
-    """Turns in a row on which a leaf held: up to `turn_id`, and before it."""
-
-    turn_id: str = ""
-    length: int = 0
-    before: int = 0
-
-
-class MatcherState(msgspec.Struct):
-    """All a matcher remembers."""
-
-    turns: dict[str, Turn] = {}
-    counts: dict[str, int] = {}
-    occurrences: dict[str, list[Occurrence]] = {}
-    windows: dict[str, Window] = {}
-    runs: dict[str, Run] = {}
 
 
 class MomentMatcher:

@@ -17,7 +17,8 @@ import msgspec
 
 from server.policy.cards import Deck, DeckState
 from server.policy.checklist import ChecklistBoard, ChecklistState
-from server.policy.moments import MatcherState, MomentEvent, MomentMatcher
+from server.policy.memory import MatcherState
+from server.policy.moments import MomentEvent, MomentMatcher
 from server.policy.rules import Policy
 from server.wire.errors import BadRequest
 from server.wire.publication import Action, Checklist

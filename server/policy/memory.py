@@ -1,0 +1,70 @@
+"""What a matcher remembers of one call: plain structs, so that another process can take the call over."""
+
+from __future__ import annotations
+
+import msgspec
+
+from server.policy.conditions import View
+from server.wire.ids import Speaker
+from server.wire.publication import Evidence
+
+
+class Track(msgspec.Struct):
+    """How one moment fares on one utterance."""
+
+    revision: int = 0
+    streak: int = 0
+    occurrence: int = 0
+    is_decided: bool = False
+
+
+class Turn(msgspec.Struct):
+    """One utterance under observation; `views` ascend by revision, a final is alone."""
+
+    utterance_id: str
+    speaker: Speaker
+    start_ms: int
+    end_ms: int
+    views: list[View] = []
+    tracks: dict[str, Track] = {}
+    counted: list[str] = []
+
+
+class Occurrence(msgspec.Struct):
+    """A moment that happened and was not withdrawn. `cause` are the occurrences it hangs on."""
+
+    number: int
+    utterance_id: str
+    at_ms: int
+    evidence: Evidence | None
+    strength: float = 1.0
+    is_open: bool = False
+    cause: list[tuple[str, int]] = []
+
+
+class Window(msgspec.Struct):
+    """A stretch in which something has to be said."""
+
+    since_ms: int
+    deadline_ms: int
+    evidence: Evidence | None = None
+    anchor: tuple[str, int] | None = None
+    said_by: list[str] = []
+
+
+class Run(msgspec.Struct):
+    """Turns in a row on which a leaf held: up to `turn_id`, and before it."""
+
+    turn_id: str = ""
+    length: int = 0
+    before: int = 0
+
+
+class MatcherState(msgspec.Struct):
+    """All a matcher remembers."""
+
+    turns: dict[str, Turn] = {}
+    counts: dict[str, int] = {}
+    occurrences: dict[str, list[Occurrence]] = {}
+    windows: dict[str, Window] = {}
+    runs: dict[str, Run] = {}
