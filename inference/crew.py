@@ -117,9 +117,9 @@ class Crew:
         self._on_crash = on_crash
         self._threads: list[Thread] = []
         self._is_stopping = False
-        lock = Lock()
-        self._wake = Condition(lock)
-        self._operator_wake = Condition(lock)
+        self._lock = Lock()
+        self._wake = Condition(self._lock)
+        self._operator_wake = Condition(self._lock)
         self._for_operators: deque[Journey] = deque()
         self._idle = 0
 
@@ -133,7 +133,7 @@ class Crew:
 
     def stop(self) -> None:
         """End the threads once nothing is queued; blocks."""
-        with self._wake:
+        with self._lock:
             self._is_stopping = True
             self._wake.notify_all()
             self._operator_wake.notify_all()
@@ -145,7 +145,7 @@ class Crew:
         now_s = self._clock()
         journey.queued_s = now_s
         row = _row(journey, now_s)
-        with self._wake:
+        with self._lock:
             admission = self._policy.admit(row, now_s)
             if self._idle:
                 self._wake.notify()
@@ -153,7 +153,7 @@ class Crew:
 
     def take_operator(self, journey: Journey) -> bool:
         """Queue a journey for the registered function it is at; False if too many wait."""
-        with self._wake:
+        with self._lock:
             if len(self._for_operators) >= self._max_operator_rows:
                 return False
             self._for_operators.append(journey)
@@ -162,7 +162,7 @@ class Crew:
 
     def cancel(self, owner: str) -> list[Journey]:
         """Drop what a call has queued."""
-        with self._wake:
+        with self._lock:
             dropped = [row.item for row in self._policy.cancel(owner)]
             waiting = [journey for journey in self._for_operators if journey.request.owner == owner]
             for journey in waiting:
@@ -171,7 +171,7 @@ class Crew:
 
     def clear(self) -> list[Journey]:
         """Drop everything that is queued."""
-        with self._wake:
+        with self._lock:
             dropped = [row.item for row in self._policy.clear()] + list(self._for_operators)
             self._for_operators.clear()
         return dropped
@@ -192,7 +192,7 @@ class Crew:
 
     def _next_batch(self) -> Batch | None:
         while True:
-            with self._wake:
+            with self._lock:
                 pop = self._policy.pop(self._clock())
                 if pop.batch is None and not pop.late:
                     if self._is_stopping:
@@ -220,7 +220,7 @@ class Crew:
             journey.started_s = journey.started_s or started_s
             delivery.delays.append((journey.request.row_class, delay_s))
         is_whole = self._attempt(runner, service, journeys, delivery)
-        with self._wake:
+        with self._lock:
             self._policy.finished(batch, self._clock() - started_s if is_whole else None)
         self._hand_over(delivery)
 
@@ -299,7 +299,7 @@ class Crew:
 
     def _operate(self) -> None:
         while True:
-            with self._operator_wake:
+            with self._lock:
                 while not self._for_operators:
                     if self._is_stopping:
                         return

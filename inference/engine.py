@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from inference.backends.contract import Backend
 from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
@@ -137,6 +138,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._policy: BatchingPolicy | None = None
         self._crew: Crew | None = None
+        self._blas: threadpool_limits | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -150,6 +152,8 @@ class Engine:
             ModelError: If a model cannot be served; the path and key of the wrong value are in it.
         """
         loop = self._loop = asyncio.get_running_loop()
+        # BLAS threads of our own small products would spin on the cores that models run on: ten times the CPU.
+        self._blas = threadpool_limits(1, "blas")
         for broken in self._repository.broken.values():
             raise broken
         for name, model in self._repository.models.items():
@@ -186,6 +190,8 @@ class Engine:
             timeout_s: After this, what is still queued is cancelled; what runs is waited for.
         """
         self._is_ready = False
+        if self._blas is not None:
+            self._blas.restore_original_limits()
         if self._crew is None:
             return
         try:

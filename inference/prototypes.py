@@ -148,7 +148,7 @@ class PrototypeStack:
         self._thresholds = np.concatenate(
             [part.thresholds for part in self._parts.values()] or [np.empty(0, np.float32)]
         )
-        self._vectors = np.concatenate(vectors).T if num_phrases else None
+        self._vectors = np.ascontiguousarray(np.concatenate(vectors).T) if num_phrases else None
 
     @property
     def sets(self) -> list[PrototypeSet]:
