@@ -1,7 +1,8 @@
 """The store contract: idempotent upserts, read models, nothing on the hot path.
 
 The feed never waits for the store: records go through the durable outbox, which drains into a `Store`. A record is
-applied only if its revision is higher than the stored one, so draining twice changes nothing. Source: DESIGN 6.
+applied only if its revision is higher than the stored one (a final utterance ranks above every interim), so draining
+twice, or in another order, changes nothing. Source: DESIGN 6.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How a record becomes a row, and which of two records stays. Pure.
 
-A row is replaced only by a higher revision, and a final utterance never by an interim; receipts stay as they first
-came. The same rule thins a batch before it is written: of the fifty interims of a batch one reaches the database.
+Finals rank above interims, then the higher revision wins; receipts stay as they first came. That is an order: records
+may be applied twice, in any order and in any batches, and the same is left. It also thins a batch before it is written,
+so that of the fifty interims of a batch one reaches the database.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def replaces(new: Row, old: Row) -> bool:
     """Whether a row takes the place of one with the same key; the upserts say the same in SQL."""
     if "revision" not in new:
         return False
-    return bool(new["revision"] > old["revision"] and (new.get("is_final", True) or not old.get("is_final", False)))
+    return bool((new.get("is_final", True), new["revision"]) > (old.get("is_final", True), old["revision"]))
 
 
 def rows(records: Iterable[Record]) -> dict[str, list[Row]]:

@@ -176,7 +176,7 @@ class SqlStore:
         new = statement.excluded
         is_newer = new.revision > table.c.revision
         if "is_final" in table.c:
-            is_newer = and_(is_newer, or_(new.is_final, not_(table.c.is_final)))
+            is_newer = or_(and_(new.is_final, not_(table.c.is_final)), and_(new.is_final == table.c.is_final, is_newer))
         values = {column.name: new[column.name] for column in table.c if column.name not in key}
         return statement.on_conflict_do_update(index_elements=key, set_=values, where=is_newer)
 
