@@ -218,7 +218,11 @@ class LiveCall:
                 _chain(self._last_stored, stored)
             case _Noted(utterance, annotation, stamps):
                 if self._revisions.get(utterance.utterance_id) == annotation.revision:
-                    await self._publish_annotation(utterance, annotation, stamps)
+                    if annotation.value is not None:
+                        await self._publish_annotation(utterance, annotation, stamps)
+                    await self._publish_guidance(
+                        self._pinned.policy.on_annotation(annotation, utterance, self._now_s()), stamps
+                    )
             case _Done(utterance, outcome, error):
                 self._num_running -= 1
                 self._account(utterance, outcome, error)
@@ -281,7 +285,6 @@ class LiveCall:
             is_interim=not utterance.is_final,
         )
         self._latest_stamps[utterance.utterance_id] = msgspec.structs.replace(stamps, t8=wall_ms())
-        await self._publish_guidance(self._pinned.policy.on_annotation(annotation, utterance, self._now_s()), stamps)
 
     async def _publish_guidance(self, payloads: Iterable[Payload], stamps: Stamps) -> None:
         for payload in payloads:

@@ -78,7 +78,8 @@ class Orchestrator:
             guide: What the call is pinned to.
             utterance: The revision; a queued older one is superseded.
             stamps: `t0` to `t4`; the annotations' get `t5` to `t7` added.
-            on_annotation: Called for each output the moment it is ready.
+            on_annotation: Called for each output the moment it is ready; value None where it does not apply, so that
+                a policy that waits for it need not.
             on_done: Called once, last.
 
         Raises:
@@ -114,8 +115,6 @@ def owner_of(utterance: Utterance) -> str:
 
 
 def _forward(utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
-    if output.value is None:
-        return  # its `when` was false: nothing is claimed, nothing is published
     # The engine measures on the monotonic clock; one offset, taken now, turns it into wall time.
     offset_ms = wall_ms() - time.monotonic() * 1000
     annotation = Annotation(
