@@ -15,6 +15,10 @@ _MAX_PHRASE_WORDS = 8
 _MAX_WORDS_PER_S = 7.0
 """Faster than anyone speaks on the telephone; an auctioneer reaches about 5."""
 
+_STOCK_PHRASES = frozenset(("you", "transcript emily beynon"))
+"""All that Moonshine tiny-en wrote for noise, hum, dial tones, music and clicks, and with confidence up to 0.97, so
+that confidence does not tell. Nobody says just "you" and nothing else."""
+
 _LETTER = re.compile(r"[^\W_]")
 
 
@@ -51,6 +55,8 @@ def plausible_text(text: str, *, confidence: float, voiced_ms: int, is_capped: b
         min_confidence: Below it nothing was said.
     """
     if confidence < min_confidence or not _LETTER.search(text):
+        return ""
+    if " ".join(re.sub(r"[^\w ]+", " ", text).lower().split()) in _STOCK_PHRASES:
         return ""
     collapsed = collapse_loops(text)
     too_fast = len(collapsed.split()) > 2 + _MAX_WORDS_PER_S * voiced_ms / 1000

@@ -45,7 +45,9 @@ def test_speech_passes() -> None:
 
 
 def test_noise_does_not() -> None:
-    assert plausible("You", confidence=0.1) == ""
+    assert plausible("thing", confidence=0.1) == ""
+    assert plausible("You.", confidence=0.97) == ""
+    assert plausible("You too.") == "You too."
     assert plausible(". . .") == ""
     assert plausible("a b c d e f g h i j k l m n o p", voiced_ms=500) == ""
     assert plausible("one thing after another", is_capped=True) == ""
