@@ -47,7 +47,7 @@ class TicketDesk:
         self._authenticator = authenticator
         self._tickets = tickets
         self._origins = origins or OriginPolicy()
-        self._limiter = limiter or RateLimiter(TICKETS_PER_S, TICKETS_BURST)
+        self._limiter = limiter if limiter is not None else RateLimiter(TICKETS_PER_S, TICKETS_BURST)
         self._clock = clock
 
     def issue(

@@ -265,6 +265,8 @@ class FeedSocket:
             self._perform_now(self._session.not_authenticated(error, now_s))
         else:
             self._perform_now(self._session.authenticated(identity, now_s, wall_ms()))
+            for subscription in self._subscriptions.values():  # renewed, perhaps with other rights
+                self._recheck_soon(subscription)
 
     async def _subscribe(self, effect: Subscribe) -> None:
         identity = self._session.identity
@@ -331,7 +333,7 @@ class FeedSocket:
                 return "say", on_say and (lambda who, key: on_say(who, key, message))
 
     def _recheck_soon(self, subscription: Subscription) -> None:
-        """The call may have changed hands: look again whether this identity may still listen."""
+        """Call or identity may have changed hands or rights: look again whether this one may still listen."""
         task = asyncio.create_task(self._recheck(subscription), name="feed recheck")
         self._rechecks.add(task)
         task.add_done_callback(self._rechecks.discard)

@@ -18,7 +18,9 @@ from server.wire.feed import Ask, CloseCode, Receipt
 from server.wire.ids import AgentId
 from tests.server.feed.harness import CALL, TENANT, MemoryLog, action, call, feed_server, raw_client, transcript
 
-BOTH_SERVERS = pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "asgi"])
+BOTH_SERVERS = pytest.mark.parametrize(
+    "is_direct", [pytest.param(True, id="direct"), pytest.param(False, id="asgi", marks=pytest.mark.slow)]
+)
 
 
 @BOTH_SERVERS
@@ -262,6 +264,15 @@ async def test_3501_for_a_first_frame_that_is_not_auth(is_direct: bool) -> None:
 
 
 @BOTH_SERVERS
+async def test_3501_for_too_many_bad_frames(is_direct: bool) -> None:
+    async with feed_server(is_direct=is_direct) as server, raw_client(server) as client:
+        await client.auth(server)
+        for _ in range(40):
+            await client.send("{")
+        assert await client.closed() == (CloseCode.BAD_REQUEST, "too many bad messages")
+
+
+@BOTH_SERVERS
 async def test_3503_for_a_foreign_page(is_direct: bool) -> None:
     origins = OriginPolicy(["https://desktop.example"], is_loopback_only=True)
     async with feed_server(origins=origins, is_direct=is_direct) as server:
@@ -310,6 +321,21 @@ async def test_an_agent_hears_own_calls_only_and_loses_them_at_a_transfer() -> N
         server.log.append_now(CALL, transcript(1))
         await client.send({"type": "ping"})
         assert (await client.receive())["type"] == "pong"
+
+
+async def test_a_renewed_identity_keeps_only_what_it_still_may() -> None:
+    async with feed_server() as server, raw_client(server) as client:
+        for roles in [{"agent", "admin"}, {"agent"}]:
+            me = Identity(TENANT, AgentId("a1"), frozenset(roles))  # type: ignore[arg-type]
+            await client.send({"type": "auth", "ticket": server.tickets.issue(me, time.monotonic())})
+            assert (await client.receive())["type"] == "authenticated"
+            if "admin" in roles:
+                assert (await client.sub("call:1"))["type"] == "subscribed"
+                assert (await client.sub("agent:a1"))["type"] == "subscribed"
+        told = await client.receive()
+        assert (told["type"], told["ch"]) == ("unsubscribed", "call:1")
+        await client.send({"type": "unsub", "ch": "agent:a1"})
+        assert (await client.receive())["ch"] == "agent:a1"
 
 
 async def test_another_tenants_call_of_the_same_name_is_another_channel() -> None:
