@@ -86,17 +86,22 @@ def card(page: Any, title: str) -> Any:
     return page.locator("#cards > li", has_text=title)
 
 
-def play_talk(stage: Stage, conversation_id: str = "c1") -> None:
-    stage.call(conversation_id, "started", policy="car_service v3")
+def begin(stage: Stage, page: Any) -> None:
+    """Start a call that the page receives live from here on."""
+    stage.call("c1", "started", policy="car_service v3")
+    expect(page.locator("#call")).to_contain_text("Live", timeout=TIMEOUT_MS)
+
+
+def play_talk(stage: Stage) -> None:
     for payload, stamps in script.talk():
-        stage.publish(f"call:{conversation_id}", payload, stamps)
+        stage.publish(CALL, payload, stamps)
 
 
 @pytest.fixture
 def talk(stage: Stage, open_page: OpenPage) -> Any:
     """A page that has followed the scripted talk from its beginning."""
     page = open_page()
-    expect(page.get_by_text("Waiting for a call")).to_be_visible(timeout=TIMEOUT_MS)
+    begin(stage, page)
     play_talk(stage)
     expect(line(page, "that would be great")).to_be_visible(timeout=TIMEOUT_MS)
     return page
@@ -119,6 +124,7 @@ def test_the_page_follows_the_agents_calls(stage: Stage, open_page: OpenPage) ->
 
 
 def test_a_page_that_comes_late_sees_the_whole_call(stage: Stage, open_page: OpenPage) -> None:
+    stage.call("c1", "started")
     play_talk(stage)
     page = open_page()
     expect(page.locator("#lines > li")).to_have_count(len(script.LINES))
@@ -128,7 +134,8 @@ def test_a_page_that_comes_late_sees_the_whole_call(stage: Stage, open_page: Ope
 
 
 def test_one_call_can_be_pinned(stage: Stage, open_page: OpenPage) -> None:
-    play_talk(stage, "c1")
+    stage.call("c1", "started")
+    play_talk(stage)
     stage.call("c2", "started")
     page = open_page("/?conversation=c1")
     expect(line(page, "that would be great")).to_be_visible()
@@ -192,7 +199,7 @@ def test_customer_words_are_data(stage: Stage, open_page: OpenPage) -> None:
 
 def test_reading_back_is_not_disturbed_and_a_button_leads_to_live(stage: Stage, open_page: OpenPage) -> None:
     page = open_page()
-    stage.call("c1", "started")
+    begin(stage, page)
     for number in range(60):
         words = ("agent", number * 5000, number * 5000 + 900, f"Sentence number {number}.")
         stage.publish(CALL, script.utterance(number, line=words))
@@ -485,6 +492,9 @@ def test_everything_can_be_done_by_keyboard(talk: Any, stage: Stage) -> None:
     expect(talk.locator("#cards > li")).to_have_count(1)
     assert [r.event for r in stage.wait_receipts(5) if r.event != "shown"] == ["dismissed", "wrong"]
     talk.keyboard.press("t")
+    expect(line(talk, "that would be great")).to_be_focused()
+    talk.keyboard.press("Home")
+    expect(line(talk, "Thank you for calling")).to_be_focused()
     talk.keyboard.press("End")
     expect(line(talk, "that would be great")).to_be_focused()
     talk.keyboard.press("ArrowUp")
@@ -546,6 +556,7 @@ def test_names_roles_contrast_and_room(stage: Stage, open_page: OpenPage, theme:
     page = open_page(viewport=viewport, color_scheme=theme, reduced_motion="reduce")
     page.get_by_text("Waiting for a call").wait_for()
     assert page.evaluate(AUDIT) == []
+    begin(stage, page)
     play_talk(stage)
     stage.publish(CALL, script.card("churn#1", **script.ALERT), script.stamps())
     stage.publish(CALL, script.GAP_OPEN)
@@ -570,8 +581,25 @@ def test_names_roles_contrast_and_room(stage: Stage, open_page: OpenPage, theme:
     assert page.evaluate(AUDIT) == []
 
 
+def test_the_audit_finds_what_is_wrong(stage: Stage, open_page: OpenPage) -> None:
+    page = open_page()
+    begin(stage, page)
+    page.evaluate("""() => {
+        const button = document.createElement("button");
+        document.getElementById("side").append(button);
+        const text = Object.assign(document.createElement("p"), { textContent: "faint", id: "main" });
+        text.style.color = "#bbb";
+        document.getElementById("cards").append(text);
+        document.body.style.minWidth = "3000px";
+    }""")
+    faults = " ".join(page.evaluate(AUDIT))
+    for part in ("has no name", "id main is not unique", "has a contrast of", "is no item", "px wide"):
+        assert part in faults
+
+
 def test_nothing_moves_where_motion_is_unwanted(stage: Stage, open_page: OpenPage) -> None:
     page = open_page(reduced_motion="reduce")
+    begin(stage, page)
     play_talk(stage)
     expect(page.locator("#cards > li")).to_have_count(3)
     assert page.locator("#cards > li").first.evaluate("node => getComputedStyle(node).animationName") == "none"

@@ -96,7 +96,7 @@ export class CardsView {
     } else {
       this.#putInOrder(order);
     }
-    if (!this.list.querySelector("[tabindex='0']")) rove(this.list.children, this.list.firstElementChild);
+    if (!this.list.contains(document.activeElement)) rove(this.list.children, this.list.firstElementChild);
     this.none.hidden = this.list.childElementCount > 0;
     for (const id of fresh) this.unseen.add(this.nodes.get(id));
     this.#renderAbove();

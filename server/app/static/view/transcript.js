@@ -7,7 +7,7 @@
 
 import { timelineIndex } from "../state.js";
 import { clockText, gapText, speakerText } from "../words.js";
-import { arrange, el, rove, setText } from "./dom.js";
+import { arrange, el, setText } from "./dom.js";
 
 /** Bubbles in the document while the reader follows: some screens full, cheap on a slow laptop. */
 const MAX_FOLLOWING = 200;
@@ -36,6 +36,7 @@ export class TranscriptView {
     this.isFollowing = true;
     this.isQuiet = false;
     this.selectedId = null;
+    this.tabStop = null;
     this.scroll.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     this.toLive.addEventListener("click", () => this.follow());
     this.earlier.addEventListener("click", () => this.#showEarlier());
@@ -84,7 +85,7 @@ export class TranscriptView {
     if (!this.nodes.has(key)) this.#mountNewest(this.call.timeline.length - index + 20);
     this.isFollowing = false;
     const node = this.nodes.get(key);
-    rove(this.list.children, node);
+    this.#setTabStop(node);
     node.scrollIntoView({ block: "center" });
     node.focus({ preventScroll: true });
     node.classList.remove("flash");
@@ -94,7 +95,7 @@ export class TranscriptView {
 
   /** Put the focus on the bubble that holds the tab stop. */
   focus() {
-    (this.list.querySelector("[tabindex='0']") ?? this.list.lastElementChild)?.focus();
+    this.tabStop?.focus();
   }
 
   /** Hide interims. @param {boolean} isQuiet */
@@ -120,7 +121,6 @@ export class TranscriptView {
     for (const key of [...this.nodes.keys()]) if (!wanted.has(key)) this.nodes.delete(key);
     arrange(this.list, nodes);
     keys.forEach((key, index) => this.#group(key, timeline.length - keys.length + index));
-    if (this.list.querySelector("[tabindex='0']") === null) rove(this.list.children, this.list.lastElementChild);
     if (this.isFollowing) this.#scrollToEnd();
     this.#renderChrome();
   }
@@ -138,7 +138,6 @@ export class TranscriptView {
     const nextKey = this.call.timeline[index + 1];
     const next = nextKey === undefined ? null : (this.nodes.get(nextKey) ?? null);
     if (node.nextElementSibling !== next || node.parentElement !== this.list) this.list.insertBefore(node, next);
-    if (this.list.childElementCount === 1) rove(this.list.children, node);
     this.#group(key, index);
     if (nextKey !== undefined) this.#group(nextKey, index + 1);
   }
@@ -198,9 +197,6 @@ export class TranscriptView {
       this.nodes.delete(keyOf(oldest));
       this.firstKey = keyOf(this.list.firstElementChild);
     }
-    if (this.list.firstElementChild && !this.list.querySelector("[tabindex='0']")) {
-      rove(this.list.children, this.list.lastElementChild);
-    }
   }
 
   #showEarlier() {
@@ -209,7 +205,7 @@ export class TranscriptView {
     this.isFollowing = false;
     this.#mountNewest(this.list.childElementCount + EARLIER_STEP);
     this.scroll.scrollTop += anchor.getBoundingClientRect().top - offset;
-    rove(this.list.children, anchor);
+    this.#setTabStop(anchor);
     anchor.focus({ preventScroll: true });
   }
 
@@ -224,7 +220,18 @@ export class TranscriptView {
     this.scroll.scrollTop = this.scroll.scrollHeight;
   }
 
+  /** One bubble can be reached by Tab: the reader's, or the newest. */
+  #setTabStop(node) {
+    if (this.tabStop === node) return;
+    if (this.tabStop) this.tabStop.tabIndex = -1;
+    this.tabStop = node;
+    if (node) node.tabIndex = 0;
+  }
+
   #renderChrome() {
+    if (!this.tabStop?.isConnected || (this.isFollowing && !this.list.contains(document.activeElement))) {
+      this.#setTabStop(this.list.lastElementChild);
+    }
     this.toLive.hidden = this.isFollowing;
     this.earlier.hidden = this.firstKey === null;
     this.end.hidden = this.call.state !== "ended" && this.call.timeline.length > 0;
@@ -240,9 +247,9 @@ export class TranscriptView {
       Home: this.list.firstElementChild,
       End: this.list.lastElementChild,
     }[event.key];
-    if (event.key === "Enter" && here.dataset.id) this.onSelect(here.dataset.id);
+    if (event.key === "Enter" && here.dataset.id !== undefined) this.onSelect(here.dataset.id);
     else if (target) {
-      rove(this.list.children, target);
+      this.#setTabStop(target);
       target.focus();
     } else return;
     event.preventDefault();
