@@ -45,6 +45,7 @@ class Service:
         model: The backend's handle.
         tokenizer: None where the model takes no text.
         ladder: Shapes that batches may have.
+        buckets: Shapes that are warmed.
         cost: Learned by the policy, under the engine's lock.
         prototypes: Tenants' examples compared with its embeddings.
         wanted: What some program reads.
@@ -64,7 +65,10 @@ class Service:
         self.token_inputs = tuple(spec for spec in version.config.inputs if is_token_input(spec))
         self.dense_inputs = tuple(spec for spec in version.config.inputs if not is_token_input(spec))
         has_fixed_length = any(spec.dims[0] > 0 for spec in self.token_inputs)
-        self.ladder = Ladder(_reachable(version.buckets, batching), exact=model.is_exact and not has_fixed_length)
+        exact = model.is_exact and not has_fixed_length
+        self.buckets = _reachable(version.buckets, batching, exact=exact)
+        self.ladder = Ladder(version.buckets if exact else self.buckets, exact=exact)
+        self._max_padded_tokens = max(batching.max_padded_tokens, self.ladder.max_tokens)
         self.tokenizer: Tokenizer | None = None
         if version.tokenizer is not None:
             try:
@@ -95,7 +99,7 @@ class Service:
         """
         model = backend.load(version)
         service = cls(version, model, batching)
-        buckets = service.ladder.buckets
+        buckets = service.buckets
         done = iter(range(len(buckets)))
         names = [spec.name for spec in version.config.outputs]
         try:
@@ -135,17 +139,20 @@ class Service:
         """Allocate one worker's token tensors; None where the model takes no tokens."""
         if not self.token_inputs:
             return None
-        capacity = max(bucket.padded_tokens for bucket in self.ladder.buckets)
         dtype = NUMPY_DTYPES[self.token_inputs[0].dtype]
         assert issubclass(dtype, np.integer)
-        return TokenBuffer(capacity, dtype)
+        return TokenBuffer(self._max_padded_tokens, dtype)
 
 
-def _reachable(buckets: Sequence[Bucket], batching: BatchingSettings) -> list[Bucket]:
-    """Leave out buckets that the batching settings never fill."""
-    return [
-        bucket
-        for bucket in buckets
-        if bucket.rows == 1
-        or (bucket.rows <= batching.max_batch_rows and bucket.padded_tokens <= batching.max_padded_tokens)
-    ]
+def _reachable(buckets: Sequence[Bucket], batching: BatchingSettings, *, exact: bool) -> list[Bucket]:
+    """Cut the ladder at what the batching settings ever fill.
+
+    A backend that takes any shape keeps the rungs in tokens and gets as many rows as fit the limits; for one that is
+    padded up to a bucket, a bucket beyond the limits is left out.
+    """
+    found: set[Bucket] = set()
+    for bucket in buckets:
+        most = max(1, min(batching.max_batch_rows, batching.max_padded_tokens // bucket.tokens))
+        if exact or bucket.rows <= most:
+            found.add(Bucket(min(bucket.rows, most), bucket.tokens))
+    return sorted(found, key=lambda bucket: (bucket.padded_tokens, bucket.tokens))
