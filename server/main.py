@@ -56,6 +56,7 @@ from server.store.contract import ReceiptRecord
 from server.store.outbox import Outbox
 from server.store.sql import SqlStore
 from server.wire.clock import wall_ms
+from server.wire.errors import ConfigError
 from server.wire.feed import Receipt
 from server.wire.ids import AgentId
 
@@ -107,14 +108,17 @@ class Server:
             ConfigError: Something configured is wrong; nothing was left running.
         """
         async with self._stack:
+            # First of all: a port that is taken should be told at once, not after the models are loaded.
+            listener = None if dry_run else _bind(self._settings.host, self._settings.port)
+            if listener is not None:
+                self._stack.callback(listener.close)
             application = await self._build()
             # Everything that lives as long as the process leaves the collector's sight: a full collection over a
             # large heap was seen to cost 100 ms, more than the whole hot path.
             gc.collect()
             gc.freeze()
-            if dry_run:
-                return
-            await self._listen(application, on_listening)
+            if listener is not None:
+                await self._listen(application, listener, on_listening)
 
     # -- start --------------------------------------------------------------------------------------------------
 
@@ -235,9 +239,9 @@ class Server:
 
     # -- serve --------------------------------------------------------------------------------------------------
 
-    async def _listen(self, application: Application, on_listening: Callable[[str], None]) -> None:
-        settings = self._settings
-        listener = _bind(settings.host, settings.port)
+    async def _listen(
+        self, application: Application, listener: sockets.socket, on_listening: Callable[[str], None]
+    ) -> None:
         host, port = listener.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         web = _Uvicorn(
@@ -339,8 +343,6 @@ def _bind(host: str, port: int) -> sockets.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        from server.wire.errors import ConfigError
-
         listener.close()
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from None
     return listener
