@@ -20,7 +20,7 @@ from inference.errors import ModelError
 from inference.head_spec import HeadSpec
 from inference.repository import ModelRepository
 from inference.training import metrics
-from inference.training.augment import as_heard, strip_marks
+from inference.training.augment import as_heard, spell_numbers, strip_marks
 from inference.training.calibrate import sigmoid, softmax
 from inference.training.corpus import Corpus
 from inference.training.features import Runner, open_tokenizer
@@ -31,6 +31,9 @@ SHAPES = ((1, 8), (1, 16), (1, 32), (8, 16), (16, 16))
 """Rows x tokens that are timed."""
 
 HEARD_SEED = 7
+
+Hear = Callable[[Sequence[str]], Sequence[str]]
+"""Speaks texts over a telephone line and returns what the recogniser wrote, in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class TaskReport:
         numbers: Name to number; the first is the one that the targets speak of.
         unmarked: The first number without case and marks.
         heard: The first number as a recogniser might have heard it.
+        spoken: The first number of rows that were really spoken and recognised, and of the same rows typed; None: none.
         labels: A row a label that occurs.
         confusions: Most frequent errors: true label, given label, rows.
         reliability: Scores against truth.
@@ -66,6 +70,7 @@ class TaskReport:
     numbers: Mapping[str, float]
     unmarked: float
     heard: float
+    spoken: tuple[float, float] | None
     labels: tuple[LabelRow, ...]
     confusions: tuple[tuple[str, str, int], ...]
     reliability: metrics.Reliability
@@ -78,16 +83,24 @@ class Evaluation:
     Attributes:
         tasks: In the order of the model's outputs, a row a source.
         retrieval: Name to number, from the retrieval set.
+        word_errors: Share of words that recognised speech has wrong, missing or added; None where nothing was spoken.
         latency_ms: (rows, tokens) to median milliseconds of one pass on one thread.
     """
 
     tasks: tuple[TaskReport, ...]
     retrieval: Mapping[str, float] = field(default_factory=dict)
+    word_errors: float | None = None
     latency_ms: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
 
 def evaluate_file(
-    file: Path, corpus: Corpus, *, max_rows: int = 2000, progress: Callable[[str], None] = lambda _: None
+    file: Path,
+    corpus: Corpus,
+    *,
+    max_rows: int = 2000,
+    hear: Hear | None = None,
+    spoken_rows: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Judge a built file with everything: tasks, retrieval, latency.
 
@@ -95,6 +108,8 @@ def evaluate_file(
         file: Such as `model_repo/utterance/1/model.onnx`; `heads.json` lies beside it.
         corpus: Data, cut under the seed of the training.
         max_rows: At most so many rows a source.
+        hear: Speaks and recognises.
+        spoken_rows: At most so many rows a source are spoken.
         progress: Called with what is being done.
 
     Raises:
@@ -106,7 +121,9 @@ def evaluate_file(
         raise model.problems.get(number) or ModelError("no such version", path=f"{model.where}/{number}")
     version = model.versions[number]
     runner = Runner.for_file(file, open_tokenizer(version.tokenizer or model.path / "tokenizer.json"))
-    found = evaluate(runner, version.heads, corpus, max_rows=max_rows, progress=progress)
+    found = evaluate(
+        runner, version.heads, corpus, max_rows=max_rows, hear=hear, spoken_rows=spoken_rows, progress=progress
+    )
     progress("retrieval")
     retrieval = score_retrieval(read_retrieval_set(), runner.embed)
     progress("latency")
@@ -177,6 +194,8 @@ def evaluate(
     *,
     part: str = "validate",
     max_rows: int = 2000,
+    hear: Hear | None = None,
+    spoken_rows: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Score every task of a version.
@@ -187,9 +206,12 @@ def evaluate(
         corpus: Data, cut under the seed of the training.
         part: Which part to score.
         max_rows: At most so many rows a source, evenly taken.
+        hear: Speaks and recognises.
+        spoken_rows: At most so many rows a source are spoken, evenly taken.
         progress: Called with each task's name.
     """
-    reports = []
+    reports: list[TaskReport] = []
+    errors = words = 0
     for task in TASKS:
         rows: Examples = getattr(corpus.splits[task.name], part)
         for source in sorted(set(rows.sources)):
@@ -200,23 +222,56 @@ def evaluate(
             if task.name == "intent":
                 scope = _scope_metrics(runner, heads[task.tensor], some, getattr(corpus.outside, part))
                 report = replace(report, numbers={**report.numbers, **scope})
+            if hear is not None and spoken_rows:
+                progress(f"{task.name} on {source}, spoken")
+                typed = some.take(np.arange(0, len(some), -(-len(some) // spoken_rows)))
+                recognised = hear(typed.texts)
+                report = replace(report, spoken=_spoken(runner, heads[task.tensor], typed, recognised))
+                errors += sum(map(word_errors, typed.texts, recognised))
+                words += sum(len(_words(text)) for text in typed.texts)
             reports.append(report)
-    return Evaluation(tuple(reports))
+    return Evaluation(tuple(reports), word_errors=errors / words if words else None)
+
+
+def _words(text: str) -> list[str]:
+    return strip_marks(spell_numbers(text)).split()
+
+
+def word_errors(typed: str, recognised: str) -> int:
+    """Count words to change, drop or add, case, marks and the writing of numbers aside (Levenshtein)."""
+    reference, given = _words(typed), _words(recognised)
+    row = list(range(len(given) + 1))
+    for i, word in enumerate(reference, start=1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(given, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def _spoken(runner: Runner, spec: HeadSpec, rows: Examples, recognised: Sequence[str]) -> tuple[float, float]:
+    """Return the first number of recognised and of typed rows."""
+    heard = replace(rows, texts=tuple(recognised))
+    return _first_number(runner, spec, heard), _first_number(runner, spec, rows)
+
+
+def _score(runner: Runner, spec: HeadSpec, rows: Examples) -> tuple[FloatArray, NDArray[np.bool_]]:
+    logits = runner.run(rows.texts, [rows.task.tensor])[rows.task.tensor]
+    scores = silence_other_speaker(spec, rows, scores_of(spec, logits))
+    return scores, decide(spec, scores)
+
+
+def _first_number(runner: Runner, spec: HeadSpec, rows: Examples) -> float:
+    return next(iter(task_metrics(rows.task, *_score(runner, spec, rows), rows).values()))
 
 
 def _evaluate_task(runner: Runner, spec: HeadSpec, rows: Examples) -> TaskReport:
     task = rows.task
     rng = random.Random(HEARD_SEED)
 
-    def score(texts: Sequence[str]) -> tuple[FloatArray, NDArray[np.bool_]]:
-        logits = runner.run(texts, [task.tensor])[task.tensor]
-        scores = silence_other_speaker(spec, rows, scores_of(spec, logits))
-        return scores, decide(spec, scores)
+    def rewritten(texts: Iterable[str]) -> float:
+        return _first_number(runner, spec, replace(rows, texts=tuple(texts)))
 
-    def first(texts: Sequence[str]) -> float:
-        return next(iter(task_metrics(task, *score(texts), rows).values()))
-
-    scores, claimed = score(rows.texts)
+    scores, claimed = _score(runner, spec, rows)
     reliability = calibration(task, scores, claimed, rows)
     known, true = rows.mask > 0, rows.targets > 0.5
     return TaskReport(
@@ -224,8 +279,9 @@ def _evaluate_task(runner: Runner, spec: HeadSpec, rows: Examples) -> TaskReport
         source=rows.sources[0],
         rows=len(rows),
         numbers={**task_metrics(task, scores, claimed, rows), "calibration_error": reliability.error},
-        unmarked=first([strip_marks(text) for text in rows.texts]),
-        heard=first([as_heard(text, rng) for text in rows.texts]),
+        unmarked=rewritten(strip_marks(text) for text in rows.texts),
+        heard=rewritten(as_heard(text, rng) for text in rows.texts),
+        spoken=None,
         labels=tuple(_label_rows(rows.labels, metrics.count(claimed & known, true & known))),
         confusions=tuple(_confusions(rows.labels, claimed, true)) if task.kind.is_softmax else (),
         reliability=reliability,

@@ -71,7 +71,9 @@ def one_hot(chosen: NDArray[np.intp], num_labels: int) -> BoolArray:
 
 
 def auroc(positive: FloatArray, negative: FloatArray) -> float:
-    """Chance that a positive scores above a negative, ties counting half."""
+    """Chance that a positive scores above a negative, ties counting half; one half where a side has no rows."""
+    if not len(positive) or not len(negative):
+        return 0.5
     both = np.concatenate([positive, negative])
     _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]

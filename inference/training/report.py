@@ -48,6 +48,8 @@ def write_report(evaluation: Evaluation, title: str, folder: Path) -> Path:
 def _lines(evaluation: Evaluation, title: str) -> Iterable[str]:
     yield from (f"# {title}", "", "Rows that neither weights nor thresholds learned from.", "")
     yield from _summary(evaluation.tasks)
+    if evaluation.word_errors is not None:
+        yield from ("", f"Spoken over a telephone line and recognised: {evaluation.word_errors:.1%} of words wrong.")
     yield from ("", "![scores](scores.svg)", "", "![calibration](calibration.svg)", "")
     if evaluation.retrieval:
         yield from ("## Retrieval", "")
@@ -73,9 +75,12 @@ def _summary(tasks: Sequence[TaskReport]) -> Iterable[str]:
             else:
                 verdict = "" if floor is None else "yes" if value >= floor else "**no**"
                 target = "" if floor is None else f"≥ {floor}"
-            bare, heard = (_number(task.unmarked), _number(task.heard)) if place == 0 else ("", "")
-            rows.append((task.task, task.source, str(task.rows), name, _number(value), target, verdict, bare, heard))
-    head = ("task", "source", "rows", "metric", "value", "target", "reached", "no case or marks", "as heard")
+            variants = ("", "", "")
+            if place == 0:
+                spoken = "" if task.spoken is None else f"{task.spoken[0]:.4f} of {task.spoken[1]:.4f} typed"
+                variants = (_number(task.unmarked), _number(task.heard), spoken)
+            rows.append((task.task, task.source, str(task.rows), name, _number(value), target, verdict, *variants))
+    head = ("task", "source", "rows", "metric", "value", "target", "reached", "no case or marks", "as heard", "spoken")
     return _table(head, rows)
 
 

@@ -70,12 +70,12 @@ def render_demo_call(script: DemoScript, folder: Path, progress: Progress = lamb
         progress(len(script.lines), len(script.lines))
         return wav_path
     folder.mkdir(parents=True, exist_ok=True)
-    voices = {speaker: _synthesiser(voice) for speaker, voice in script.voices.items()}
+    voices = {speaker: synthesiser(voice) for speaker, voice in script.voices.items()}
     spoken: list[tuple[Speaker, int, FloatArray]] = []
     turns: list[dict[str, Any]] = []
     end = 0
     for index, line in enumerate(script.lines):
-        samples = _level(_trim(voices[line.speaker](line.text)))
+        samples = level(trim(voices[line.speaker](line.text)))
         start = max(0, end + line.pause_ms * _SYNTHESIS_RATE_HZ // 1000)
         end = start + len(samples)
         spoken.append((line.speaker, start, samples))
@@ -85,7 +85,7 @@ def render_demo_call(script: DemoScript, folder: Path, progress: Progress = lamb
     channels = np.zeros((2, end + _TAIL_MS * _SYNTHESIS_RATE_HZ // 1000), np.float32)
     for speaker, start, samples in spoken:
         channels[CHANNELS.index(speaker), start : start + len(samples)] += samples
-    recording = np.stack([_telephone(channel, seed) for seed, channel in enumerate(channels)], axis=1)
+    recording = np.stack([telephone(channel, seed) for seed, channel in enumerate(channels)], axis=1)
     partial = folder / f".{script.name}.wav"
     soundfile.write(partial, recording, RATE_HZ, subtype="PCM_16", format="WAV")
     os.replace(partial, wav_path)
@@ -112,7 +112,7 @@ def _rendered(turns_path: Path) -> str | None:
     return fingerprint if isinstance(fingerprint, str) else None
 
 
-def _synthesiser(voice: Voice) -> Synthesiser:
+def synthesiser(voice: Voice) -> Synthesiser:
     """Load a voice. The package is imported here: nothing but a render needs it."""
     from hibari import SAMPLE_RATE, Hibari
 
@@ -126,13 +126,13 @@ def _synthesiser(voice: Voice) -> Synthesiser:
     return synthesise
 
 
-def _trim(samples: FloatArray) -> FloatArray:
+def trim(samples: FloatArray) -> FloatArray:
     """Cut silence at both ends."""
     loud = np.flatnonzero(np.abs(samples) > 10 ** (_TRIM_DBFS / 20))
     return samples[loud[0] : loud[-1] + 1] if len(loud) else samples[:0]
 
 
-def _level(samples: FloatArray) -> FloatArray:
+def level(samples: FloatArray) -> FloatArray:
     """Bring the loud half of a line to a common level, so that pauses in it do not count."""
     if len(samples) == 0:
         return samples
@@ -141,8 +141,8 @@ def _level(samples: FloatArray) -> FloatArray:
     return np.clip(levelled, -1, 1)
 
 
-def _telephone(channel: FloatArray, seed: int) -> FloatArray:
-    """Limit to the telephone band, go down to 8 kHz, add the noise of a line."""
+def telephone(channel: FloatArray, seed: int) -> FloatArray:
+    """Limit 16 kHz sound to the telephone band, go down to 8 kHz, add the noise of a line."""
     spectrum = np.fft.rfft(channel)
     frequency_hz = np.fft.rfftfreq(len(channel), 1 / _SYNTHESIS_RATE_HZ)
     low_hz, high_hz = _BAND_HZ

@@ -103,9 +103,10 @@ def train(data: Path, out: Path | None, steps: int, seed: int, threads: int, wor
 @click.option("--precision", type=click.Choice(["static8", "fp32"]), default="static8", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the training, which decides what is held out.")
 @click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
+@click.option("--spoken", type=click.IntRange(min=0), default=0, help="Rows a source to speak, recognise and judge.")
 @click.option("--out", type=click.Path(path_type=Path), help="Report folder. Default: reports/<model>-<version>.")
 def evaluate(
-    data: Path, repo: Path, version: int | None, precision: str, seed: int, rows: int, out: Path | None
+    data: Path, repo: Path, version: int | None, precision: str, seed: int, rows: int, spoken: int, out: Path | None
 ) -> None:
     """Judge a version on held-out rows: right, calibrated, fast. Writes a report with plots."""
     _training_extra()
@@ -121,9 +122,15 @@ def evaluate(
     file = folders[chosen] / (STATIC8_FILE if precision == "static8" else FP32_FILE)
     if not file.is_file():
         raise click.ClickException(f"{file}: not built, run `cueline models build`")
+    hear = None
+    if spoken:
+        from server.cli.hearing import TelephoneLine
+
+        hear = TelephoneLine().hear
     try:
         with _console.status("reading") as status:
-            found = evaluate_file(file, read_corpus(data, seed), max_rows=rows, progress=status.update)
+            corpus = read_corpus(data, seed)
+            found = evaluate_file(file, corpus, max_rows=rows, hear=hear, spoken_rows=spoken, progress=status.update)
     except (DataError, ModelError) as error:
         raise click.ClickException(str(error)) from error
     folder = out or Path("reports") / f"{MODEL}-{chosen}"
