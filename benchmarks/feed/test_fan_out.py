@@ -26,7 +26,7 @@ from server.log.contract import ChannelKey
 
 READERS = 500
 BATCH = 20
-BATCHES = 8
+BATCHES = 5
 ROUNDS = 3
 TARGET_RATIO = 0.8
 
