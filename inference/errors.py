@@ -5,7 +5,9 @@ never what a customer said.
     ├── GraphError       a graph that cannot be compiled; refuses the start
     ├── ModelError       a model folder that cannot be served; the version before it keeps serving
     ├── OverloadedError  no capacity at the engine's door; retryable
-    └── ModelFailed      the model raised on this row, alone or in company
+    ├── ModelFailed      the model raised on this row, alone or in company
+    ├── BackendUnavailable  a remote backend is gone or hangs; retryable
+    └── DeadlineExceeded    the last deadline of a batch passed while it ran
 """
 
 from __future__ import annotations
@@ -97,3 +99,16 @@ class ModelFailed(InferenceError):
     """The model raised on this row."""
 
     code = "model_failed"
+
+
+class BackendUnavailable(InferenceError):
+    """What runs a model elsewhere does not answer, or not in time; nothing is wrong with the row."""
+
+    code = "backend_unavailable"
+    retryable = True
+
+
+class DeadlineExceeded(InferenceError):
+    """The last deadline of a batch passed while it ran; nobody waits for it any more."""
+
+    code = "deadline_exceeded"

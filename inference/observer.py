@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from inference.backends.contract import BackendStatus
 from inference.request import RowClass
 
 
@@ -71,6 +72,7 @@ class EngineStats:
         skipped: Requests, or rows, answered without a pass of their own, by reason: `same_text` and `same_words` from
             memory, `same_batch` by a neighbour, `not_wanted` because no output needed the model.
         costs: By `model/version`.
+        backends: How versions that run on another machine are doing, by `model/version`.
     """
 
     submitted: int = 0
@@ -83,6 +85,7 @@ class EngineStats:
     dropped: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    backends: Mapping[str, BackendStatus] = field(default_factory=dict)
 
     @property
     def padding_ratio(self) -> float:

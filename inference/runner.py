@@ -49,6 +49,7 @@ class Runner:
 
         Raises:
             ValueError: If the model returns another number of rows than it was given.
+            DeadlineExceeded: If the last deadline passed meanwhile and the backend gave up.
             Exception: Whatever the backend raises.
         """
         if service.token_inputs:
@@ -72,23 +73,30 @@ class Runner:
         token_ids, mask = buffer.fill(ids, shape.rows, shape.tokens)
         feeds = {"input_ids": token_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
         inputs = {spec.name: feeds[spec.name] for spec in service.token_inputs}
-        result = _checked(service, inputs, shape.rows, len(ids))
+        result = _checked(service, inputs, shape.rows, len(ids), _last_deadline_s(journeys))
         return Run(result, row_of, ids, shape, sum(lengths))
 
     def _run_dense(self, service: Service, journeys: Sequence[Journey]) -> Run:
         shape = service.ladder.fit(len(journeys), 1)
         inputs = {}
-        for spec, slot in zip(service.dense_inputs, journeys[0].step.step.inputs, strict=True):
-            rows = np.stack([journey.read(slot) for journey in journeys])
+        for position, spec in enumerate(service.dense_inputs):
+            # Rows of different plans keep the same tensor in different slots.
+            rows = np.stack([journey.read(journey.step.step.inputs[position]) for journey in journeys])
             padding = [(0, shape.rows - len(rows))] + [(0, 0)] * (rows.ndim - 1)
             inputs[spec.name] = np.pad(rows, padding) if shape.rows > len(rows) else rows
-        result = _checked(service, inputs, shape.rows, len(journeys))
+        result = _checked(service, inputs, shape.rows, len(journeys), _last_deadline_s(journeys))
         return Run(result, range(len(journeys)), (), Bucket(shape.rows, 1), len(journeys))
 
 
-def _checked(service: Service, inputs: dict[str, NDArray[Any]], given_rows: int, kept_rows: int) -> BatchResult:
+def _last_deadline_s(journeys: Sequence[Journey]) -> float:
+    return max(journey.request.deadline_s for journey in journeys)
+
+
+def _checked(
+    service: Service, inputs: dict[str, NDArray[Any]], given_rows: int, kept_rows: int, deadline_s: float
+) -> BatchResult:
     wanted = service.wanted
-    arrays = service.model.run(inputs, wanted.outputs)
+    arrays = service.model.run(inputs, wanted.outputs, deadline_s)
     for name in wanted.outputs:
         if len(arrays[name]) != given_rows:
             raise ValueError(f"{name} has {len(arrays[name])} rows for {given_rows}")

@@ -12,14 +12,18 @@ import gc
 import logging
 import socket as sockets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from inference.backends.contract import Backend
+from inference.backends.guarded import GuardedBackend
+from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
 from inference.engine import Engine
 from inference.engine import EngineSettings as InferenceSettings
 from inference.errors import InferenceError
@@ -32,7 +36,7 @@ from server.auth.origin import OriginPolicy
 from server.auth.tickets import Tickets
 from server.auth.tokens import AnonymousAuthenticator, Authenticator, SharedKeyAuthenticator
 from server.config.budget import load_budget
-from server.config.settings import Settings
+from server.config.settings import EngineSettings, Settings
 from server.feed.access import Owner
 from server.feed.endpoint import FeedEndpoint
 from server.feed.socket import Commands
@@ -95,6 +99,7 @@ class Server:
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "recogniser": self._recogniser.capabilities.name,
             "features": {"ask": False, "say": False},
+            "backends": {name: asdict(status) for name, status in self._engine.stats().backends.items()},
         }
 
     async def run(self, *, dry_run: bool = False, on_listening: Callable[[str], None] = lambda _: None) -> None:
@@ -155,11 +160,13 @@ class Server:
                     max_wait_s=settings.engine.max_wait_ms / 1000,
                 ),
                 observer=EngineMetrics(metrics),
+                backends=_backends(settings.engine),
             )
             await engine.start()
         except InferenceError as error:
             raise config_error(error) from error
         self._stack.push_async_callback(engine.stop)
+        self._engine = engine
         orchestrator = Orchestrator(engine, graphs, settings.engine)
         policies = Policies(graphs_folder / "policies", offers(graphs, repository), orchestrator, metrics)
         await policies.start()
@@ -296,6 +303,25 @@ class _Uvicorn(uvicorn.Server):
 def version() -> str:
     """Version of the installed package."""
     return package_version("cueline")
+
+
+def _backends(settings: EngineSettings) -> Mapping[str, Backend] | None:
+    """Return where models run; None: what the engine chooses for its device."""
+    if settings.backend == "onnxruntime":
+        return None
+    try:
+        from inference.backends.triton import TritonBackend  # its client is an extra
+    except ImportError as error:
+        raise ConfigError("needs the extra triton: requirements/triton.lock", field="engine.backend") from error
+    fallback = None
+    if settings.fallback:
+        provider = CUDA if settings.device == "cuda" else CPU
+        fallback = OnnxRuntimeBackend(OnnxRuntimeSettings(provider))
+    try:
+        remote = TritonBackend(settings.triton_url)
+    except ValueError as error:
+        raise ConfigError(str(error), field="engine.triton_url") from None
+    return {remote.name: GuardedBackend(remote, fallback, timeout_s=settings.triton_timeout_ms / 1000)}
 
 
 def _authenticator(settings: Settings, tenants: tuple[str, ...]) -> Authenticator:

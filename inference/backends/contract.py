@@ -3,14 +3,16 @@
     ModelVersion ──Backend.load──▶ LoadedModel ──warm(buckets)──▶ measured cost
                                        └──run(tensors, outputs)──▶ arrays ──unload
 
-A backend knows tensors, not texts, rows or deadlines. `run` blocks and is called from several threads at once.
+A backend knows tensors, not texts or rows. `run` blocks and is called from several threads at once.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,19 +36,52 @@ class LoadedModel(Protocol):
     def preferred_slots(self) -> int:
         """Batches that are worth running at the same time."""
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], deadline_s: float = math.inf) -> Tensors:
         """Run one batch; blocks. Called from any thread, from several at once.
 
         Args:
             inputs: Every input of the model, all with the same number of rows. Valid until the call returns.
             outputs: Names wanted; nothing else is computed where the runtime can help it.
+            deadline_s: Monotonic instant after which no row of the batch is waited for. A backend that waits for
+                another machine gives up then; one in process does not look.
 
         Raises:
+            DeadlineExceeded: If it gave up.
             Exception: Whatever the runtime raises; the engine blames the batch's rows, no one else's.
         """
 
     def unload(self) -> None:
         """Free what it holds. No run is under way, none follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """How a model version that runs elsewhere is doing.
+
+    Attributes:
+        backend: Name of the backend.
+        state: Of its breaker: `closed` while it serves, `open` while nothing is sent to it, `half_open` while a few
+            batches try it.
+        reason: Why the breaker opened last; empty: it never did.
+        num_served: Batches that it answered.
+        num_failed: Batches that it did not.
+        num_fallback: Batches that the backend in process answered instead.
+    """
+
+    backend: str
+    state: Literal["closed", "open", "half_open"]
+    reason: str
+    num_served: int
+    num_failed: int
+    num_fallback: int
+
+
+@runtime_checkable
+class HasStatus(Protocol):
+    """A loaded model with more to tell than that it is loaded."""
+
+    def status(self) -> BackendStatus:
+        """Return a snapshot; from any thread."""
 
 
 class Backend(Protocol):

@@ -7,6 +7,7 @@ company, and similar texts have similar ones.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ class _FakeModel:
     def preferred_slots(self) -> int:
         return self._backend.slots
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], deadline_s: float = math.inf) -> Tensors:
         first = next(iter(inputs.values()))
         self._backend.runs.append((first.shape[0], first.shape[1], tuple(outputs)))
         self._backend.script(inputs)

@@ -7,6 +7,7 @@ cores two 1-thread runs beat one 2-thread run. On CUDA the tensors stay on the d
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class _CpuModel:
     def preferred_slots(self) -> int:
         return len(os.sched_getaffinity(0))
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], deadline_s: float = math.inf) -> Tensors:
         assert self._session is not None
         options = self._part if len(outputs) < self._num_outputs else None
         return dict(zip(outputs, self._session.run(outputs, inputs, options), strict=True))
@@ -119,7 +120,7 @@ class _CudaModel:
         self._session: ort.InferenceSession | None = session
         self._device = device
 
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+    def run(self, inputs: Tensors, outputs: Sequence[str], deadline_s: float = math.inf) -> Tensors:
         assert self._session is not None
         binding = self._session.io_binding()
         for name, array in inputs.items():

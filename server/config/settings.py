@@ -69,7 +69,10 @@ class EngineSettings(_Section, frozen=True):
     """The inference engine.
 
     Attributes:
-        backend: Where models run.
+        backend: Where models run: `onnxruntime` in this process, or `triton` on another machine.
+        triton_url: `host:port` of a Triton's gRPC port, `grpcs://host:port` for TLS; for `triton` only.
+        triton_timeout_ms: Longest that one batch waits for Triton.
+        fallback: Whether models run in this process while Triton does not answer; they are loaded here, too.
         device: `cpu` or `cuda`.
         precision: Which built file of a model version serves; empty: the repository's default.
         workers: Sessions side by side; 0: one a core.
@@ -80,7 +83,10 @@ class EngineSettings(_Section, frozen=True):
         interim_deadline_ms: An interim's.
     """
 
-    backend: Literal["onnxruntime"] = "onnxruntime"
+    backend: Literal["onnxruntime", "triton"] = "onnxruntime"
+    triton_url: str = ""
+    triton_timeout_ms: Positive = 1000
+    fallback: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
     precision: str = ""
     workers: NotNegative = 0
@@ -192,6 +198,8 @@ def check(settings: Settings) -> Settings:
             f"{settings.host} can be reached from other machines, which needs authentication: set auth.shared_key",
             field="host",
         )
+    if settings.engine.backend == "triton" and not settings.engine.triton_url:
+        raise ConfigError("the backend triton needs its address, host:port", field="engine.triton_url")
     for field, folder in (("paths.graphs", settings.paths.graphs), ("paths.model_repo", settings.paths.model_repo)):
         if not Path(folder).is_dir():
             raise ConfigError(f"no such folder: {folder}", field=field)
