@@ -14,15 +14,18 @@ const MOOD_WINDOW = 3;
 const LEVEL_AT = 0.25;
 const TREND_AT = 0.2;
 const DISSATISFIED_AT = 0.5;
-/** How far back an intent may lie and still be called current. */
-const MAX_INTENT_LOOKBACK = 60;
+/** How many of the customer's utterances back something may lie and still be called current. */
+const MAX_LOOKBACK = 60;
 
-/** The customer's utterances, newest first. @param {Call} call */
+/** The customer's latest utterances, newest first. @param {Call} call */
 function* customerUtterances(call) {
-  for (let index = call.timeline.length - 1; index >= 0; index -= 1) {
+  let left = MAX_LOOKBACK;
+  for (let index = call.timeline.length - 1; index >= 0 && left > 0; index -= 1) {
     const key = call.timeline[index];
     const utterance = key.startsWith("u:") ? call.utterances.get(key.slice(2)) : undefined;
-    if (utterance?.speaker === "customer") yield utterance;
+    if (utterance?.speaker !== "customer") continue;
+    left -= 1;
+    yield utterance;
   }
 }
 
@@ -58,7 +61,6 @@ export function mood(call) {
  */
 export function currentIntent(call) {
   let guess = null;
-  let seen = 0;
   for (const utterance of customerUtterances(call)) {
     const annotation = call.annotations.get(utterance.utterance_id)?.get("intent");
     if (annotation?.value) {
@@ -73,8 +75,6 @@ export function currentIntent(call) {
       if (intent.isInScope) return intent;
       guess ??= intent;
     }
-    seen += 1;
-    if (seen === MAX_INTENT_LOOKBACK) break;
   }
   return guess;
 }

@@ -258,6 +258,7 @@ class App {
   }
 
   toggleWaterfall(isOpen = byId("waterfall").hidden) {
+    if (this.call === null) return;
     byId("waterfall").hidden = !isOpen;
     byId("toggle-waterfall").setAttribute("aria-pressed", String(isOpen));
     this.renderWaterfall();
@@ -326,6 +327,7 @@ class App {
 
   renderEmpty() {
     byId("main").dataset.view = this.call === null ? "empty" : "call";
+    byId("toggle-waterfall").disabled = this.call === null;
     if (this.call !== null) return;
     const [title, note] = this.emptyWords();
     setText(this.emptyText, title);
