@@ -20,6 +20,11 @@ _OUTLIER = 3.0
 yet a machine that became slower is still followed within a few batches."""
 
 
+_LEAST_FIXED_TOKENS = 4.0
+"""No batch costs less beside its tokens than four tokens do: the hand-over alone takes that, a CPU pass takes eleven. A
+fit below comes from noise, and would make batches of single rows look free."""
+
+
 @dataclass(slots=True)
 class _Sums:
     """Weighted sums of a least-squares line."""
@@ -93,7 +98,8 @@ class CostModel:
         if spread > 1e-9 * w * nn:
             self.a_s = max((w * nt - n * t) / spread, 0.0)
             self.b_s = (t - self.a_s * n) / w
-            if self.b_s >= 0.0:
+            if self.b_s >= _LEAST_FIXED_TOKENS * self.a_s:
                 return
-        # Equal sizes, or a line through below zero: a line through the origin is the honest fit.
-        self.a_s, self.b_s = (t / n if n > 0.0 else 0.0), 0.0
+        # Equal sizes, or a fixed cost below the least: the slope alone is fitted.
+        self.a_s = t / (n + _LEAST_FIXED_TOKENS * w) if n > 0.0 else 0.0
+        self.b_s = _LEAST_FIXED_TOKENS * self.a_s

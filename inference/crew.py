@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Lock, Thread
 
-from inference.batching import Admission, Batch, BatchingPolicy, Refusal, Row, halves
+from inference.batching import Admission, Batch, BatchingPolicy, Lane, Refusal, Row, halves
 from inference.errors import BackendUnavailable, DeadlineExceeded, InferenceError, ModelFailed, OverloadedError
 from inference.journey import BatchResult, Journey
 from inference.memo import Memo
@@ -89,7 +89,6 @@ class Crew:
     def __init__(
         self,
         policy: BatchingPolicy,
-        services: Mapping[tuple[str, int], Service],
         memo: Memo[Remembered],
         deliver: Callable[[Delivery], None],
         *,
@@ -101,7 +100,6 @@ class Crew:
 
         Args:
             policy: Guarded by the crew's lock from now on.
-            services: By lane; may gain and lose entries while running.
             memo: Filled by workers.
             deliver: Called by any thread, must not block.
             clock: Monotonic seconds, the same as the requests' deadlines.
@@ -109,7 +107,6 @@ class Crew:
             on_crash: Called when a thread dies of something that is no row's fault.
         """
         self._policy = policy
-        self._services = services
         self._memo = memo
         self._deliver = deliver
         self._clock = clock
@@ -139,6 +136,16 @@ class Crew:
             self._operator_wake.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def open_lane(self, service: Service) -> None:
+        """Accept rows of a version that was loaded meanwhile."""
+        with self._lock:
+            self._policy.open_lane(service.lane, service.ladder, service.cost)
+
+    def close_lane(self, lane: Lane) -> None:
+        """Forget a version that no row is under way for."""
+        with self._lock:
+            self._policy.close_lane(lane)
 
     def admit(self, journey: Journey) -> Admission:
         """Queue a journey for the model step it is at."""
@@ -211,8 +218,9 @@ class Crew:
 
     def _run(self, runner: Runner, batch: Batch) -> None:
         started_s = self._clock()
-        service = self._services[batch.lane]
         journeys: list[Journey] = [row.item for row in batch.rows]
+        service = journeys[0].step.service  # of the program, so a version withdrawn meanwhile still serves its rows
+        assert service is not None
         delivery = Delivery()
         for journey in journeys:
             delay_s = started_s - journey.queued_s

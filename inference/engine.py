@@ -11,80 +11,38 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from inference.backends.contract import Backend, HasStatus
 from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
-from inference.batching import BatchingPolicy, BatchingSettings, Lane, Refusal
+from inference.batching import BatchingPolicy, Refusal
 from inference.compile import PlanCache
 from inference.crew import Crew, Delivery, Remembered
 from inference.errors import InferenceError, ModelError, OverloadedError
+from inference.fleet import Fleet, Progress
 from inference.graph import Graph, Node
 from inference.journey import Journey
 from inference.memo import Memo
 from inference.observer import Cost, EngineObserver, EngineStats, SilentObserver
 from inference.plan import Op, Plan
-from inference.program import Program, ProgramStep
+from inference.program import ProgramStep
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import EmbeddingArray, Outcome, Output, PrototypeSet, Request, Retrieve, RowClass
-from inference.service import Service
+from inference.settings import EngineSettings
 
-_log = logging.getLogger(__name__)
+__all__ = ["Engine", "EngineSettings"]
 
 EMBEDDING = "embedding"
 """Output of a model that `Engine.embed` uses."""
 
 _EMBED_WINDOW = 128
 """Texts of one `embed` under way at once: full batches for every worker, a fraction of the queue."""
-
-_MAX_PROGRAMS = 1024
-"""Bound plans; far more than policies and pinned versions make."""
-
-_NO_PINS: Mapping[str, int] = {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """How the engine runs.
-
-    Attributes:
-        device: Where in-process models run; `cuda` without a CUDA build refuses the start.
-        precision: Weights file of each version, `model.<precision>.onnx`; empty: what the repository says.
-        workers: Batches side by side; 0: what the backend prefers, one a core on CPU.
-        max_queue_rows: Rows that may wait; more are refused.
-        max_batch_rows: Most rows of a batch.
-        max_batch_tokens: Most padded tokens of a batch.
-        max_wait_s: Longest wait for company while other batches run; 0 takes what is there.
-        memo_rows: Rows whose results are remembered; 0 computes every row.
-        embedding_model: Model behind `embed`; empty: the first with an `embedding` output.
-    """
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    precision: str = ""
-    workers: int = 0
-    max_queue_rows: int = 1024
-    max_batch_rows: int = 16
-    max_batch_tokens: int = 256
-    max_wait_s: float = 0.0
-    memo_rows: int = 4096
-    embedding_model: str = ""
-
-    @property
-    def batching(self) -> BatchingSettings:
-        """Their part for the batching policy."""
-        return BatchingSettings(
-            max_queued_rows=self.max_queue_rows,
-            max_batch_rows=self.max_batch_rows,
-            max_padded_tokens=self.max_batch_tokens,
-            max_queue_delay_s=self.max_wait_s,
-        )
 
 
 class Engine:
@@ -125,12 +83,11 @@ class Engine:
         self._backends = backends
         self._clock = clock
         self._plans = PlanCache()
-        self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Program] = {}
-        self._services: dict[Lane, Service] = {}
-        self._serving: dict[str, Service] = {}
+        self._fleet = Fleet(backends, self._batching, self._operators, self._settings.precision)
         self._memo: Memo[Remembered] = Memo(self._settings.memo_rows)
         self._stats = EngineStats()
         self._live: set[Journey] = set()
+        self._retiring: list[tuple[set[Journey], asyncio.Future[None]]] = []
         self._embed_ids = itertools.count()
         self._is_ready = False
         self._crash: BaseException | None = None
@@ -142,7 +99,7 @@ class Engine:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    async def start(self, progress: Callable[[str, float], None] | None = None) -> None:
+    async def start(self, progress: Progress | None = None) -> None:
         """Load, check and warm every model that the repository serves. Ready when it returns.
 
         Args:
@@ -151,28 +108,19 @@ class Engine:
         Raises:
             ModelError: If a model cannot be served; the path and key of the wrong value are in it.
         """
-        loop = self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         # BLAS threads of our own small products would spin on the cores that models run on: ten times the CPU.
         self._blas = threadpool_limits(1, "blas")
-        for broken in self._repository.broken.values():
-            raise broken
-        for name, model in self._repository.models.items():
-            newest, *older = model.served or (model.latest,)
-            for version in (newest, *older):
-                report = _reporter(loop, progress, name)
-                self._add(await asyncio.to_thread(self._load, version, report))
-            self._serving[name] = self._services[name, newest.version]
-            for problem in model.problems.values():
-                _log.warning("a model version is refused; another one serves", extra={"problem": problem.message})
+        await self._fleet.load_all(self._repository, progress)
+        services = self._fleet.services
         workers = self._settings.workers or max(
-            (service.model.preferred_slots for service in self._services.values()), default=1
+            (service.model.preferred_slots for service in services.values()), default=1
         )
         self._policy = BatchingPolicy(self._batching, workers)
-        for service in self._services.values():
+        for service in services.values():
             self._policy.open_lane(service.lane, service.ladder, service.cost)
         self._crew = Crew(
             self._policy,
-            self._services,
             self._memo,
             self._deliver_from_thread,
             clock=self._clock,
@@ -200,11 +148,7 @@ class Engine:
             self._end(self._crew.clear(), Outcome.CANCELLED)
         await asyncio.to_thread(self._crew.stop)
         self._crew = None
-        for service in self._services.values():
-            service.model.unload()
-        self._services.clear()
-        self._serving.clear()
-        self._programs.clear()
+        self._fleet.unload_all()
 
     @property
     def is_ready(self) -> bool:
@@ -228,8 +172,44 @@ class Engine:
             graph, outputs, self._repository, backends=tuple(self._backends), functions=tuple(self._operators)
         )
         if self._is_ready:
-            self._program(plan, _NO_PINS)  # its errors belong here, not into the first request
+            self._fleet.program(plan)  # its errors belong here, not into the first request
         return plan
+
+    # -- versions ----------------------------------------------------------------------------------------------------
+
+    async def load_version(self, version: ModelVersion) -> None:
+        """Load and warm a further version while others serve. It answers calls that pin it, until `serve_version`.
+
+        Raises:
+            ModelError: If it cannot be loaded; what serves is not touched.
+        """
+        service = await self._fleet.load(version)
+        if self._crew is not None:
+            self._crew.open_lane(service)
+
+    def serve_version(self, model: str, version: int) -> None:
+        """Let a loaded version answer unpinned requests from now on; running work finishes on the old one.
+
+        Raises:
+            InferenceError: If it is not loaded.
+        """
+        self._fleet.serve(model, version)
+
+    async def retire_version(self, model: str, version: int) -> None:
+        """Unload a version once the requests that were under way when it was withdrawn have ended.
+
+        Raises:
+            InferenceError: If it is not loaded, or answers unpinned requests.
+        """
+        service = self._fleet.withdraw(model, version)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._retiring.append((set(self._live), ended))
+        self._end_retirements()
+        await ended
+        if self._crew is not None:
+            self._crew.close_lane(service.lane)
+        self._memo.forget(service.lane)
+        service.model.unload()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +223,7 @@ class Engine:
         """
         if not self._is_ready or self._crew is None or self._crash is not None:
             raise OverloadedError("the engine is not ready")
-        journey = Journey(request, self._program(request.plan, request.pins), self._clock())
+        journey = Journey(request, self._fleet.program(request.plan, request.pins), self._clock())
         self._stats.submitted += 1
         step = self._advance_from_memory(journey)
         if step is None:
@@ -348,9 +328,11 @@ class Engine:
             queued_rows=self._policy.queued if self._policy is not None else 0,
             dropped=dict(self._stats.dropped),
             skipped=dict(self._stats.skipped),
-            costs={f"{n}/{v}": Cost(s.cost.a_s, s.cost.b_s) for (n, v), s in self._services.items()},
+            costs={f"{n}/{v}": Cost(s.cost.a_s, s.cost.b_s) for (n, v), s in self._fleet.services.items()},
             backends={
-                f"{n}/{v}": s.model.status() for (n, v), s in self._services.items() if isinstance(s.model, HasStatus)
+                f"{n}/{v}": s.model.status()
+                for (n, v), s in self._fleet.services.items()
+                if isinstance(s.model, HasStatus)
             },
         )
 
@@ -393,30 +375,14 @@ class Engine:
         if request.row_class is RowClass.INTERIM and request.key and service.tokenizer is not None:
             utterance = (request.owner, request.key, service.lane)
             words = service.tokenizer.without_soft_punctuation(ids)
-            same = self._memo.same_words(utterance, words, ids)
-            if remembered is None and same is not None:
+            if remembered is None and (same := self._memo.said(utterance, words)) is not None:
                 remembered, reason = self._memo.recall(service.lane, same), "same_words"
+            if remembered is None:
+                self._memo.say(utterance, words, ids)
         if remembered is None or remembered[0].bank is not service.wanted.bank:
             return None  # unknown, or computed before some head was asked for
         self._skipped(reason)
         return remembered
-
-    def _program(self, plan: Plan, pins: Mapping[str, int]) -> Program:
-        key = (plan.structure, tuple(sorted(pins.items())) if pins else ())
-        program = self._programs.get(key)
-        if program is None:
-            models = {step.model for step in plan.steps if step.model}
-            program = Program(plan, {name: self._service(name, pins.get(name)) for name in models}, self._operators)
-            if len(self._programs) >= _MAX_PROGRAMS:
-                self._programs.clear()
-            self._programs[key] = program
-        return program
-
-    def _service(self, name: str, version: int | None) -> Service:
-        service = self._serving.get(name) if version is None else self._services.get((name, version))
-        if service is None:
-            raise InferenceError(f"model {name} has no version {version} loaded" if version else f"no model {name}")
-        return service
 
     # -- inside: answering -------------------------------------------------------------------------------------------
 
@@ -468,6 +434,18 @@ class Engine:
                 self._call_back(request.on_done, outcome, error)
         if not self._live:
             self._drained.set()
+        if self._retiring:
+            self._end_retirements()
+
+    def _end_retirements(self) -> None:
+        """Tell those that wait for older requests that none of them is under way any more."""
+        for waiting in list(self._retiring):
+            older, ended = waiting
+            older &= self._live
+            if not older:
+                self._retiring.remove(waiting)
+                if not ended.done():
+                    ended.set_result(None)
 
     def _call_back(self, callback: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -496,18 +474,7 @@ class Engine:
         self._stats.dropped[reason] = self._stats.dropped.get(reason, 0) + 1
         self._observer.dropped(reason)
 
-    # -- inside: models ----------------------------------------------------------------------------------------------
-
-    def _load(self, version: ModelVersion, progress: Callable[[float], None]) -> Service:
-        if self._settings.precision and self._settings.precision != version.precision:
-            weights = version.path / f"model.{self._settings.precision}.onnx"
-            version = replace(version, precision=self._settings.precision, weights=weights)
-        wanted = version.config.backend
-        backend = self._backends.get(wanted) or next(iter(self._backends.values()))
-        return Service.load(version, backend, self._batching, progress)
-
-    def _add(self, service: Service) -> None:
-        self._services[service.lane] = service
+    # -- inside: embedding -------------------------------------------------------------------------------------------
 
     def _embedding_plan(self) -> Plan:
         model = self._embedding_model()
@@ -529,13 +496,3 @@ class Engine:
     def _embedding_dims(self) -> int:
         outputs = self._repository.model(self._embedding_model()).config.outputs
         return next(spec.size for spec in outputs if spec.name == EMBEDDING)
-
-
-def _reporter(
-    loop: asyncio.AbstractEventLoop, progress: Callable[[str, float], None] | None, name: str
-) -> Callable[[float], None]:
-    def report(share: float) -> None:
-        if progress is not None:
-            loop.call_soon_threadsafe(progress, name, share)
-
-    return report

@@ -113,10 +113,14 @@ class HeadBank:
             arrays: At least `tensors`, each `[rows, labels]`.
         """
         if not self._columns:
-            return Reading(self, [], [], {}, {}, [])
+            return Reading(self, [], [], {}, {}, [], frozenset())
         logits = np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
         logits *= self._scale
         logits += self._bias
+        broken: frozenset[int] = frozenset()
+        if not np.isfinite(logits).all():
+            broken = frozenset(np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist())
+            logits[list(broken)] = 0.0
         num_softmax = int(self._softmax_starts[-1])
         best, top, shares = self._read_softmax(logits[:, :num_softmax])
         scores = sigmoid_scores(logits[:, num_softmax:])
@@ -126,7 +130,7 @@ class HeadBank:
             for row, column, score in zip(rows.tolist(), columns.tolist(), scores[rows, columns].tolist(), strict=True):
                 head, label = self._multi_of[column]
                 claims.setdefault((row, head), []).append((-score, label))
-        return Reading(self, best, top, shares, claims, scores[:, self._num_multi :].tolist())
+        return Reading(self, best, top, shares, claims, scores[:, self._num_multi :].tolist(), broken)
 
     def _read_softmax(
         self, logits: ScoreArray
@@ -157,6 +161,7 @@ class Reading:
         shares: All scores of a distribution head: head, then row, then label.
         claims: Negative score and label of each claim of a multi head, by row and head.
         scalars: Scores of binary heads and scopes: row, then column.
+        broken: Rows with a logit that is no number.
     """
 
     bank: HeadBank
@@ -165,6 +170,7 @@ class Reading:
     shares: dict[int, list[list[float]]]
     claims: dict[tuple[int, int], list[tuple[float, int]]]
     scalars: list[list[float]]
+    broken: frozenset[int]
 
     def value(self, tensor: str, row: int, speaker: str | None = None) -> Value:
         """Build the value of one row.
@@ -173,7 +179,12 @@ class Reading:
             tensor: Logits tensor of the head.
             row: Index in the batch.
             speaker: Who said it, for heads whose labels depend on that.
+
+        Raises:
+            ValueError: If the model gave something other than numbers for this row.
         """
+        if row in self.broken:
+            raise ValueError("the model's logits are not finite")
         return self.bank.head(tensor).value(self, row, speaker)
 
 

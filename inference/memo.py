@@ -47,26 +47,26 @@ class Memo(Generic[Result]):
             if len(self._rows) > self._max_rows:
                 self._rows.popitem(last=False)
 
-    def same_words(self, utterance: Hashable, words: TokenBytes, ids: TokenBytes) -> TokenBytes | None:
-        """Note the latest revision of an utterance.
+    def said(self, utterance: Hashable, words: TokenBytes) -> TokenBytes | None:
+        """Return the ids of the utterance's latest revision if it had the same words.
 
         Args:
             utterance: Its identity.
-            words: Its ids without punctuation that comes and goes.
-            ids: All its ids.
-
-        Returns:
-            The ids of the revision that was computed with the same words, None if the words are new.
+            words: Ids without punctuation that comes and goes.
         """
         with self._lock:
             known = self._spoken.get(utterance)
-            if known is not None and known[0] == words:
-                return known[1]
+            return known[1] if known is not None and known[0] == words else None
+
+    def say(self, utterance: Hashable, words: TokenBytes, ids: TokenBytes) -> None:
+        """Note the latest revision of an utterance that is to be computed."""
+        if not self._max_rows:
+            return
+        with self._lock:
             self._spoken[utterance] = (words, ids)
             self._spoken.move_to_end(utterance)
-            if len(self._spoken) > max(self._max_rows, 1):
+            if len(self._spoken) > self._max_rows:
                 self._spoken.popitem(last=False)
-            return None
 
     def forget(self, lane: Lane) -> None:
         """Drop everything a version gave."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -471,8 +472,8 @@ async def test_a_model_that_loses_a_row_fails_its_rows_and_no_others(repository:
             model = super().load(version)
             run = model.run
 
-            def shortened(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-                found = run(inputs, outputs)
+            def shortened(inputs: Tensors, outputs: Sequence[str], deadline_s: float = math.inf) -> Tensors:
+                found = run(inputs, outputs, deadline_s)
                 poisonous = (inputs["input_ids"] == POISON).any()
                 return {name: rows[:-1] if poisonous else rows for name, rows in found.items()}
 
@@ -600,6 +601,53 @@ async def test_a_pinned_version_answers_for_its_calls_only(real_repository: Path
         assert pinned.values != free.values
         with pytest.raises(InferenceError, match="no version 7"):
             submit(engine, plan, pins={"utterance": 7})
+
+
+async def test_versions_are_swapped_under_load_without_a_lost_or_misplaced_row(real_repository: Path) -> None:
+    config = real_repository / "utterance" / "config.pbtxt"
+    config.write_text(
+        config.read_text().replace("version_policy { all {} }", "version_policy { specific { versions: 1 } }")
+    )
+    model = ModelRepository.open(real_repository).model("utterance")
+    async with running(real_repository, memo_rows=64) as engine:
+        plan = engine.compile(GRAPH, ["intent", "sentiment"])
+        texts = [" ".join(WORDS[5 + (i + k) % 30] for k in range(1 + i % 9)) for i in range(40)]
+        expected: dict[int, list[Any]] = {}
+        rows: list[tuple[int, int, Answers]] = []
+        serving = 1
+        for swap in range(30):
+            if swap:
+                new = 3 - serving
+                await engine.load_version(model.versions[new])
+                engine.serve_version("utterance", new)
+                old, serving = serving, new
+            rows += [(serving, i, submit(engine, plan, text)) for i, text in enumerate(texts)]
+            if swap:
+                await engine.retire_version("utterance", old)
+            if serving not in expected:
+                found = [await engine.run(plan, {"text": text, "speaker": "customer"}) for text in texts]
+                expected[serving] = [outputs["intent"].value["label"] for outputs in found]
+        for version, i, answers in rows:
+            assert await answers.outcome() is Outcome.DONE
+            assert {output.version for output in answers.outputs.values()} == {version}
+            assert answers.values["intent"]["label"] == expected[version][i]
+
+
+async def test_a_version_that_answers_cannot_be_retired_and_a_bad_one_changes_nothing(real_repository: Path) -> None:
+    model = ModelRepository.open(real_repository).model("utterance")
+    async with running(real_repository) as engine:
+        plan = engine.compile(GRAPH, ["intent"])
+        with pytest.raises(InferenceError, match="let another one serve first"):
+            await engine.retire_version("utterance", 2)
+        with pytest.raises(ModelError, match="loaded already"):
+            await engine.load_version(model.versions[2])
+        await engine.retire_version("utterance", 1)
+        (model.versions[1].path / "model.onnx").write_bytes(b"half")
+        with pytest.raises(ModelError, match="cannot load it"):
+            await engine.load_version(model.versions[1])
+        with pytest.raises(InferenceError, match="no version 1"):
+            engine.serve_version("utterance", 1)
+        assert await submit(engine, plan).outcome() is Outcome.DONE
 
 
 async def test_a_second_model_reads_what_the_first_one_gave(real_repository: Path) -> None:

@@ -128,6 +128,16 @@ def test_a_bank_without_heads_reads_nothing() -> None:
     assert HeadBank({}, {}).read({}).scalars == []
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_without_numbers_fails_alone(bad: float) -> None:
+    x = np.array([[1.0, 2.0, 3.0], [0.0, bad, 0.0]], np.float32)
+    heads = bank(logits=HeadSpec("single"))
+    reading = heads.read({"logits": x})
+    assert reading.value("logits", 0) == heads.read({"logits": x[:1]}).value("logits", 0)
+    with pytest.raises(ValueError, match="not finite"):
+        reading.value("logits", 1)
+
+
 def test_half_precision_logits_are_scored_in_single() -> None:
     reading = bank(logits=HeadSpec("single")).read({"logits": np.array([[1.0, 2.0, 3.0]], np.float16)})
     assert reading.value("logits", 0)[1] == pytest.approx(0.66524, abs=1e-4)

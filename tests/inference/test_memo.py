@@ -29,18 +29,20 @@ def test_a_bound_of_zero_keeps_nothing() -> None:
     assert memo.recall(LANE, b"a") is None
 
 
-def test_the_first_revision_with_the_same_words_is_the_one_to_recall() -> None:
+def test_a_revision_with_the_same_words_is_recalled_by_the_ids_that_were_computed() -> None:
     memo: Memo[str] = Memo(10)
-    assert memo.same_words("u", b"words", b"words.") is None
-    assert memo.same_words("u", b"words", b"words,") == b"words."
-    assert memo.same_words("u", b"more words", b"more words") is None
-    assert memo.same_words("u", b"more words", b"more words!") == b"more words"
-    assert memo.same_words("v", b"words", b"words?") is None
+    assert memo.said("u", b"words") is None
+    memo.say("u", b"words", b"words.")
+    assert memo.said("u", b"words") == b"words."
+    assert memo.said("u", b"more words") is None
+    assert memo.said("v", b"words") is None
+    memo.say("u", b"more words", b"more words!")
+    assert memo.said("u", b"words") is None
 
 
 def test_utterances_are_bounded() -> None:
     memo: Memo[str] = Memo(2)
     for name in "abc":
-        memo.same_words(name, b"w", name.encode())
-    assert memo.same_words("c", b"w", b"x") == b"c"
-    assert memo.same_words("a", b"w", b"x") is None
+        memo.say(name, b"w", name.encode())
+    assert memo.said("a", b"w") is None
+    assert memo.said("c", b"w") == b"c"
