@@ -19,7 +19,14 @@ from inference.request import Outcome
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
 from server.speech.contract import SpeechEvent, SpeechGap
-from server.store.contract import ActionRecord, ConversationRecord, GapRecord, Record, UtteranceRecord
+from server.store.contract import (
+    ActionRecord,
+    ConversationRecord,
+    CoverageRecord,
+    GapRecord,
+    Record,
+    UtteranceRecord,
+)
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_channel, call_channel
@@ -81,6 +88,7 @@ class _Tick:
 @dataclass(frozen=True, slots=True)
 class _Flush:
     stored: asyncio.Future[None]
+    covered: tuple[CoverageRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +164,16 @@ class LiveCall:
         self._post(_Given(utterance, stamps, stored))
         return stored
 
-    async def stored(self) -> None:
-        """Return once everything taken so far is in store or outbox."""
+    async def stored(self, roles: tuple[Speaker, ...] = (), covered_ms: int = 0) -> None:
+        """Return once everything taken so far is in store or outbox, and that these sides are covered so far."""
         stored = asyncio.get_running_loop().create_future()
-        self._post(_Flush(stored))
+        covered = tuple(
+            CoverageRecord(
+                tenant_id=self.tenant_id, conversation_id=self.conversation_id, speaker=role, covered_ms=covered_ms
+            )
+            for role in roles
+        )
+        self._post(_Flush(stored, covered))
         await stored
 
     async def end(self, reason: str) -> None:
@@ -228,7 +242,9 @@ class LiveCall:
                 self._account(utterance, outcome, error)
             case _Tick():
                 await self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())
-            case _Flush(stored):
+            case _Flush(stored, covered):
+                for record in covered:
+                    self._store(record)
                 _chain(self._last_stored, stored)
 
     async def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:

@@ -45,7 +45,7 @@ class LiveSource:
 
     async def stored(self, covered_ms: int) -> None:
         """Return once everything said before `covered_ms` is in store or outbox."""
-        await self.call.stored()
+        await self.call.stored(self.roles, covered_ms)
         self._covered_ms = max(self._covered_ms, covered_ms)
 
     async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:

@@ -68,7 +68,16 @@ class GapRecord(msgspec.Struct, frozen=True, kw_only=True, tag="gap"):
     gap: Gap
 
 
-Record = ConversationRecord | UtteranceRecord | ActionRecord | ReceiptRecord | GapRecord
+class CoverageRecord(msgspec.Struct, frozen=True, kw_only=True, tag="coverage"):
+    """How far one side's audio was acknowledged: the source may have forgotten it, so it never resumes before that."""
+
+    tenant_id: str
+    conversation_id: str
+    speaker: str
+    covered_ms: int
+
+
+Record = ConversationRecord | UtteranceRecord | ActionRecord | ReceiptRecord | GapRecord | CoverageRecord
 
 
 class Store(Protocol):
@@ -87,7 +96,7 @@ class Store(Protocol):
         """One conversation with its utterances (highest revisions, audio order), actions, gaps and receipts."""
 
     async def covered_ms(self, tenant_id: TenantId, conversation_id: str, speaker: str) -> int:
-        """End of the last stored final of that side, 0 if there is none: where a source resumes."""
+        """What was acknowledged of that side, at least to its last stored final, else 0: where a source resumes."""
 
     async def revisions(self, tenant_id: TenantId, conversation_id: str) -> dict[str, tuple[int, bool]]:
         """Utterance id to (highest stored revision, is_final), so that a resumed call never goes back."""

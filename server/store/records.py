@@ -14,7 +14,15 @@ import msgspec
 from sqlalchemy import Table
 
 from server.store import schema
-from server.store.contract import ActionRecord, ConversationRecord, GapRecord, ReceiptRecord, Record, UtteranceRecord
+from server.store.contract import (
+    ActionRecord,
+    ConversationRecord,
+    CoverageRecord,
+    GapRecord,
+    ReceiptRecord,
+    Record,
+    UtteranceRecord,
+)
 
 Row = dict[str, Any]
 
@@ -50,6 +58,13 @@ def row(record: Record) -> tuple[Table, Row]:
                 "to_ms": gap.to_ms,
                 "cause": gap.cause,
                 "state": gap.state,
+            }
+        case CoverageRecord():
+            return schema.coverage, {
+                "tenant_id": record.tenant_id,
+                "conversation_id": record.conversation_id,
+                "speaker": record.speaker,
+                "revision": record.covered_ms,
             }
 
 

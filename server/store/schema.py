@@ -84,3 +84,12 @@ gaps = Table(
     Column("cause", String(64), nullable=False),
     Column("state", String(16), nullable=False),
 )
+
+# An acknowledgement only ever moves forward, so how far it reached is its own revision.
+coverage = Table(
+    "coverage",
+    metadata,
+    *_owner(),
+    Column("speaker", String(16), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)

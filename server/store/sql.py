@@ -131,16 +131,22 @@ class SqlStore:
             }
 
     async def covered_ms(self, tenant_id: TenantId, conversation_id: str, speaker: str) -> int:
-        """End of the last stored final of that side, 0 if there is none: where a source resumes."""
-        table = schema.utterances
-        query = select(func.max(table.c.end_ms)).where(
-            table.c.tenant_id == tenant_id,
-            table.c.conversation_id == conversation_id,
-            table.c.speaker == speaker,
-            table.c.is_final,
+        """What was acknowledged of that side, at least to its last stored final, else 0: where a source resumes."""
+        utterances, coverage = schema.utterances, schema.coverage
+        final_ms = select(func.max(utterances.c.end_ms)).where(
+            utterances.c.tenant_id == tenant_id,
+            utterances.c.conversation_id == conversation_id,
+            utterances.c.speaker == speaker,
+            utterances.c.is_final,
+        )
+        acknowledged_ms = select(coverage.c.revision).where(
+            coverage.c.tenant_id == tenant_id,
+            coverage.c.conversation_id == conversation_id,
+            coverage.c.speaker == speaker,
         )
         async with _told_apart(), self._transaction() as connection:
-            return (await connection.execute(query)).scalar() or 0
+            found = [(await connection.execute(query)).scalar() or 0 for query in (final_ms, acknowledged_ms)]
+        return max(found)
 
     async def revisions(self, tenant_id: TenantId, conversation_id: str) -> dict[str, tuple[int, bool]]:
         """Utterance id to (highest stored revision, is_final), so that a resumed call never goes back."""

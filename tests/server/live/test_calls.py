@@ -4,7 +4,7 @@ import pytest
 
 from server.live.calls import LiveCalls
 from server.speech.contract import Final, Interim, SpeechGap
-from server.store.contract import ConversationRecord, GapRecord, UtteranceRecord
+from server.store.contract import ConversationRecord, CoverageRecord, GapRecord, UtteranceRecord
 from server.wire.clock import Stamps
 from server.wire.errors import Busy, NotFound, Overloaded
 from server.wire.ingest import UtteranceIn
@@ -74,6 +74,22 @@ async def test_an_acknowledgement_waits_for_the_disk_and_guidance_does_not():
     assert not stored.done()
     stations.outbox.release()
     await stored
+    await source.stop()
+
+
+@virtual_time
+async def test_audio_is_acknowledged_only_when_that_itself_is_durable():
+    stations = make_stations()
+    _, source = await open_call(stations, roles=("customer", "agent"))
+    await source.stored(60_000)
+    covered = [r for r in stations.outbox.records if isinstance(r, CoverageRecord)]
+    assert [(r.speaker, r.covered_ms) for r in covered] == [("customer", 60_000), ("agent", 60_000)]
+    stations.outbox.holding = True
+    waiting = asyncio.create_task(source.stored(61_000))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    stations.outbox.release()
+    await waiting
     await source.stop()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.store.contract import Store, UtteranceRecord
 from server.wire.ids import TenantId
-from tests.server.store.records import TENANT, action, conversation, gap, receipt, utterance
+from tests.server.store.records import TENANT, action, conversation, coverage, gap, receipt, utterance
 
 OTHER = TenantId("retail_bank")
 
@@ -104,6 +104,12 @@ class StoreSuite:
         )
         assert await store.covered_ms(TENANT, "c1", "customer") == 1700
         assert await store.covered_ms(TENANT, "c1", "agent") == 4000
+
+    async def test_covered_reaches_as_far_as_what_was_acknowledged(self, store: Store) -> None:
+        await store.apply([utterance("u1", final=True, end_ms=900), coverage(60_000), coverage(700, "agent")])
+        await store.apply([coverage(50_000)])
+        assert await store.covered_ms(TENANT, "c1", "customer") == 60_000
+        assert await store.covered_ms(TENANT, "c1", "agent") == 700
 
     async def test_revisions_tell_a_resumed_call_where_it_was(self, store: Store) -> None:
         await store.apply([utterance("u1", 3, final=True), utterance("u2", 7)])

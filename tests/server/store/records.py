@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from server.store.contract import ActionRecord, ConversationRecord, GapRecord, ReceiptRecord, UtteranceRecord
+from server.store.contract import (
+    ActionRecord,
+    ConversationRecord,
+    CoverageRecord,
+    GapRecord,
+    ReceiptRecord,
+    UtteranceRecord,
+)
 from server.wire.ids import ConversationId, Speaker, TenantId, UtteranceId
 from server.wire.publication import Action, ActionStateName, Evidence, Gap
 from server.wire.utterance import Utterance, Word
@@ -87,3 +94,7 @@ def gap(
 ) -> GapRecord:
     hole = Gap(from_ms=100, to_ms=to_ms, cause="recogniser_lost", state=state, speaker="customer")
     return GapRecord(tenant_id=TENANT, conversation_id="c1", revision=revision, gap=hole)
+
+
+def coverage(covered_ms: int = 500, speaker: str = "customer") -> CoverageRecord:
+    return CoverageRecord(tenant_id=TENANT, conversation_id="c1", speaker=speaker, covered_ms=covered_ms)

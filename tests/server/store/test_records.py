@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from server.store.contract import Record
 from server.store.records import replaces, row, rows
 from server.store.schema import metadata
-from tests.server.store.records import action, conversation, gap, receipt, utterance
+from tests.server.store.records import action, conversation, coverage, gap, receipt, utterance
 
 RECORDS = st.lists(
     st.one_of(
@@ -18,13 +18,14 @@ RECORDS = st.lists(
         st.builds(conversation, st.sampled_from(["c1", "c2"]), st.integers(1, 5)),
         st.builds(receipt, st.sampled_from(["shown", "used"]), st.floats(0, 9)),
         st.builds(gap, st.integers(1, 5)),
+        st.builds(coverage, st.integers(1, 5)),
     ),
     max_size=25,
 )
 
 
 def test_every_record_has_a_row_with_every_column() -> None:
-    made = [conversation(), utterance(), action(), receipt(), gap()]
+    made = [conversation(), utterance(), action(), receipt(), gap(), coverage()]
     assert {type(record) for record in made} == set(get_args(Record))
     tables = set()
     for record in made:

@@ -70,8 +70,15 @@ def upgrade() -> None:
         sa.Column("cause", sa.String(64), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
     )
+    op.create_table(
+        "coverage",
+        sa.Column("tenant_id", sa.String(128), primary_key=True),
+        sa.Column("conversation_id", sa.String(128), primary_key=True),
+        sa.Column("speaker", sa.String(16), primary_key=True),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+    )
 
 
 def downgrade() -> None:
-    for table in ("gaps", "receipts", "actions", "utterances", "conversations"):
+    for table in ("coverage", "gaps", "receipts", "actions", "utterances", "conversations"):
         op.drop_table(table)
