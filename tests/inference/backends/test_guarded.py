@@ -31,7 +31,7 @@ class Clock:
 
 @dataclass
 class Remote:
-    """A machine that does what it is told: `behave` gets each deadline and may raise; `refuse` is what a check raises."""
+    """A machine that does as told: `behave` gets each deadline and may raise; `refuse` is what a check raises."""
 
     name: str = "remote"
     behave: Behave = lambda _: None
