@@ -144,4 +144,4 @@ def test_latency_is_measured_for_every_shape() -> None:
     runner = Counting()
     found = measure_latency(runner, ["embedding"], repeats=2)  # type: ignore[arg-type]
     assert set(found) == set(runner.shapes)
-    assert all(ms > 0 for ms in found.values())
+    assert all(0 < least <= median for median, least in found.values())
