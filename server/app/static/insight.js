@@ -53,9 +53,12 @@ export function mood(call) {
   };
 }
 
+/** Intents that are manners and no request. */
+const COURTESIES = new Set(["greeting", "goodbye", "thank_you", "yes", "no", "maybe", "repeat"]);
+
 /**
- * What the customer wants: the newest in-scope intent, since a later "thanks" does not take the request back.
- * Where none was in scope yet, the newest guess, marked as such.
+ * What the customer wants: the newest request in scope, since a later "thanks" does not take it back. Where none was
+ * in scope yet, the newest guess, marked as such.
  *
  * @param {Call} call @returns {Intent|null}
  */
@@ -63,7 +66,7 @@ export function currentIntent(call) {
   let guess = null;
   for (const utterance of customerUtterances(call)) {
     const annotation = call.annotations.get(utterance.utterance_id)?.get("intent");
-    if (annotation?.value) {
+    if (annotation?.value && !COURTESIES.has(annotation.value.label)) {
       const intent = {
         label: String(annotation.value.label ?? ""),
         score: annotation.value.score ?? annotation.score,

@@ -114,7 +114,9 @@ function applyAnnotation(call, { d, t = {} }, arrival) {
   const known = outputs.get(d.output);
   if (known && d.revision < known.revision) return NOTHING;
   outputs.set(d.output, d);
-  const what = { what: d.output, rank: 2, isFinal: call.utterances.get(d.utterance_id)?.is_final ?? false };
+  const utterance = call.utterances.get(d.utterance_id);
+  const isFinal = utterance !== undefined && utterance.is_final && d.revision >= utterance.revision;
+  const what = { what: d.output, rank: 2, isFinal };
   return [{ what: "annotation", key: d.utterance_id, timing: recordTiming(call, d.utterance_id, what, t, arrival) }];
 }
 

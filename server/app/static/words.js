@@ -62,6 +62,25 @@ export const STAGE_TEXTS = {
   render: "Painting",
 };
 
+/** What became of a card, by its `reason`, else by its state. */
+const BECAME = {
+  used: "Used",
+  dismissed: "Dismissed",
+  wrong: "Reported as wrong",
+  resolved: "Resolved",
+  done: "No longer needed",
+  contradicted: "Withdrawn, the words were corrected",
+  call_ended: "Open when the call ended",
+  ttl: "Expired",
+  expire: "Expired",
+  retract: "Withdrawn",
+};
+
+/** @param {import("./state.js").Action} action @param {string} [mark] what the agent did with it on this page */
+export function becameText(action, mark) {
+  return BECAME[mark] ?? BECAME[action.reason] ?? BECAME[action.state] ?? "";
+}
+
 const GAP_STATES = {
   open: "Still interrupted.",
   closed: "Listening again; this part is missing.",

@@ -289,9 +289,9 @@ def test_cards_expire_into_the_past_and_are_withdrawn_with_a_note(talk: Any, sta
     stage.publish(CALL, script.card("reset_light#1", state="expire", revision=2))
     expect(card(talk, "Offer the reset")).to_have_count(0)
     stage.publish(
-        CALL, script.card("wait#1", **script.REPLY | {"state": "retract", "revision": 2, "reason": "misheard"})
+        CALL, script.card("wait#1", **script.REPLY | {"state": "retract", "revision": 2, "reason": "contradicted"})
     )
-    expect(talk.get_by_text("Withdrawn: Acknowledge the wait. Misheard.").first).to_be_visible()
+    expect(talk.get_by_text("Withdrawn, the words were corrected: Acknowledge the wait").first).to_be_visible()
     talk.get_by_text("Earlier guidance").click()
     past = talk.locator("#past-cards")
     expect(past.locator("li", has_text="Offer the reset")).to_contain_text("Expired")

@@ -7,10 +7,9 @@
 
 import { parseMarkdown } from "../markdown.js";
 import { activeCards, isActiveAction, pastCards, remainingMs } from "../state.js";
-import { TYPE_TEXTS, clockText, labelText, msText, percentText, remainingText, speakerText } from "../words.js";
+import { TYPE_TEXTS, becameText, clockText, labelText, msText, percentText, remainingText, speakerText } from "../words.js";
 import { arrange, el, markdownNodes, rove, setText } from "./dom.js";
 
-const MARK_TEXTS = { used: "Used", dismissed: "Dismissed", wrong: "Reported as wrong" };
 /** How long the note of a withdrawn card stays. */
 const WITHDRAWN_MS = 8_000;
 /** How long after the last movement or key in the list its order is held. */
@@ -252,7 +251,7 @@ export class CardsView {
   }
 
   #noteWithdrawn(action) {
-    const text = `Withdrawn: ${action.title}${action.reason ? `. ${labelText(action.reason)}.` : ""}`;
+    const text = `${becameText(action)}: ${action.title}`;
     const note = el("p", { class: "hint", text });
     this.withdrawn.append(note);
     this.actions.onAnnounce(text);
@@ -274,14 +273,9 @@ export class CardsView {
     this.pastSignature = signature;
     this.pastList.replaceChildren(
       ...past.slice(0, MAX_PAST).map(({ action }) =>
-        el("li", {}, el("span", { text: action.title }), el("span", { class: "note", text: this.#becameText(action) })),
+        el("li", {}, el("span", { text: action.title }), el("span", { class: "note", text: becameText(action, this.marks.get(action.id)) })),
       ),
     );
-  }
-
-  #becameText(action) {
-    const mark = MARK_TEXTS[this.marks.get(action.id)];
-    return mark ?? (action.state === "retract" ? "Withdrawn" : "Expired");
   }
 
   #onKey(event) {

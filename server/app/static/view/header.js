@@ -27,7 +27,8 @@ export class HeaderView {
     this.state.dataset.state = call.state;
     setText(this.who, call.conversationId);
     this.who.title = call.agentId ? `Call ${call.conversationId}, agent ${call.agentId}` : `Call ${call.conversationId}`;
-    setText(this.policy, call.policy);
+    // The hash behind the version is for the one who asks.
+    setText(this.policy, call.policy.split("+")[0]);
     this.policy.title = call.policy ? `Policy ${call.policy}` : "";
     this.calls.hidden = live.length < 2;
     if (!this.calls.hidden) {

@@ -92,13 +92,13 @@ export class WaterfallView {
   }
 }
 
-/** The newest utterance that led to guidance or an annotation, else the newest with any stamps. */
+/** The newest final that led to guidance or an annotation, else the newest utterance with any stamps. */
 function newestTimed(call) {
   let plain = null;
   for (let index = call.timeline.length - 1; index >= 0 && index > call.timeline.length - 50; index -= 1) {
     const id = call.timeline[index].slice(2);
     const timing = call.timings.get(id);
-    if (timing && timing.rank > 1) return id;
+    if (timing?.isFinal && timing.rank > 1) return id;
     if (timing) plain ??= id;
   }
   return plain;
@@ -117,6 +117,7 @@ function aboutText(utterance, timing, total, budget) {
 function outputsText(outputs) {
   if (!outputs) return "";
   return [...outputs.values()]
+    .filter(({ value }) => !(Array.isArray(value) && value.length === 0))
     .map(({ output, value, score, model, version, queue_ms: queueMs = 0, compute_ms: computeMs = 0 }) => {
       const first = Array.isArray(value) ? value[0] : value;
       const label = first?.label === undefined ? "" : ` ${labelText(String(first.label))}`;
