@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from server.log.channel import Channel, new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery
@@ -28,6 +29,8 @@ from server.wire.errors import ConfigError, Conflict, Unavailable
 from server.wire.publication import Notice
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _FRAME_OVERHEAD_BYTES = 128
 
@@ -245,38 +248,43 @@ class EmbeddedLog:
         return channel
 
     async def _restored(self, key: ChannelKey, *, or_detached: bool) -> Channel:
-        channel = Channel(key, new_epoch(), touched_s=self._now_s())
         try:
-            contents = await self._contents(key)
+            channel = await self._in_thread(key, partial(self._load, key))
+            self.counters.restored += 1
         except Unavailable:
             if not or_detached:
                 raise
-            channel.is_stored = False
-        else:
-            if contents is not None:
-                self._restore(channel, contents)
+            channel = Channel(key, new_epoch(), is_stored=False)
         self._channels[key] = channel
         return channel
 
-    def _restore(self, channel: Channel, contents: Contents) -> None:
-        if contents.is_certain:
-            channel.epoch = contents.epoch
-        channel.floor = contents.floor
-        channel.restore((in_epoch(entry, channel.epoch) for entry in contents.entries), self._limits.max_tail_bytes)
-        channel.is_opened = channel.is_sealed = contents.is_certain
-        self.counters.restored += 1
+    def _load(self, key: ChannelKey) -> Channel:
+        """In the thread: a channel as its file has it, in a new epoch if a client may have seen more than that."""
+        channel = Channel(key, new_epoch())
+        contents = self._read(key)
+        if contents is not None:
+            if contents.is_certain:
+                channel.epoch = contents.epoch
+            channel.floor = contents.floor
+            entries = (in_epoch(entry, channel.epoch) for entry in contents.entries)
+            channel.restore(entries, self._limits.max_tail_bytes)
+            channel.is_opened = channel.is_sealed = contents.is_certain
+        return channel
 
-    async def _contents(self, key: ChannelKey) -> Contents | None:
-        try:
-            contents = await self._writer.run_in_thread(partial(self._files.read, key))
-        except OSError as error:
-            logger.error("a channel cannot be read", extra={"channel": key.channel, "error": str(error)})
-            raise Unavailable("the log of this channel cannot be read at present") from error
+    def _read(self, key: ChannelKey) -> Contents | None:
+        contents = self._files.read(key)
         if contents is not None and contents.skipped_bytes:
             logger.error(
                 "a channel is damaged", extra={"channel": key.channel, "skipped_bytes": contents.skipped_bytes}
             )
         return contents
+
+    async def _in_thread(self, key: ChannelKey, job: Callable[[], T]) -> T:
+        try:
+            return await self._writer.run_in_thread(job)
+        except OSError as error:
+            logger.error("a channel cannot be read", extra={"channel": key.channel, "error": str(error)})
+            raise Unavailable("the log of this channel cannot be read at present") from error
 
     async def _entries_after(self, key: ChannelKey, after: Position) -> tuple[Entry, ...] | None:
         """Everything after a position, None if that is no longer held."""
@@ -288,19 +296,16 @@ class EmbeddedLog:
             if tail is not None:
                 return tail
             try:
-                contents = await self._contents(key)
+                contents = await self._in_thread(key, partial(self._read, key))
             except Unavailable:
                 return None
             channel = await self._open(key)
             if contents is None or after.epoch != channel.epoch or channel.floor > after.offset:
                 return None
-            older = [
-                in_epoch(entry, channel.epoch)
-                for entry in contents.entries
-                if after.offset < entry.position.offset <= channel.tail_start
-            ]
+            older = contents.between(after.offset, channel.tail_start)
             if len(older) == channel.tail_start - after.offset:
-                return (*older, *channel.tail)
+                # In a life that begins with a new epoch the file may not say so yet.
+                return (*[in_epoch(entry, channel.epoch) for entry in older], *channel.tail)
             # The tail was folded on while the file was read: the part between is on the disk by now.
 
     def _persist(self, channel: Channel) -> None:
@@ -364,11 +369,11 @@ class EmbeddedLog:
 
     async def _forget(self, key: ChannelKey) -> None:
         async with self._loading:  # not while its file is being read
+            if key in self._stored and not self._writer.offer(Remove(key), 0):
+                raise Unavailable("the log is being stopped")
+            self._stored.discard(key)
             self._channels.pop(key, None)
             self._behind.discard(key)
-            if key in self._stored:
-                self._stored.discard(key)
-                self._writer.offer(Remove(key), 0)
 
     def _is_idle(self, channel: Channel) -> bool:
         idle_s = self._now_s() - channel.touched_s

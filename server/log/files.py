@@ -15,6 +15,7 @@ import contextlib
 import os
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,11 @@ class Contents:
     entries: tuple[Entry, ...]
     is_certain: bool
     skipped_bytes: int
+
+    def between(self, after: int, upto: int) -> tuple[Entry, ...]:
+        """Entries with offsets above `after` and at most `upto`."""
+        start = bisect_right(self.entries, after, key=_offset)
+        return self.entries[start : bisect_right(self.entries, upto, key=_offset)]
 
 
 class ChannelFiles:
@@ -273,6 +279,10 @@ class ChannelFiles:
         monotonic_s = time.monotonic() - time.time()
         entries = tuple(_entry(item, epoch, monotonic_s + item.appended_ms / 1000) for item in stored)
         return Contents(epoch, floor, entries, is_certain, skipped_bytes)
+
+
+def _offset(entry: Entry) -> int:
+    return entry.position.offset
 
 
 def in_epoch(entry: Entry, epoch: str) -> Entry:

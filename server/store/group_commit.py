@@ -88,9 +88,11 @@ class GroupCommit(Generic[T]):
     def offer(self, item: T, size_bytes: int) -> bool:
         """Take an item to be written; False if there is no room for it, or no writer any more.
 
-        When nothing waits there is room for one item of any size: one that never fitted would wait for ever.
+        When nothing waits there is room for one item of any size: one that never fitted would wait for ever. An item of
+        no size, such as a deletion, always has room.
         """
-        is_full = self.unwritten_bytes > 0 and self.unwritten_bytes + size_bytes > self._max_unwritten_bytes
+        unwritten_bytes = self.unwritten_bytes
+        is_full = bool(unwritten_bytes and size_bytes) and unwritten_bytes + size_bytes > self._max_unwritten_bytes
         if is_full or self._stopping.is_set():
             return False
         self._pending.append(item)

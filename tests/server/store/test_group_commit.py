@@ -85,13 +85,14 @@ async def test_nothing_offered_is_committed_already() -> None:
 async def test_a_full_queue_refuses_and_takes_again() -> None:
     disk = Disk()
     group, _ = disk.group(max_bytes=10)
-    assert group.offer("a", 10)
+    assert group.offer("a", 11), "alone, an item of any size has room"
     assert not group.offer("b", 1)
+    assert group.offer("c", 0), "an item of no size always has room"
     await group.committed()
     assert group.offer("b", 1)
     assert await group.stop()
-    assert not group.offer("c", 1)
-    assert disk.written == ["a", "b"]
+    assert not group.offer("d", 1)
+    assert disk.written == ["a", "c", "b"]
 
 
 @virtual_time
