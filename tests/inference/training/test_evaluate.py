@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="training and judging need the extra `train`")
+
 from inference.head_spec import HeadSpec
 from inference.training.corpus import Corpus
 from inference.training.evaluate import (
