@@ -27,11 +27,11 @@ class TritonServer:
     Args:
         repository: For the Python backend, see `inference.backends.triton_repository`.
         folder: Where its log goes.
-        tools: Folder with `triton/` and `triton-models/`; default: `CUELINE_TRITON_TOOLS`, else `build/`.
+        tools: Folder with `triton/` and `triton-models/`; default: `TRITON_TOOLS`, else `build/`.
     """
 
     def __init__(self, repository: Path, folder: Path, tools: Path | None = None) -> None:
-        self._tools = tools or Path(os.environ.get("CUELINE_TRITON_TOOLS", _ROOT / "build"))
+        self._tools = tools or Path(os.environ.get("TRITON_TOOLS", _ROOT / "build"))
         self._root = self._tools / "triton" / "pytriton" / "tritonserver"
         self._python = self._tools / "triton-models" / "bin"
         for needed in (self._root / "bin" / "tritonserver", self._python / "python3"):

@@ -34,6 +34,7 @@ def test_token_and_foreign_variables_are_no_settings():
         ("colour = 1", "colour"),
         ("[engine]\ncolour = 1", "engine.colour"),
         ('[engine]\ndevice = "tpu"', "engine.device"),
+        ('[engine]\nbackend = "triton"', "engine.triton_url"),
         ('[auth]\nshared_key = "short"', "auth.shared_key"),
         ('host = "0.0.0.0"', "host"),
         ('host = "192.168.1.5"', "host"),
