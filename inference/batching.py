@@ -20,6 +20,7 @@ from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from inference.cost import CostModel
@@ -204,6 +205,10 @@ class Ladder:
         return next(bucket for bucket in self.buckets if bucket.rows >= rows and bucket.tokens >= tokens)
 
 
+_LENGTH = attrgetter("tokens")
+_URGENCY = attrgetter("order", "sequence")
+
+
 @dataclass(slots=True)
 class _Queue:
     """One lane: its ladder, its cost, and its rows as sorted `(order, sequence, row)`."""
@@ -312,10 +317,9 @@ class BatchingPolicy:
             wake_s = self._wait_until(lane, rows, now_s)
             if wake_s is not None:
                 return Pop(None, tuple(late), wake_s)
-            for row in rows:
-                self._remove(row)
+            self._take(lane, rows)
             shape = lane.ladder.fit(len(rows), max(row.tokens for row in rows))
-            rows.sort(key=lambda row: (row.order, row.sequence))
+            rows.sort(key=_URGENCY)
             batch = Batch(leader.lane, tuple(rows), shape, lane.cost.predict_s(shape.padded_tokens), now_s)
             self._running.append(batch)
             return Pop(batch, tuple(late))
@@ -370,6 +374,17 @@ class BatchingPolicy:
     def _remove(self, row: Row) -> None:
         entries = self._lanes[row.lane].entries
         del entries[bisect_left(entries, (row.order, row.sequence))]  # the prefix finds it
+        self._forget(row)
+
+    def _take(self, lane: _Queue, rows: Sequence[Row]) -> None:
+        """Remove rows of the window."""
+        taken = {row.sequence for row in rows}
+        window = self._settings.window_rows
+        lane.entries[:window] = [entry for entry in lane.entries[:window] if entry[1] not in taken]
+        for row in rows:
+            self._forget(row)
+
+    def _forget(self, row: Row) -> None:
         self._queued -= 1
         self._tokens_queued[row.row_class] -= row.tokens
         if row.identity is not None and self._newest.get(row.identity) is row:
@@ -397,13 +412,18 @@ class BatchingPolicy:
         budget = settings.max_padded_tokens
         if leader.deadline_s < math.inf and lane.cost.a_s > 0.0:
             budget = min(budget, int((leader.deadline_s - now_s - lane.cost.b_s) / lane.cost.a_s))
+        # Whoever would be late in a batch of its own is left for its turn to lead, when it is dropped.
+        a_s, b_s = lane.cost.a_s, lane.cost.b_s
         able = [
             row
             for row in window
-            if (row.row_class <= leader.row_class or row.order <= now_s)
-            and (row is leader or not self._is_late(lane, row, now_s))
+            if row is leader
+            or (
+                (row.row_class <= leader.row_class or row.order <= now_s)
+                and row.deadline_s - now_s > a_s * row.tokens + b_s
+            )
         ]
-        able.sort(key=lambda row: (row.tokens, row.sequence))
+        able.sort(key=_LENGTH)
         low = high = able.index(leader)
         longest = tokens = leader.tokens
         best, best_cost_s = (low, high), lane.cost.predict_s(longest) / tokens

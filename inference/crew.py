@@ -23,7 +23,7 @@ from inference.ops import call_function
 from inference.plan import Op
 from inference.program import ProgramStep
 from inference.request import Outcome, Output, RowClass
-from inference.runner import Runner
+from inference.runner import run_rows
 from inference.service import Service
 from inference.tokens import ID_BYTES
 
@@ -193,9 +193,8 @@ class Crew:
             self._on_crash(error)
 
     def _work(self) -> None:
-        runner = Runner()
         while (batch := self._next_batch()) is not None:
-            self._run(runner, batch)
+            self._run(batch)
 
     def _next_batch(self) -> Batch | None:
         while True:
@@ -216,7 +215,7 @@ class Crew:
             if pop.batch is not None:
                 return pop.batch
 
-    def _run(self, runner: Runner, batch: Batch) -> None:
+    def _run(self, batch: Batch) -> None:
         started_s = self._clock()
         journeys: list[Journey] = [row.item for row in batch.rows]
         service = journeys[0].step.service  # of the program, so a version withdrawn meanwhile still serves its rows
@@ -227,17 +226,17 @@ class Crew:
             journey.queue_ms += delay_s * 1000.0
             journey.started_s = journey.started_s or started_s
             delivery.delays.append((journey.request.row_class, delay_s))
-        is_whole = self._attempt(runner, service, journeys, delivery)
+        is_whole = self._attempt(service, journeys, delivery)
         with self._lock:
             self._policy.finished(batch, self._clock() - started_s if is_whole else None)
         self._hand_over(delivery)
 
-    def _attempt(self, runner: Runner, service: Service, journeys: Sequence[Journey], delivery: Delivery) -> bool:
+    def _attempt(self, service: Service, journeys: Sequence[Journey], delivery: Delivery) -> bool:
         """Run rows, in halves if they fail together. Returns whether the first attempt held."""
         started_s = self._clock()
         node = journeys[0].step.step.node
         try:
-            run = runner.run(service, journeys)
+            run = run_rows(service, journeys)
         except Exception as error:
             took_s = self._clock() - started_s
             delivery.passes.append(Pass(node, service.version.name, len(journeys), 0, 0, 0, took_s, is_failed=True))
@@ -254,7 +253,7 @@ class Crew:
                 failed.__cause__ = error
                 delivery.end(journeys[0], Outcome.FAILED, failed)
             for part in parts:
-                self._attempt(runner, service, part, delivery)
+                self._attempt(service, part, delivery)
             return False
         took_s = self._clock() - started_s
         num_rows, duplicates = len(journeys), len(journeys) - len(set(run.row_of))
@@ -269,19 +268,19 @@ class Crew:
                 took_s,
             )
         )
-        for row, ids in enumerate(run.ids):
-            self._memo.keep(service.lane, ids, (run.result, row))
+        self._memo.keep(service.lane, ((ids, (run.result, row)) for row, ids in enumerate(run.ids)))
         for journey, row in zip(journeys, run.row_of, strict=True):
             journey.compute_ms += took_s * 1000.0
-            journey.take_result(run.result, row, self._clock())
-            self._advance(journey, delivery)
+            now_s = self._clock()
+            journey.take_result(run.result, row, now_s)
+            self._advance(journey, delivery, now_s)
         run.result.settle()
         return True
 
-    def _advance(self, journey: Journey, delivery: Delivery) -> None:
+    def _advance(self, journey: Journey, delivery: Delivery, now_s: float) -> None:
         """Take a journey as far as it goes."""
         try:
-            step = journey.advance(self._clock())
+            step = journey.advance(now_s)
         except Exception as error:
             _fail(journey, delivery, error)
             return
@@ -354,7 +353,7 @@ class Crew:
         delivery.passes.append(Pass(step.step.node, "", len(journeys), 0, 0, 0, now_s - started_s))
         for journey, value in zip(journeys, values, strict=True):
             journey.take_value(value, now_s)
-            self._advance(journey, delivery)
+            self._advance(journey, delivery, now_s)
 
 
 def _row(journey: Journey, now_s: float) -> Row:

@@ -9,7 +9,7 @@ differs from its utterance's previous revision only in punctuation is answered a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -38,14 +38,15 @@ class Memo(Generic[Result]):
                 self._rows.move_to_end(key)
             return result
 
-    def keep(self, lane: Lane, ids: TokenBytes, result: Result) -> None:
-        """Remember what these ids gave."""
+    def keep(self, lane: Lane, results: Iterable[tuple[TokenBytes, Result]]) -> None:
+        """Remember what a batch of ids gave."""
         if not self._max_rows:
             return
         with self._lock:
-            self._rows[lane, ids] = result
-            if len(self._rows) > self._max_rows:
-                self._rows.popitem(last=False)
+            for ids, result in results:
+                self._rows[lane, ids] = result
+                if len(self._rows) > self._max_rows:
+                    self._rows.popitem(last=False)
 
     def said(self, utterance: Hashable, words: TokenBytes) -> TokenBytes | None:
         """Return the ids of the utterance's latest revision if it had the same words.

@@ -1,6 +1,6 @@
-"""One model run for some rows: equal rows once, padded into the worker's tensors, results checked.
+"""One model run for some rows: equal rows once, padded into one tensor, results checked.
 
-journeys ──ids, equal ones once──▶ TokenBuffer ──▶ LoadedModel.run ──check──▶ BatchResult, each journey's row in it
+journeys ──ids, equal ones once──▶ one tensor ──▶ LoadedModel.run ──check──▶ BatchResult, each journey's row in it
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.batching import Lane
 from inference.journey import BatchResult, Journey
+from inference.model_config import NUMPY_DTYPES
 from inference.plan import Bucket
 from inference.service import Service
-from inference.tokens import ID_BYTES, TokenBuffer, TokenBytes
+from inference.tokens import ID_BYTES, TokenBytes, pad_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +38,42 @@ class Run:
     tokens: int
 
 
-class Runner:
-    """One worker's tensors. Belongs to one thread."""
+def run_rows(service: Service, journeys: Sequence[Journey]) -> Run:
+    """Run a model for rows that wait for it; blocks. Called from any thread.
 
-    def __init__(self) -> None:
-        self._buffers: dict[Lane, TokenBuffer | None] = {}
+    Raises:
+        ValueError: If the model returns another number of rows than it was given.
+        DeadlineExceeded: If the last deadline passed meanwhile and the backend gave up.
+        Exception: Whatever the backend raises.
+    """
+    return _run_tokens(service, journeys) if service.token_inputs else _run_dense(service, journeys)
 
-    def run(self, service: Service, journeys: Sequence[Journey]) -> Run:
-        """Run a model for rows that wait for it; blocks.
 
-        Raises:
-            ValueError: If the model returns another number of rows than it was given.
-            DeadlineExceeded: If the last deadline passed meanwhile and the backend gave up.
-            Exception: Whatever the backend raises.
-        """
-        if service.token_inputs:
-            return self._run_tokens(service, journeys)
-        return self._run_dense(service, journeys)
+def _run_tokens(service: Service, journeys: Sequence[Journey]) -> Run:
+    distinct: dict[TokenBytes, int] = {}
+    row_of = [distinct.setdefault(journey.token_ids() or b"", len(distinct)) for journey in journeys]
+    ids = list(distinct)
+    lengths = [len(row) // ID_BYTES for row in ids]
+    shape = service.ladder.fit(len(ids), max(lengths))
+    token_ids, mask = pad_rows(ids, shape.rows, shape.tokens)
+    inputs: dict[str, NDArray[Any]] = {}
+    for spec in service.token_inputs:
+        tensor = token_ids if spec.name == "input_ids" else mask if spec.name == "attention_mask" else mask * 0
+        inputs[spec.name] = tensor.astype(NUMPY_DTYPES[spec.dtype], copy=False)
+    result = _checked(service, inputs, shape.rows, len(ids), _last_deadline_s(journeys))
+    return Run(result, row_of, ids, shape, sum(lengths))
 
-    def forget(self, lane: Lane) -> None:
-        """Free the tensors of a version that is gone."""
-        self._buffers.pop(lane, None)
 
-    def _run_tokens(self, service: Service, journeys: Sequence[Journey]) -> Run:
-        distinct: dict[TokenBytes, int] = {}
-        row_of = [distinct.setdefault(journey.token_ids() or b"", len(distinct)) for journey in journeys]
-        ids = list(distinct)
-        lengths = [len(row) // ID_BYTES for row in ids]
-        shape = service.ladder.fit(len(ids), max(lengths))
-        if service.lane not in self._buffers:
-            self._buffers[service.lane] = service.make_buffer()
-        buffer = self._buffers[service.lane]
-        assert buffer is not None
-        token_ids, mask = buffer.fill(ids, shape.rows, shape.tokens)
-        feeds = {"input_ids": token_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
-        inputs = {spec.name: feeds[spec.name] for spec in service.token_inputs}
-        result = _checked(service, inputs, shape.rows, len(ids), _last_deadline_s(journeys))
-        return Run(result, row_of, ids, shape, sum(lengths))
-
-    def _run_dense(self, service: Service, journeys: Sequence[Journey]) -> Run:
-        shape = service.ladder.fit(len(journeys), 1)
-        inputs = {}
-        for position, spec in enumerate(service.dense_inputs):
-            # Rows of different plans keep the same tensor in different slots.
-            rows = np.stack([journey.read(journey.step.step.inputs[position]) for journey in journeys])
-            padding = [(0, shape.rows - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-            inputs[spec.name] = np.pad(rows, padding) if shape.rows > len(rows) else rows
-        result = _checked(service, inputs, shape.rows, len(journeys), _last_deadline_s(journeys))
-        return Run(result, range(len(journeys)), (), Bucket(shape.rows, 1), len(journeys))
+def _run_dense(service: Service, journeys: Sequence[Journey]) -> Run:
+    shape = service.ladder.fit(len(journeys), 1)
+    inputs = {}
+    for position, spec in enumerate(service.dense_inputs):
+        # Rows of different plans keep the same tensor in different slots.
+        rows = np.stack([journey.read(journey.step.step.inputs[position]) for journey in journeys])
+        padding = [(0, shape.rows - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+        inputs[spec.name] = np.pad(rows, padding) if shape.rows > len(rows) else rows
+    result = _checked(service, inputs, shape.rows, len(journeys), _last_deadline_s(journeys))
+    return Run(result, range(len(journeys)), (), Bucket(shape.rows, 1), len(journeys))
 
 
 def _last_deadline_s(journeys: Sequence[Journey]) -> float:

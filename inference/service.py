@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from inference.backends.contract import Backend, LoadedModel, is_token_input, warm
 from inference.batching import BatchingSettings, Ladder, Lane
 from inference.cost import CostModel
 from inference.errors import ModelError
 from inference.head_spec import HeadSpec
 from inference.heads import HeadBank
-from inference.model_config import NUMPY_DTYPES
 from inference.plan import Bucket
 from inference.prototypes import PrototypeBook
 from inference.repository import ModelVersion
-from inference.tokens import TokenBuffer, Tokenizer
+from inference.tokens import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,6 @@ class Service:
         exact = model.is_exact and not has_fixed_length
         self.buckets = _reachable(version.buckets, batching, exact=exact)
         self.ladder = Ladder(version.buckets if exact else self.buckets, exact=exact)
-        self._max_padded_tokens = max(batching.max_padded_tokens, self.ladder.max_tokens)
         self.tokenizer: Tokenizer | None = None
         if version.tokenizer is not None:
             try:
@@ -134,14 +130,6 @@ class Service:
     def _want(self, outputs: set[str], bank: HeadBank) -> None:
         ordered = tuple(spec.name for spec in self.version.config.outputs if spec.name in outputs)
         self.wanted = Wanted(ordered, bank)  # replaced whole: a worker reads it once a batch
-
-    def make_buffer(self) -> TokenBuffer | None:
-        """Allocate one worker's token tensors; None where the model takes no tokens."""
-        if not self.token_inputs:
-            return None
-        dtype = NUMPY_DTYPES[self.token_inputs[0].dtype]
-        assert issubclass(dtype, np.integer)
-        return TokenBuffer(self._max_padded_tokens, dtype)
 
 
 def _reachable(buckets: Sequence[Bucket], batching: BatchingSettings, *, exact: bool) -> list[Bucket]:

@@ -1,6 +1,6 @@
 """Text to token ids, without a Python object per token.
 
-    text ──split at spaces──▶ chunks ──table of known chunks──▶ bytes of int32 ids ──copied──▶ rows of the batch tensor
+    text ──split at spaces──▶ chunks ──table of known chunks──▶ bytes of int32 ids ──joined──▶ the batch's tensor
 
 A BERT tokeniser treats every stretch between blanks by itself, so the ids of a text are the ids of its chunks one
 after the other. Words repeat, so a bounded table of chunks answers a 12-word text in 2.5 µs where the full tokeniser
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,45 +116,34 @@ class Tokenizer:
         return ids
 
 
-class TokenBuffer:
-    """One worker's preallocated `input_ids` and `attention_mask`, viewed in the shape of each batch."""
+def pad_rows(rows: Sequence[TokenBytes], num_rows: int, num_tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Lay rows out as a batch: one joined string of bytes, seen as an array.
 
-    def __init__(self, capacity: int, dtype: type[np.integer[Any]], pad_id: int = 0) -> None:
-        """Allocate.
+    Joining takes half the time of copying row by row into a tensor kept for the bucket, which is cold by the time the
+    next batch comes: a model's pass sweeps the caches.
 
-        Args:
-            capacity: Padded tokens of the largest batch.
-            dtype: What the model takes, `np.int32` or `np.int64`.
-            pad_id: Id of padding; masked, so any id of the vocabulary does.
-        """
-        self._ids = np.empty(capacity, dtype)
-        self._mask = np.empty(capacity, dtype)
-        self._pad_id = pad_id
+    Args:
+        rows: At most `num_rows`, none longer than `num_tokens`.
+        num_rows: First dimension; missing rows are padding with one unmasked token, so that no row is empty.
+        num_tokens: Second dimension.
 
-    def fill(
-        self, rows: Sequence[TokenBytes], num_rows: int, num_tokens: int
-    ) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-        """Copy rows into a tensor of a given shape. The views are valid until the next call.
+    Returns:
+        Ids and mask, each `[num_rows, num_tokens] int32`, read-only. Padding has id 0, which no model sees.
+    """
+    width = num_tokens * ID_BYTES
+    ids = b"".join([row.ljust(width, b"\0") for row in rows])
+    mask = b"".join([_ones(len(row)).ljust(width, b"\0") for row in rows])
+    if missing := num_rows - len(rows):
+        ids += b"\0" * (width * missing)
+        mask += _ones(ID_BYTES).ljust(width, b"\0") * missing
+    shape = (num_rows, num_tokens)
+    return np.frombuffer(ids, np.int32).reshape(shape), np.frombuffer(mask, np.int32).reshape(shape)
 
-        Args:
-            rows: At most `num_rows`, none longer than `num_tokens`.
-            num_rows: First dimension; missing rows are padding with one unmasked token, so that no row is empty.
-            num_tokens: Second dimension.
 
-        Returns:
-            Ids and mask, each `[num_rows, num_tokens]`.
-        """
-        size = num_rows * num_tokens
-        ids = self._ids[:size].reshape(num_rows, num_tokens)
-        mask = self._mask[:size].reshape(num_rows, num_tokens)
-        ids.fill(self._pad_id)
-        mask.fill(0)
-        for i, row in enumerate(rows):
-            length = len(row) // ID_BYTES
-            ids[i, :length] = np.frombuffer(row, np.int32)
-            mask[i, :length] = 1
-        mask[len(rows) :, 0] = 1
-        return ids, mask
+@cache
+def _ones(num_bytes: int) -> bytes:
+    """As many int32 ones as fit; one entry a length that occurs."""
+    return np.ones(num_bytes // ID_BYTES, np.int32).tobytes()
 
 
 def _pack(ids: Sequence[int]) -> bytes:

@@ -7,6 +7,7 @@ whole, cut into perfect batches, and two threads run them without a word of Pyth
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import threading
@@ -28,7 +29,7 @@ from inference.plan import Plan
 from inference.prototypes import make_prototypes
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import PrototypeSet, Request, RowClass
-from inference.tokens import ID_BYTES, TokenBuffer, Tokenizer
+from inference.tokens import ID_BYTES, Tokenizer, pad_rows
 
 ROOT = Path(__file__).parents[2]
 THREADS = len(os.sched_getaffinity(0))
@@ -98,7 +99,7 @@ class Bare:
         for start in range(0, len(rows), max_rows):
             part = rows[start : start + max_rows]
             longest = len(part[-1]) // ID_BYTES
-            ids, mask = TokenBuffer(len(part) * longest, np.int32).fill(part, len(part), longest)
+            ids, mask = pad_rows(part, len(part), longest)
             made.append({"input_ids": ids, "attention_mask": mask})
         return made
 
@@ -133,6 +134,8 @@ class Subject:
             {"retrieve": lambda _, texts, rows: [None] * len(texts)},
         )
         self.loop.run_until_complete(self.engine.start())
+        gc.collect()
+        gc.freeze()  # as the server does once it is warm
         self.graph = read_graph(ROOT / "graphs" / "guidance.yaml")
         self.plan = self.engine.compile(self.graph, None)
 

@@ -7,7 +7,6 @@ come from a small vocabulary, so nearly every chunk is in the tokeniser's table,
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Iterator
 
@@ -19,8 +18,12 @@ from benchmarks.texts import unique_texts
 from inference.heads import HeadBank
 
 ROUNDS = 10
-BATCH_ROWS = 12
-"""Bare onnxruntime is fastest here at 8 to 16 rows of usual length; both sides get this bucket."""
+BATCH_ROWS = 16
+"""The engine's default. Bare onnxruntime's rate is flat from 8 rows of usual length on."""
+
+BEST_ROWS = 32
+"""The engine's best: what a batch costs outside its model run is shared by most rows. Not the default, because a batch
+twice as large keeps the next row waiting twice as long."""
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +39,12 @@ def bare() -> Bare:
 @pytest.fixture(scope="module")
 def subject() -> Iterator[Subject]:
     shipped_version()
-    subject = Subject(max_batch_rows=BATCH_ROWS)
-    gc.freeze()  # as the server does once it is warm
+    subject = Subject()
     yield subject
     subject.close()
 
 
-def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], title: str) -> float:
+def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], batch_rows: int, title: str) -> float:
     """Run rounds of both; return the engine's rate over bare onnxruntime's."""
     parts = iter([rows[start : start + ROWS] for start in range(0, len(rows), ROWS)])
     tenants = subject.tenants(2)
@@ -51,7 +53,7 @@ def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], title
 
     def setup():
         part = next(parts)
-        batches = bare.batches(part, BATCH_ROWS)
+        batches = bare.batches(part, batch_rows)
         theirs.time(lambda: bare.run(batches))
         return (part,), {}
 
@@ -77,15 +79,19 @@ def typical_ms(values_ms: list[float], one_thread: Side) -> float:
 
 
 @pytest.mark.gate
-def test_rows_a_second_at_the_best_bucket(benchmark, bare: Bare, subject: Subject, texts: Iterator[str]):
+def test_rows_a_second_at_the_best_bucket(benchmark, bare: Bare, texts: Iterator[str]):
+    subject = Subject(max_batch_rows=BEST_ROWS, max_batch_tokens=BEST_ROWS * 12)
     rows = of_length(bare.tokenizer, 12, texts, ROWS * (ROUNDS + 1))
-    assert against_bare(benchmark, bare, subject, rows, "12 tokens each") >= 0.95
+    try:
+        assert against_bare(benchmark, bare, subject, rows, BEST_ROWS, "12 tokens each") >= 0.95
+    finally:
+        subject.close()
 
 
 @pytest.mark.gate
 def test_rows_a_second_with_a_realistic_length_mix(benchmark, bare: Bare, subject: Subject, texts: Iterator[str]):
     rows = list(itertools.islice(texts, ROWS * (ROUNDS + 1)))
-    assert against_bare(benchmark, bare, subject, rows, "realistic lengths") >= 0.90
+    assert against_bare(benchmark, bare, subject, rows, BATCH_ROWS, "realistic lengths") >= 0.90
 
 
 @pytest.mark.gate
@@ -181,7 +187,7 @@ def test_batches_beat_single_rows(benchmark, subject: Subject, texts: Iterator[s
 
 
 def test_post_processing_of_all_heads(benchmark, bare: Bare):
-    """One pass over a batch of twelve, without the Python values."""
+    """One pass over a batch, without the Python values."""
     rng = np.random.default_rng(0)
     arrays = {
         spec.name: rng.normal(size=(BATCH_ROWS, spec.size)).astype(np.float32) for spec in bare.version.config.outputs

@@ -286,7 +286,7 @@ async def test_a_row_in_any_batch_equals_the_row_alone_in_every_precision_we_shi
     repository = ModelRepository.open(root)
     service_version = repository.model("utterance").latest
     from inference.backends.onnxruntime import OnnxRuntimeBackend
-    from inference.tokens import TokenBuffer, Tokenizer
+    from inference.tokens import Tokenizer, pad_rows
 
     model = OnnxRuntimeBackend().load(
         service_version if not precision else _with_weights(service_version, weights, precision)
@@ -297,10 +297,9 @@ async def test_a_row_in_any_batch_equals_the_row_alone_in_every_precision_we_shi
     words = ["my", "card", "was", "charged", "twice", "and", "i", "want", "the", "money", "back", "4711", "late", "?"]
     rows = [tokenizer.encode(" ".join(rng.choice(words, size=rng.integers(1, 40)))) for _ in range(64)]
     outputs = [spec.name for spec in service_version.config.outputs]
-    buffer = TokenBuffer(64 * 128, np.int32)
 
     def run(part: list[bytes], num_rows: int, num_tokens: int) -> Tensors:
-        ids, mask = buffer.fill(part, num_rows, num_tokens)
+        ids, mask = pad_rows(part, num_rows, num_tokens)
         return model.run({"input_ids": ids, "attention_mask": mask}, outputs)
 
     alone = [run([row], 1, len(row) // 4) for row in rows]
@@ -761,6 +760,25 @@ async def test_shapes_are_padded_up_where_the_backend_wants_it(repository: Path)
         backend.runs.clear()
         await engine.run(engine.compile(GRAPH, ["sentiment"]), {"text": "my card", "speaker": "customer"})
         assert backend.runs == [(1, 8, ("sentiment_logits",))]
+
+
+async def test_inputs_have_the_type_that_the_model_declares(repository: Path) -> None:
+    config = repository / "utterance" / "config.pbtxt"
+    token_types = ' { name: "token_type_ids" data_type: TYPE_INT64 dims: [-1] },'
+    config.write_text(
+        config.read_text().replace("TYPE_INT32", "TYPE_INT64").replace("input [", "input [" + token_types)
+    )
+    seen: list[dict[str, np.ndarray]] = []
+    backend = FakeBackend()
+    async with running(repository, backend=backend) as engine:
+        backend.script = lambda inputs: seen.append({name: array.copy() for name, array in inputs.items()})
+        await engine.run(engine.compile(GRAPH, ["sentiment"]), {"text": "my card", "speaker": "customer"})
+    assert {name: array.tolist() for name, array in seen[0].items()} == {
+        "token_type_ids": [[0, 0, 0, 0]],
+        "input_ids": [[2, 5, 6, 3]],
+        "attention_mask": [[1, 1, 1, 1]],
+    }
+    assert {array.dtype for array in seen[0].values()} == {np.dtype(np.int64)}
 
 
 # -- life --------------------------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ LANE = ("utterance", 1)
 
 def test_what_was_used_least_recently_goes_first() -> None:
     memo: Memo[str] = Memo(2)
-    memo.keep(LANE, b"a", "A")
-    memo.keep(LANE, b"b", "B")
+    memo.keep(LANE, [(b"a", "A")])
+    memo.keep(LANE, [(b"b", "B")])
     assert memo.recall(LANE, b"a") == "A"
-    memo.keep(LANE, b"c", "C")
+    memo.keep(LANE, [(b"c", "C")])
     assert memo.recall(LANE, b"b") is None
     assert memo.recall(LANE, b"a") == "A"
     assert memo.recall(LANE, b"c") == "C"
@@ -16,8 +16,8 @@ def test_what_was_used_least_recently_goes_first() -> None:
 
 def test_versions_do_not_share_and_are_forgotten_together() -> None:
     memo: Memo[str] = Memo(10)
-    memo.keep(LANE, b"a", "old")
-    memo.keep(("utterance", 2), b"a", "new")
+    memo.keep(LANE, [(b"a", "old")])
+    memo.keep(("utterance", 2), [(b"a", "new")])
     memo.forget(LANE)
     assert memo.recall(LANE, b"a") is None
     assert memo.recall(("utterance", 2), b"a") == "new"
@@ -25,7 +25,7 @@ def test_versions_do_not_share_and_are_forgotten_together() -> None:
 
 def test_a_bound_of_zero_keeps_nothing() -> None:
     memo: Memo[str] = Memo(0)
-    memo.keep(LANE, b"a", "A")
+    memo.keep(LANE, [(b"a", "A")])
     assert memo.recall(LANE, b"a") is None
 
 

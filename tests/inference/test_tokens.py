@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from inference.tokens import ID_BYTES, TokenBuffer, Tokenizer
+from inference.tokens import ID_BYTES, Tokenizer, pad_rows
 from tests.inference.tiny_models import WORDS, bert_tokenizer
 
 
@@ -73,13 +73,9 @@ def test_revisions_that_differ_in_case_and_punctuation_compare_equal() -> None:
     assert loose(TOKENIZER.encode("my card's lost")) != loose(TOKENIZER.encode("my card lost"))
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_rows_are_padded_and_masked(dtype: type[np.integer]) -> None:
-    buffer = TokenBuffer(64, dtype)
-    buffer.fill([b"\x07\x00\x00\x00" * 8] * 8, 8, 8)  # what an earlier batch left behind
-    rows = [TOKENIZER.encode("my card"), TOKENIZER.encode("lost")]
-    token_ids, mask = buffer.fill(rows, 3, 6)
-    assert token_ids.dtype == mask.dtype == dtype
+def test_rows_are_padded_and_masked() -> None:
+    token_ids, mask = pad_rows([TOKENIZER.encode("my card"), TOKENIZER.encode("lost")], 3, 6)
+    assert token_ids.dtype == mask.dtype == np.int32
     assert token_ids.flags.c_contiguous
     assert token_ids.tolist() == [[2, 5, 6, 3, 0, 0], [2, 8, 3, 0, 0, 0], [0] * 6]
     assert mask.tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
