@@ -37,8 +37,15 @@ class SegmenterSettings:
         onset_ms: Voiced time that starts an utterance; shorter sounds are clicks.
         pre_roll_ms: Audio before the onset that is decoded too: weak first consonants lie there.
         speculate_ms: Silence after which the text so far is decoded as if it were final.
-        endpoint_ms: Silence that ends an utterance.
-        first_interim_ms: Speech before the first interim.
+        endpoint_ms: Silence that ends an utterance. The stage has 300 ms at p95 from the block with the last voiced
+            sample to the final; 224 ms, the 20 ms of a block and what the processes take make 243 ms with four calls
+            at once. It costs whole sentences: of 68 pauses from 224 ms on in a real call of 245 s, 5 ended within the
+            next 32 ms and 19 within 500 ms. Waiting for 500 ms only where the text looks unfinished (no full stop,
+            a filler or a conjunction at the end) joined 7 of these 19, but held 9 others whose speaker was done or
+            thinking, 13 % of all finals, so that p95 became 500 ms. On 60 read telephone prompts the word error rate
+            was 7.8 % with 224 ms, 7.1 % with 320, 7.9 % with 416 and with 512: nothing to wait for.
+        first_interim_ms: Speech before the first interim. Its first word was right in 46 % of 165 utterances at
+            192 ms, in 62 % at 256, in 76 % at 320 and in 74 % at 384.
         interim_every_ms: Speech between interims.
         soft_cap_ms: From this length on a pause of `speculate_ms` is enough to make the text final.
         hard_cap_ms: Speech without any pause is cut at this length, where the voice was weakest of late.

