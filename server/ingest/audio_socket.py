@@ -228,11 +228,18 @@ class AudioEndpoint:
 
     async def _finish(self, socket: Socket, key: SourceKey, held: _Held, message: Stop) -> None:
         held.closing = asyncio.current_task()
-        await held.source.close()
-        await held.source.call.stop(call_ended=message.call_ended)
-        self._forget(key, held)
-        await socket.send(Stopped())
-        await socket.close(CLOSE_NORMAL)
+        try:
+            await held.source.close()
+            await held.source.call.stop(call_ended=message.call_ended)
+        except CuelineError as error:
+            # Its last words are not safe: it may come back and is told from where to send them again.
+            await self._refuse(socket, error)
+            await socket.close(CLOSE_TRY_AGAIN, error.code)
+        else:
+            await socket.send(Stopped())
+            await socket.close(CLOSE_NORMAL)
+        finally:
+            self._forget(key, held)
 
     def _park(self, key: SourceKey, held: _Held) -> None:
         log.info("audio source lost", extra={"grace_s": self._settings.resume_grace_s})
@@ -256,9 +263,11 @@ class AudioEndpoint:
             return
         held.closing = asyncio.current_task()
         held.socket = None
-        await held.source.close()
-        await held.source.call.stop(reason="source_lost")
-        self._forget(key, held)
+        try:
+            await held.source.close()
+            await held.source.call.stop(reason="source_lost")
+        finally:
+            self._forget(key, held)
 
     def _forget(self, key: SourceKey, held: _Held) -> None:
         if self._held.pop(key, None) is not None:

@@ -214,6 +214,9 @@ class AudioSource:
             self._covered.clear()
             covered_ms = int(min(side.covered_ms for side in self._sides))
             if covered_ms > told_ms and self.on_stored is not None:
-                await self.call.stored(covered_ms)
+                try:
+                    await self.call.stored(covered_ms)
+                except CuelineError:
+                    continue  # not safe, so not told; the next audio that is covered asks again
                 await self.on_stored(covered_ms)
                 told_ms = covered_ms

@@ -30,7 +30,11 @@ class Source(Protocol):
         """Done once everything said before `covered_ms` on this source is in store or outbox."""
 
     async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
-        """The source is over; with its last source the call ends. Returns when its last words are stored."""
+        """The source is over; with its last source the call ends. Returns when its last words are stored.
+
+        Raises:
+            CuelineError: They are not safe yet; the source has left all the same.
+        """
 
     def lost(self) -> None:
         """The source vanished without `stop`; the call ends after a grace period unless a source comes back."""

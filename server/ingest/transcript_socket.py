@@ -97,6 +97,10 @@ class TranscriptEndpoint:
             is_stopped = True
             await socket.send(Stopped())
             await socket.close(CLOSE_NORMAL)
+        except CuelineError as error:
+            # Its last words are not safe: it may come back and send them again.
+            await self._refuse(socket, error)
+            await socket.close(CLOSE_TRY_AGAIN, error.code)
         finally:
             self._sockets.discard(socket)
             acks.cancel()

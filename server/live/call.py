@@ -29,6 +29,7 @@ from server.store.contract import (
 )
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps, stage_durations_ms, wall_ms
+from server.wire.errors import CuelineError
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_channel, call_channel
 from server.wire.ingest import UtteranceIn
 from server.wire.publication import (
@@ -200,6 +201,8 @@ class LiveCall:
             if self._mailbox.qsize() < MAILBOX_ITEMS // 2:
                 self._room.set()
             if isinstance(item, _End):
+                for utterance in self._assembler.close():
+                    await self._publish_utterance(utterance, Stamps())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LAST_ANNOTATIONS_S):
                         while self._num_running or not self._mailbox.empty():
@@ -216,7 +219,7 @@ class LiveCall:
             # One bad value must not end the call, and the trace names the stage; the words stay out of it.
             log.exception("a stage failed", extra={"item": type(item).__name__})
             if isinstance(item, _Given | _Flush) and not item.stored.done():
-                item.stored.set_exception(RuntimeError("a stage failed"))
+                item.stored.set_exception(CuelineError("internal error"))
 
     async def _take(self, item: _Item) -> None:
         match item:

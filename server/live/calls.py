@@ -53,8 +53,10 @@ class LiveSource:
         if self._is_over:
             return
         self._is_over = True
-        await self.call.stored()
-        await self._desk.leave(self, call_ended=call_ended, reason=reason)
+        try:
+            await self.call.stored()
+        finally:  # words that are not safe yet must not hold the call open, nor its id for ever
+            await self._desk.leave(self, call_ended=call_ended, reason=reason)
 
     def lost(self) -> None:
         """Leave without a word; the call waits a while for a source to come back."""

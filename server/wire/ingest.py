@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from server.wire.ids import ExternalId, Speaker
-from server.wire.utterance import Word
+from server.wire.utterance import Millis, Word
 
 MIN_SAMPLE_RATE_HZ = 8_000
 MAX_SAMPLE_RATE_HZ = 48_000
@@ -23,7 +23,6 @@ MAX_WORDS = 20_000
 
 Encoding = Literal["linear16", "mulaw"]
 LanguageTag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-Millis = Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 3600 * 1000)]
 
 
 class AudioStart(msgspec.Struct, frozen=True, tag="start"):

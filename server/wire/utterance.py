@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from server.wire.ids import ConversationId, Speaker, TenantId, UtteranceId
+
+Millis = Annotated[int, msgspec.Meta(ge=0, le=7 * 24 * 3600 * 1000)]
+"""Audio time of a call: a week at most, which every store and every client can count."""
 
 Origin = Literal["speech", "transcript", "tts", "backfill"]
 """Where the text came from: our recogniser, a transcript source, our own synthesised voice, or a repaired gap."""
@@ -23,8 +26,8 @@ class Word(msgspec.Struct, frozen=True):
     """
 
     text: str
-    start_ms: int
-    end_ms: int
+    start_ms: Millis
+    end_ms: Millis
     confidence: float = 1.0
 
 

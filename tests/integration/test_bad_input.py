@@ -78,6 +78,7 @@ async def test_a_wrong_first_frame_is_answered_and_forgiven(server, healthy, pat
         ({"text": "x" * 100_001}, "text"),
         ({"utterance_id": ""}, "utterance_id"),
         ({"is_final": None}, "is_final"),
+        ({"words": [{"text": "hello", "start_ms": 0, "end_ms": 10**25}]}, "words[0].end_ms"),
     ],
 )
 async def test_a_wrong_utterance_is_answered_and_the_next_one_taken(server, healthy, changes, field):

@@ -12,7 +12,7 @@ from server.log.contract import Entry, Position, Recovery
 from server.metrics import Metrics
 from server.policy.loading import parse_policy
 from server.policy.runtime import CallPolicy
-from server.wire.errors import NotFound
+from server.wire.errors import NotFound, Unavailable
 from server.wire.utterance import Annotation
 
 POLICY = """
@@ -50,17 +50,20 @@ class MemoryLog:
 
 
 class MemoryOutbox:
-    """Stores at once, or when told to."""
+    """Stores at once, when told to, or not at all."""
 
     def __init__(self):
         self.records = []
         self.holding = False
+        self.is_broken = False
         self.waiting = []
 
     def put(self, record):
         self.records.append(record)
         future = asyncio.get_running_loop().create_future()
-        if self.holding:
+        if self.is_broken:
+            future.set_exception(Unavailable("the disk fails"))
+        elif self.holding:
             self.waiting.append(future)
         else:
             future.set_result(None)

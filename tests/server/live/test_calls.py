@@ -6,7 +6,7 @@ from server.live.calls import LiveCalls
 from server.speech.contract import Final, Interim, SpeechGap
 from server.store.contract import ConversationRecord, CoverageRecord, GapRecord, UtteranceRecord
 from server.wire.clock import Stamps
-from server.wire.errors import Busy, NotFound, Overloaded
+from server.wire.errors import Busy, NotFound, Overloaded, Unavailable
 from server.wire.ingest import UtteranceIn
 from server.wire.publication import Action, AnnotationPayload, CallState, Gap, Notice, Transcript
 from tests.server.live.stations import make_stations
@@ -229,3 +229,18 @@ async def test_shutdown_ends_every_call():
     desk, _ = await open_call(stations)
     await desk.stop()
     assert stations.log.payloads(CALL, CallState)[-1].reason == "shutdown"
+
+
+@virtual_time
+async def test_a_disk_that_fails_at_the_end_keeps_neither_the_call_nor_its_id():
+    stations = make_stations()
+    desk, source = await open_call(stations, roles=("customer", "agent"))
+    await source.on_utterance(said("hello"), NO_STAMPS)
+    stations.outbox.is_broken = True
+    with pytest.raises(Unavailable):
+        await source.stop()
+    assert stations.log.payloads(CALL, CallState)[-1].state == "ended"
+    assert desk.agent_of("test", "c1") == (False, None)
+    stations.outbox.is_broken = False
+    again = await desk.open("test", "c1", agent_id="anna", language=None, roles=("customer", "agent"))
+    await again.stop()

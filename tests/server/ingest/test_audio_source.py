@@ -1,0 +1,67 @@
+import asyncio
+
+from server.ingest.audio import AudioFormat
+from server.ingest.audio_source import AudioSource
+from server.speech.contract import EndOfSpeech
+from server.wire.errors import Unavailable
+from tests.virtual_time import virtual_time
+
+FORMAT = AudioFormat("linear16", 8000, ("customer",))
+
+
+class Stream:
+    """Says that everything sent so far is covered, at each frame."""
+
+    def __init__(self):
+        self._events = asyncio.Queue()
+        self._sent_ms = 0
+
+    async def send(self, pcm):
+        self._sent_ms += len(pcm) // 16
+        self._events.put_nowait(EndOfSpeech(self._sent_ms, self._sent_ms))
+
+    async def close(self):
+        self._events.put_nowait(None)
+
+    async def events(self):
+        while (event := await self._events.get()) is not None:
+            yield event
+
+
+class Recogniser:
+    async def open(self, call):
+        return Stream()
+
+
+class Call:
+    """Stores, or fails while `is_broken`."""
+
+    def __init__(self):
+        self.is_broken = False
+
+    def resume_ms(self):
+        return 0
+
+    async def on_speech(self, speaker, event, stamps):
+        pass
+
+    async def stored(self, covered_ms):
+        if self.is_broken:
+            raise Unavailable("the disk fails")
+
+
+@virtual_time
+async def test_acknowledgements_go_on_after_the_disk_failed():
+    call, told = Call(), []
+
+    async def tell(stored_ms):
+        told.append(stored_ms)
+
+    source = AudioSource("t", "c", "en", FORMAT, call, Recogniser())
+    source.on_stored = tell
+    await source.open()
+    for call.is_broken in (False, True, False):
+        await source.feed(b"\0" * 320, 0.0)
+        await asyncio.sleep(1)
+    await source.close()
+    assert told == [20, 60]
