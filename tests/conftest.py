@@ -6,9 +6,14 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 
 from tests.virtual_time import leaked_tasks
+
+# A busy machine makes any example slow now and then; how long code takes is the benchmarks' business.
+hypothesis.settings.register_profile("cueline", deadline=None)
+hypothesis.settings.load_profile("cueline")
 
 
 @pytest.fixture

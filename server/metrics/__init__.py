@@ -56,7 +56,6 @@ class Metrics:
         self.reused = counter("cueline_reused_total", "Rows answered without a model pass of their own.", "reason")
         # speech and ingest
         self.gap_seconds = counter("cueline_gap_seconds_total", "Audio without transcript.", "state")
-        self.asr_reconnects = counter("cueline_asr_reconnects_total", "Recogniser reconnects.", "cause")
         self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "code")
         self.live_calls = gauge("cueline_live_calls", "Calls in progress.")
         self.live_streams = gauge("cueline_live_streams", "Audio channels in progress.")
@@ -69,7 +68,6 @@ class Metrics:
         self.receipts = counter("cueline_receipts_total", "What agents did with actions.", "ev")
         # durable side
         self.outbox_records = gauge("cueline_outbox_records", "Records waiting for the store.")
-        self.store_errors = counter("cueline_store_errors_total", "Store batches that failed.")
         # guidance
         self.actions = counter("cueline_actions_total", "Actions published.", "type", "state")
         self.policy_refusals = counter("cueline_policy_refusals_total", "Changed policy files that are wrong.")
