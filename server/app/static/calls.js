@@ -5,6 +5,8 @@
  */
 
 const MAX_KNOWN = 50;
+/** A call that ended longer ago is no news to an agent who opens the page. */
+const RECENT_MS = 60 * 60 * 1000;
 
 export class Follow {
   /** @param {string|null} pinned conversation to show whatever the agent's channel says */
@@ -20,8 +22,14 @@ export class Follow {
     this.calls.clear();
   }
 
-  /** A `call` publication of the agent's channel. @returns {boolean} whether another call is to be shown */
-  apply({ kind, off, d }) {
+  /**
+   * A `call` publication of the agent's channel.
+   *
+   * @param {import("./state.js").Publication} publication
+   * @param {number} nowMs server wall time
+   * @returns {boolean} whether another call is to be shown
+   */
+  apply({ kind, off, t = {}, d }, nowMs) {
     if (kind !== "call") return false;
     const known = this.calls.get(d.conversation_id);
     const isNew = !known || (known.state === "ended" && d.state === "started");
@@ -36,6 +44,7 @@ export class Follow {
     const shown = this.current === null ? undefined : this.calls.get(this.current);
     // In a snapshot calls come in the order of their last news: a live one beats an ended one.
     if (d.state === "ended" && shown && shown.state !== "ended") return false;
+    if (d.state === "ended" && nowMs - (t.t8 ?? nowMs) > RECENT_MS) return false;
     return this.show(d.conversation_id);
   }
 

@@ -198,7 +198,7 @@ class App {
   onSubscribed(ch, { recovered, snapshot, tail }) {
     if (ch === this.agentChannel) {
       if (!recovered) this.follow.reset();
-      for (const publication of [...(snapshot ?? []), ...tail]) this.follow.apply(publication);
+      for (const publication of [...(snapshot ?? []), ...tail]) this.follow.apply(publication, this.clock.now());
       this.showFollowed();
       this.mark("call", "");
       return;
@@ -216,7 +216,7 @@ class App {
 
   onPublication(publication, receivedMs) {
     if (publication.ch === this.agentChannel) {
-      this.follow.apply(publication);
+      this.follow.apply(publication, this.clock.now());
       this.showFollowed();
       this.mark("call", "");
       return;

@@ -5,10 +5,10 @@
  * that no button slips away from under a finger. Shortly after, all is put in order.
  */
 
-import { parseMarkdown } from "../markdown.js";
 import { activeCards, isActiveAction, pastCards, remainingMs } from "../state.js";
-import { TYPE_TEXTS, becameText, clockText, labelText, msText, percentText, remainingText, speakerText } from "../words.js";
-import { arrange, el, markdownNodes, rove, setText } from "./dom.js";
+import { becameText, remainingText } from "../words.js";
+import { fillCard } from "./card.js";
+import { arrange, el, rove, setText } from "./dom.js";
 
 /** How long the note of a withdrawn card stays. */
 const WITHDRAWN_MS = 8_000;
@@ -107,7 +107,7 @@ export class CardsView {
   tick(serverNowMs) {
     for (const [id, node] of this.nodes) {
       const card = this.call.cards.get(id);
-      const leftMs = this.call.state === "started" && card.isLive ? remainingMs(card, serverNowMs) : null;
+      const leftMs = this.call.state === "started" ? remainingMs(card, serverNowMs) : null;
       setText(node.querySelector(".ttl"), leftMs === null ? "" : remainingText(leftMs));
     }
   }
@@ -150,91 +150,16 @@ export class CardsView {
     if (focused && document.activeElement !== focused) (focused.isConnected ? focused : this.region).focus({ preventScroll: true });
   }
 
-  #fill(card) {
-    const { action } = card;
+  #fill({ action }) {
     let node = this.nodes.get(action.id);
     if (!node) this.nodes.set(action.id, (node = el("li", { class: "card", tabindex: "-1" })));
     if (this.revisions.get(action.id) === action.revision) return;
     this.revisions.set(action.id, action.revision);
-    const wasOpen = node.querySelector(".why")?.getAttribute("aria-expanded") === "true";
-    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.do : undefined;
-    const type = TYPE_TEXTS[action.type] ?? labelText(action.type);
-    const titleId = `card-${action.id}`;
-    node.dataset.type = action.type;
-    node.dataset.id = action.id;
-    node.setAttribute("aria-labelledby", titleId);
-    node.replaceChildren(
-      el("div", { class: "card-head" }, el("span", { class: "type", text: type }), el("span", { class: "ttl" })),
-      el("h3", { id: titleId, text: action.title }),
-      el("div", { class: "body", dir: "auto" }, ...markdownNodes(parseMarkdown(action.body ?? ""))),
-      ...(action.cites?.length ? [citesNode(action.cites)] : []),
-      this.#buttons(action),
-      this.#evidence(action),
-    );
-    if (wasOpen) this.#toggleEvidence(node);
-    if (focused !== undefined) (node.querySelector(`[data-do="${focused}"]`) ?? node).focus();
-  }
-
-  #buttons(action) {
-    const mark = (event) => () => this.#mark(action, event);
-    const button = (name, label, text, onClick, ...more) =>
-      el("button", { type: "button", "data-do": name, "aria-label": `${label}: ${action.title}`, title: label, on: { click: onClick } }, text, ...more);
-    const why = button("why", "Why is this shown", "Why?", () => this.#toggleEvidence(this.nodes.get(action.id)));
-    why.classList.add("why");
-    why.setAttribute("aria-expanded", "false");
-    return el(
-      "div",
-      { class: "buttons" },
-      action.type === "reply"
-        ? button("used", "Copy and mark as used", "Copy", () => this.#copyAndUse(action))
-        : button("used", "Mark as used", "Used", mark("used")),
-      button("dismissed", "Dismiss", "Dismiss", mark("dismissed")),
-      button("wrong", "Report as wrong", "Wrong", mark("wrong")),
-      why,
-    );
-  }
-
-  #evidence(action) {
-    const items = (action.evidence ?? []).map((each) => this.#evidenceItem(each));
-    if (items.length === 0) items.push(el("li", { text: "No evidence was sent with this card." }));
-    return el("ul", { class: "evidence", hidden: true, "aria-label": `Why: ${action.title}` }, ...items);
-  }
-
-  #evidenceItem(each) {
-    const facts = [["Rule", each.rule]];
-    if (each.phrase) facts.push(["Matched", each.phrase]);
-    if (typeof each.score === "number") facts.push(["Score", percentText(each.score)]);
-    if (each.model) facts.push(["Model", `${each.model} v${each.version}`]);
-    const latency = this.call.timings.get(each.utterance_id);
-    const { t0, t8 } = latency?.stamps ?? {};
-    if (typeof t0 === "number" && typeof t8 === "number") facts.push(["Speech to here", msText(t8 - t0)]);
-    return el(
-      "li",
-      {},
-      el(
-        "button",
-        { type: "button", class: "quote", on: { click: () => this.actions.onJump(each.utterance_id) } },
-        el("span", { class: "note", text: `${speakerText(each.speaker)} at ${clockText(each.start_ms)}` }),
-        el("q", { dir: "auto", text: each.text }),
-      ),
-      el("dl", {}, ...facts.flatMap(([term, value]) => [el("dt", { text: term }), el("dd", { text: value })])),
-    );
-  }
-
-  #toggleEvidence(node) {
-    const list = node.querySelector(".evidence");
-    list.hidden = !list.hidden;
-    node.querySelector(".why").setAttribute("aria-expanded", String(!list.hidden));
-  }
-
-  async #copyAndUse(action) {
-    try {
-      await navigator.clipboard.writeText(action.body || action.title);
-      this.actions.onAnnounce("Copied.");
-    } catch {
-      this.actions.onAnnounce("Copying is not allowed here.");
-    }
-    this.#mark(action, "used");
+    fillCard(node, action, this.call.timings, {
+      onMark: (event) => this.#mark(action, event),
+      onJump: this.actions.onJump,
+      onAnnounce: this.actions.onAnnounce,
+    });
   }
 
   #mark(action, event) {
@@ -295,18 +220,4 @@ export class CardsView {
     event.preventDefault();
     event.stopPropagation();
   }
-}
-
-function citesNode(cites) {
-  return el(
-    "ol",
-    { class: "cites", "aria-label": "Sources" },
-    ...cites.map((cite) =>
-      el(
-        "li",
-        {},
-        el("details", {}, el("summary", { text: cite.title || cite.source }), el("p", { dir: "auto", text: cite.text }), el("p", { class: "note", text: cite.source })),
-      ),
-    ),
-  );
 }

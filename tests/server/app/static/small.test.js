@@ -33,6 +33,15 @@ test("from a snapshot a live call is preferred to one that ended later", () => {
   assert.deepEqual(follow.live().map((call) => call.conversationId), ["live"]);
 });
 
+test("yesterday's call is not shown to whoever opens the page today", () => {
+  const follow = new Follow();
+  const day = 24 * 3600 * 1000;
+  follow.apply({ ...contact("old", "ended", 1), t: { t8: 1_000 } }, day);
+  assert.equal(follow.current, null);
+  follow.apply({ ...contact("recent", "ended", 2), t: { t8: day - 60_000 } }, day);
+  assert.equal(follow.current, "recent");
+});
+
 test("a pinned call is not left", () => {
   const follow = new Follow("p");
   follow.apply(contact("a", "started", 1));
