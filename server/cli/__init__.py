@@ -17,6 +17,7 @@ _COMMANDS = {
     "feed": ("server.cli.feed", "feed", "Print a call's feed as an agent sees it."),
     "annotate": ("server.cli.annotate", "annotate", "Run the guidance graph over lines of JSON."),
     "graph": ("server.cli.graph", "graph", "Check and explain graphs."),
+    "kb": ("server.cli.kb", "kb", "Fill, search and judge knowledge bases."),
     "models": ("server.cli.models", "models", "Build, train and evaluate models."),
     "token": ("server.cli.token", "token", "Print a token for development."),
     "demo": ("server.cli.demo", "demo", "Render the demo call."),

@@ -1,0 +1,299 @@
+"""Folder → new generation of a base, touching what changed.
+
+folder ─▶ files ─▶ articles ─▶ passages ─▶ vectors (those of equal text are taken over) ─▶ index ─▶ calibrate ─▶ swap
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import yaml
+
+from inference.request import EmbeddingArray
+from retrieval.anchors import NUM_BESIDE, PHRASES
+from retrieval.article import Article, Audience, labels
+from retrieval.chunking import Passage, chunk, part_text
+from retrieval.dense import DenseIndex, kind_for
+from retrieval.errors import DamagedIndex, EmptyFolder, NoSuchBase, UnreadableFile
+from retrieval.generation import Content, Generation, write_generation
+from retrieval.lexical import LexicalIndex
+from retrieval.manifest import Calibration, Embedder, Manifest
+from retrieval.readers import READERS, read_file
+from retrieval.scoring import candidates, lexical_scores, score
+from retrieval.store import BaseStore
+from retrieval.words import query_terms
+
+RULES_FILE = "access.yaml"
+"""In the ingested folder: `{"internal/*": {rights: [supervisor]}, …}`; narrows what files say of themselves."""
+EMBED_BLOCK = 512
+THRESHOLD_QUANTILE = 0.98
+"""Share of off-topic questions whose evidence lies below the threshold."""
+THRESHOLD_MARGIN = 0.02
+
+Progress = Callable[[str, int, int], None]
+"""Stage (`read`, `embed`, `index`), done, total."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was left out.
+
+    Attributes:
+        source: Its relative path.
+        reason: Why.
+    """
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an ingest did.
+
+    Attributes:
+        manifest: Of the generation that is current now.
+        is_changed: False: the folder said what the base held already, nothing was written.
+        articles_new: Articles that were not there before.
+        articles_changed: Articles with other text, title or audience than before.
+        articles_same: Articles taken over.
+        articles_gone: Articles that are no more.
+        passages_embedded: Passages and parts that went through the encoder.
+        skipped: Files left out, with reasons.
+    """
+
+    manifest: Manifest
+    is_changed: bool
+    articles_new: int
+    articles_changed: int
+    articles_same: int
+    articles_gone: int
+    passages_embedded: int
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(slots=True)
+class _Before:
+    """What the generation before offers."""
+
+    by_source: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    vectors: dict[str, EmbeddingArray] = field(default_factory=dict)
+    digest: str = ""
+    manifest: Manifest | None = None
+
+
+async def ingest(folder: Path, store: BaseStore, embedder: Embedder, progress: Progress | None = None) -> Report:
+    """Make a base hold what a folder holds. A search meanwhile sees the base as it was, then as it is.
+
+    Args:
+        folder: Read recursively; hidden files and links out of it are left out.
+        store: Where to.
+        embedder: The encoder that searches will use.
+        progress: Called now and then, from this task or from its worker thread.
+
+    Raises:
+        EmptyFolder: If the folder is missing or has no readable file; the base stays as it was.
+        UnreadableFile: If `access.yaml` cannot be read: rights that are not understood must not be guessed.
+        BaseBusy: If another ingest of this base is running.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    with store.writing() as target:
+        articles, skipped, num_files = await asyncio.to_thread(read_folder, folder, tell)
+        before = await asyncio.to_thread(_before, store, embedder)
+        passages = await asyncio.to_thread(lambda: [passage for article in articles for passage in chunk(article)])
+        content = Content.of(passages)
+        digest = _digest(passages)
+        by_source = _by_source(passages)
+        if before.manifest is not None and digest == before.digest:
+            return Report(before.manifest, False, 0, 0, len(by_source), 0, 0, skipped)
+        texts = [passage.embedded for passage in passages]
+        texts += [part_text(list(content.part(number))) for number in range(content.num_parts)]
+        vectors, num_embedded = await _embed(texts, before, embedder, tell)
+        anchors = await embedder.embed(PHRASES)
+        generation = max(store.generations(), default=0) + 1
+        draft = Manifest(
+            base=store.base,
+            generation=generation,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            encoder=embedder.identity,
+            index=kind_for(len(passages)),
+            files=num_files,
+            articles=len(by_source),
+            passages=len(passages),
+            parts=content.num_parts,
+            calibration=Calibration(0.0, 0.0, 0.0),
+            digest=digest,
+        )
+        tell("index", 0, 1)
+        manifest = await asyncio.to_thread(_write, target, content, vectors, anchors, draft)
+        await asyncio.to_thread(store.publish, target, generation)
+        tell("index", 1, 1)
+    common = by_source.keys() & before.by_source.keys()
+    same = sum(by_source[source] == before.by_source[source] for source in common)
+    return Report(
+        manifest,
+        True,
+        len(by_source.keys() - common),
+        len(common) - same,
+        same,
+        len(before.by_source.keys() - common),
+        num_embedded,
+        skipped,
+    )
+
+
+def read_folder(folder: Path, tell: Progress) -> tuple[list[Article], tuple[Skipped, ...], int]:
+    """Read every file of a folder, in the order of their paths.
+
+    Returns:
+        Articles, files left out, and the number of files read.
+
+    Raises:
+        EmptyFolder: If nothing could be read.
+        UnreadableFile: If `access.yaml` cannot be.
+    """
+    if not folder.is_dir():
+        raise EmptyFolder("no such folder", field="DIR")
+    rules = _read_rules(folder / RULES_FILE)
+    files = sorted(_files(folder))
+    articles: list[Article] = []
+    skipped: list[Skipped] = []
+    num_files = 0
+    for number, path in enumerate(files, 1):
+        source = path.relative_to(folder).as_posix()
+        try:
+            found = read_file(path, source)
+        except UnreadableFile as error:
+            skipped.append(Skipped(source, error.reason))
+        else:
+            num_files += 1
+            audience = Audience()
+            for pattern, rule in rules:
+                if fnmatch(source, pattern):
+                    audience = audience.narrowed(rule)
+            articles.extend(replace(article, audience=article.audience.narrowed(audience)) for article in found)
+        tell("read", number, len(files))
+    if not articles:
+        known = ", ".join(READERS)
+        why = f"; {skipped[0].source}: {skipped[0].reason}" if skipped else ""
+        raise EmptyFolder(f"no file in it can be read (known: {known}){why}", field="DIR")
+    return articles, tuple(skipped), num_files
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    root = folder.resolve()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(parent) / name
+            # A link may point at anything of the machine; only what lies in the folder belongs to it.
+            if not name.startswith(".") and path.resolve().is_relative_to(root) and path != folder / RULES_FILE:
+                yield path
+
+
+def _read_rules(path: Path) -> list[tuple[str, Audience]]:
+    if not path.is_file():
+        return []
+    try:
+        table = yaml.safe_load(path.read_text("utf-8")) or {}
+        return [
+            (str(pattern), Audience(labels(rule.get("rights")), labels(rule.get("queues"))))
+            for pattern, rule in table.items()
+        ]
+    except (yaml.YAMLError, OSError, UnicodeError, ValueError, AttributeError) as error:
+        raise UnreadableFile(
+            "expected a mapping of file patterns to `rights` and `queues`", source=RULES_FILE
+        ) from error
+
+
+def _before(store: BaseStore, embedder: Embedder) -> _Before:
+    """Read what can be taken over; nothing from another encoder or a damaged base, which an ingest mends."""
+    try:
+        opened = Generation.open(store.path(store.current()))
+    except (NoSuchBase, DamagedIndex):
+        return _Before()
+    content = opened.content
+    before = _Before(_by_source(content.passages))
+    if opened.manifest.encoder != embedder.identity:
+        return before
+    before.digest, before.manifest = opened.manifest.digest, opened.manifest
+    for number, passage in enumerate(content.passages):
+        before.vectors[passage.embedded] = opened.dense.vectors[number]
+    for number in range(content.num_parts):
+        before.vectors[part_text(list(content.part(number)))] = opened.part_vectors[number]
+    return before
+
+
+def _by_source(passages: Sequence[Passage]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for passage in passages:
+        found.setdefault(passage.source, []).extend((passage.id, repr(_audience_key(passage.audience))))
+    return {source: tuple(ids) for source, ids in found.items()}
+
+
+def _audience_key(audience: Audience) -> tuple[list[str], list[str]]:
+    return sorted(audience.rights), sorted(audience.queues)
+
+
+def _digest(passages: Sequence[Passage]) -> str:
+    digest = hashlib.sha256()
+    for passage in passages:
+        digest.update(f"{passage.id} {passage.part} {_audience_key(passage.audience)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+async def _embed(
+    texts: Sequence[str], before: _Before, embedder: Embedder, tell: Progress
+) -> tuple[EmbeddingArray, int]:
+    vectors = np.empty((len(texts), embedder.identity.dims), np.float32)
+    missing: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
+        known = before.vectors.get(text)
+        if known is None:
+            missing.setdefault(text, []).append(number)
+        else:
+            vectors[number] = known
+    # Neighbours in length share a batch without padding; the engine forms the batches.
+    todo = sorted(missing, key=len)
+    tell("embed", 0, len(todo))
+    for start in range(0, len(todo), EMBED_BLOCK):
+        block = todo[start : start + EMBED_BLOCK]
+        for text, vector in zip(block, await embedder.embed(block), strict=True):
+            vectors[missing[text]] = vector
+        tell("embed", start + len(block), len(todo))
+    return vectors, len(todo)
+
+
+def _write(
+    folder: Path, content: Content, vectors: EmbeddingArray, anchors: EmbeddingArray, draft: Manifest
+) -> Manifest:
+    num = len(content.passages)
+    write_generation(folder, content, vectors[:num], vectors[num:], anchors)
+    kind = kind_for(num)
+    dense = DenseIndex.load(folder, kind)
+    lexical = LexicalIndex.load(folder, content.num_parts)
+    opened = Generation(draft, content, dense, vectors[num:], anchors, lexical)
+    manifest = msgspec.structs.replace(draft, calibration=calibrate(opened))
+    manifest.write(folder)
+    return manifest
+
+
+def calibrate(generation: Generation) -> Calibration:
+    """Find the evidence that questions reach which the base does not answer."""
+    reached = []
+    for number in range(NUM_BESIDE, len(PHRASES)):
+        vector = generation.anchors[number : number + 1]
+        lexical = lexical_scores(generation, [query_terms(PHRASES[number])])
+        chosen = candidates(generation, vector, lexical, None)
+        reached.append(float(score(generation, chosen, vector, lexical).parts.max()))
+    threshold = float(np.quantile(reached, THRESHOLD_QUANTILE)) + THRESHOLD_MARGIN
+    return Calibration(threshold, float(np.median(reached)), max(reached))

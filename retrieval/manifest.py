@@ -1,0 +1,176 @@
+"""What a generation says of itself: written last, so that a folder with a manifest is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from inference.engine import EMBEDDING, Engine
+from inference.repository import ModelRepository, ModelVersion
+from inference.request import EmbeddingArray
+from retrieval.dense import IndexKind
+from retrieval.errors import DamagedIndex, EncoderMismatch
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+class EncoderIdentity(msgspec.Struct, frozen=True):
+    """Which encoder made the vectors.
+
+    Attributes:
+        model: Name in the model repository.
+        version: Its version.
+        digest: Of the sources of its weights; equal for every precision built from them.
+        dims: Width of a vector.
+    """
+
+    model: str
+    version: int
+    digest: str
+    dims: int
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """When to abstain, found at ingest on the base itself.
+
+    Attributes:
+        threshold: Lowest evidence that counts as an answer.
+        off_topic_p50: Median evidence of questions that no service base answers.
+        off_topic_max: The highest of them.
+    """
+
+    threshold: float
+    off_topic_p50: float
+    off_topic_max: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest of one generation.
+
+    Attributes:
+        format: Of the files beside it.
+        base: Name of the base.
+        generation: Grows with every change.
+        created_at: ISO 8601, UTC.
+        encoder: Who made the vectors.
+        index: Kind of FAISS index, chosen by size.
+        files: Files read.
+        articles: Articles in it.
+        passages: Passages in it.
+        parts: Parts in it.
+        calibration: When to abstain.
+        digest: Of all passages and their audiences; an equal one means nothing changed.
+    """
+
+    format: int = FORMAT_VERSION
+    base: str
+    generation: int
+    created_at: str
+    encoder: EncoderIdentity
+    index: IndexKind
+    files: int
+    articles: int
+    passages: int
+    parts: int
+    calibration: Calibration
+    digest: str
+
+    def write(self, folder: Path) -> None:
+        """Write it, readable by people."""
+        (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read it.
+
+        Raises:
+            DamagedIndex: If it is missing, torn, or of another format.
+        """
+        try:
+            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError, UnicodeError) as error:
+            raise DamagedIndex(f"generation {folder.name}: its manifest cannot be read") from error
+        if manifest.format != FORMAT_VERSION:
+            raise DamagedIndex(
+                f"generation {folder.name}: written in format {manifest.format}, this version reads {FORMAT_VERSION};"
+                " run `cueline kb ingest DIR` again"
+            )
+        return manifest
+
+    def check_encoder(self, encoder: EncoderIdentity, tenant: str) -> None:
+        """Refuse an index that another encoder built.
+
+        Raises:
+            EncoderMismatch: With the command that rebuilds it.
+        """
+        if self.encoder != encoder:
+            theirs, ours = self.encoder, encoder
+            raise EncoderMismatch(
+                f"knowledge base {self.base} was built with {theirs.model}/{theirs.version} ({theirs.digest}, "
+                f"{theirs.dims} dimensions), this server runs {ours.model}/{ours.version} ({ours.digest}, "
+                f"{ours.dims}); rebuild it: cueline kb ingest DIR --kb {self.base} --tenant {tenant}",
+                field="encoder",
+            )
+
+
+class Embedder(Protocol):
+    """Makes vectors. The engine in the server, something small in tests."""
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Which encoder it is."""
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
+        """Return `[texts, dims] float32`, L2-normalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEmbedder:
+    """The engine's own encoder.
+
+    Attributes:
+        engine: Started.
+        identity: Of the model that `Engine.embed` uses.
+    """
+
+    engine: Engine
+    identity: EncoderIdentity
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
+        """Embed behind all live requests."""
+        return await self.engine.embed(texts)
+
+
+def encoder_identity(repository: ModelRepository, model: str = "") -> EncoderIdentity:
+    """Describe the encoder that a repository serves.
+
+    Args:
+        repository: Opened.
+        model: Name; empty: the first with an embedding, as the engine chooses.
+
+    Raises:
+        ModelError: If there is no such model.
+        DamagedIndex: If no model has an embedding.
+    """
+    names = [model] if model else list(repository.models)
+    for name in names:
+        version = repository.model(name).latest
+        for tensor in version.config.outputs:
+            if tensor.name == EMBEDDING:
+                return EncoderIdentity(name, version.version, _weights_digest(version), int(tensor.dims[-1]))
+    raise DamagedIndex("no model of the repository has an embedding", field="paths.model_repo")
+
+
+def _weights_digest(version: ModelVersion) -> str:
+    """Digest what the weights are built from, so that int8 and fp16 of one checkpoint share an index (cosine 0.999)."""
+    digest = hashlib.sha256(version.tokenizer_digest.encode())
+    sources = sorted(file for file in version.path.glob("*.safetensors") if not file.name.startswith("static"))
+    for file in sources or [version.weights]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,301 @@
+"""Search in one opened base: what answers this question, in this conversation, for this viewer; or nothing.
+
+query ─▶ vectors ─▶ candidates (rights first) ─▶ evidence ─▶ topic ─▶ gist ─▶ order ─▶ answerable? ─▶ results
+
+`Search` is pure but for the vectors it asks for; `KnowledgeBase` opens generations and notices new ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.request import EmbeddingArray
+from retrieval.anchors import NUM_BESIDE
+from retrieval.article import Viewer
+from retrieval.conversation import GIST_WEIGHT, QUESTION_WEIGHT, Query, Topic, weigh_turns
+from retrieval.errors import BadQuery, DamagedIndex, NoSuchBase
+from retrieval.generation import Generation
+from retrieval.manifest import Embedder
+from retrieval.scoring import Candidates, Evidence, candidates, lexical_scores, score
+from retrieval.store import BaseStore
+from retrieval.words import query_terms
+
+MAX_TOP_K = 50
+NEAR_DUPLICATE_SHARE = 0.9
+"""Share of common words from which a second article says the same as the first. High on purpose: guidelines for three
+kinds of return differ in a word, and each is an answer of its own."""
+FOREIGN_LEAD = 0.08
+"""How much nearer an off-topic question has to be than the base, for a question with words that the base does not
+have to be taken as leaving the topic of the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One article that answers.
+
+    Attributes:
+        source: The article.
+        title: Title and headings of its best passage.
+        text: The passage.
+        score: Fused evidence, comparable within a base.
+        passage_id: Stable id of the passage.
+    """
+
+    source: str
+    title: str
+    text: str
+    score: float
+    passage_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a search found.
+
+    Attributes:
+        results: Best first, one a source; empty when abstained.
+        evidence: Highest evidence, to be compared with `threshold`.
+        threshold: Calibrated at ingest.
+        topic: What the conversation was taken to be about; empty without context.
+        generation: That was searched; part of the key of an answer cache.
+        stages_ms: Duration of each sub-stage.
+    """
+
+    results: tuple[Result, ...]
+    evidence: float
+    threshold: float
+    topic: str
+    generation: int
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def abstained(self) -> bool:
+        """Whether nothing answers."""
+        return not self.results
+
+
+class Search:
+    """One question under way. Three steps, so that the caller embeds where its vectors are.
+
+    The question's vector is the one its utterance already has: `embed_first` names the texts, `gist` the one text more
+    that a conversation needs.
+    """
+
+    def __init__(self, generation: Generation, query: Query, viewer: Viewer) -> None:
+        """Begin.
+
+        Args:
+            generation: Opened.
+            query: From `build_query`.
+            viewer: Whose rights apply.
+        """
+        self._generation = generation
+        self._query = query
+        self._allowed = generation.content.allowed(viewer)
+        self._candidates: Candidates | None = None
+        self._lexical: NDArray[np.float32] | None = None
+        self._evidence: Evidence | None = None
+        self._vectors: EmbeddingArray | None = None
+        self._topic = Topic(np.zeros(0, np.float32), "")
+        self._foreign: list[str] = []
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts whose vectors `listen` takes."""
+        return self._query.texts
+
+    def listen(self, vectors: EmbeddingArray) -> str:
+        """Score question and turns.
+
+        Args:
+            vectors: `[texts, dims] float32`, of `texts`.
+
+        Returns:
+            The gist, whose vector `answer` takes; empty: none is needed.
+        """
+        generation, query = self._generation, self._query
+        if self._allowed is not None and not self._allowed.any():
+            return ""
+        terms = [query_terms(text) for text in query.texts]
+        self._foreign = [term for term in terms[0] if not generation.lexical.knows(term)]
+        self._vectors = vectors
+        self._lexical = lexical_scores(generation, terms)
+        self._candidates = candidates(generation, vectors, self._lexical, self._allowed)
+        if not len(self._candidates.passages):
+            return ""
+        self._evidence = score(generation, self._candidates, vectors, self._lexical)
+        if query.turns:
+            beside = (vectors[1:] @ generation.anchors[:NUM_BESIDE].T).max(1)
+            known = [any(generation.lexical.knows(term) for term in turn) for turn in terms[1:]]
+            self._topic = weigh_turns(query, self._evidence.nearest[1:], beside, known)
+        return self._topic.gist
+
+    def answer(
+        self, gist_vector: EmbeddingArray | None, top_k: int = 3, shown: Collection[str] = ()
+    ) -> tuple[tuple[Result, ...], float]:
+        """Order what was found, or abstain.
+
+        Args:
+            gist_vector: `[1, dims] float32` of the gist; None if there was none.
+            top_k: Most results.
+            shown: Sources that are on the agent's screen already.
+
+        Returns:
+            Results and the highest evidence.
+        """
+        if self._evidence is None or self._candidates is None or self._lexical is None or self._vectors is None:
+            return (), 0.0
+        found = self._evidence
+        own = found.parts[:, 0]
+        if gist_vector is None:
+            ranked, passages, evidence = own, found.passages[:, 0], float(own.max())
+        else:
+            weights = np.concatenate([[QUESTION_WEIGHT], self._topic.weights]).astype(np.float32)
+            lexical = lexical_scores(self._generation, [query_terms(self._topic.gist)])
+            gist = score(self._generation, self._candidates, gist_vector, lexical)
+            total = float(weights.sum()) + GIST_WEIGHT
+            ranked = ((found.parts @ weights + GIST_WEIGHT * gist.parts[:, 0]) / total).astype(np.float32)
+            passages = ((found.passages @ weights + GIST_WEIGHT * gist.passages[:, 0]) / total).astype(np.float32)
+            evidence = max(float(own.max()), 0.0 if self._leaves_topic() else float(found.parts[:, 1:].max()))
+        if evidence < self._generation.manifest.calibration.threshold:
+            return (), evidence
+        return self._results(ranked, passages, top_k, shown), evidence
+
+    def _leaves_topic(self) -> bool:
+        """Whether the question has words of its own that point away from the base."""
+        if not self._foreign or self._vectors is None or self._evidence is None:
+            return False
+        off_topic = float((self._generation.anchors[NUM_BESIDE:] @ self._vectors[0]).max())
+        return off_topic > float(self._evidence.nearest[0]) + FOREIGN_LEAD
+
+    def _results(
+        self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int, shown: Collection[str]
+    ) -> tuple[Result, ...]:
+        content, chosen = self._generation.content, self._candidates
+        assert chosen is not None
+        results: list[Result] = []
+        taken: set[int] = set()
+        words: list[frozenset[str]] = []
+        ends = np.append(chosen.starts[1:], len(chosen.passages))
+        for row in np.argsort(-ranked, kind="stable"):
+            article = int(content.article_of[chosen.parts[row]])
+            if article in taken:
+                continue
+            taken.add(article)
+            span = slice(chosen.starts[row], ends[row])
+            passage = content.passages[int(chosen.passages[span][int(np.argmax(passages[span]))])]
+            own_words = frozenset(f"{passage.title_path} {passage.text}".lower().split())
+            if passage.source in shown or any(_is_near(own_words, other) for other in words):
+                continue
+            words.append(own_words)
+            results.append(Result(passage.source, passage.title_path, passage.text, float(ranked[row]), passage.id))
+            if len(results) == top_k:
+                break
+        return tuple(results)
+
+
+class KnowledgeBase:
+    """A base that is searched while it changes: a new generation is opened when it is published.
+
+    Methods may be called from any thread; a search keeps the generation it began with.
+    """
+
+    def __init__(self, data: Path, tenant: str, base: str, embedder: Embedder) -> None:
+        """Address a base; `generation` opens it.
+
+        Args:
+            data: The data directory.
+            tenant: Owner.
+            base: Name.
+            embedder: Must be the one that built it.
+
+        Raises:
+            BadQuery: If a name is none.
+        """
+        self.store = BaseStore(data, tenant, base)
+        self._embedder = embedder
+        self._lock = threading.Lock()
+        self._opened: tuple[int, Generation] | None = None
+
+    def generation(self) -> Generation:
+        """Return the current generation, opened; a few milliseconds when it has just changed.
+
+        Raises:
+            NoSuchBase: If there is none (any more).
+            DamagedIndex: If it cannot be opened.
+            EncoderMismatch: If another encoder built it.
+        """
+        number = self.store.current()
+        with self._lock:
+            if self._opened is None or self._opened[0] != number:
+                folder = self.store.path(number)
+                if not folder.is_dir():
+                    raise NoSuchBase(f"there is no knowledge base {self.store.base}", field="kb")
+                opened = Generation.open(folder)
+                opened.manifest.check_encoder(self._embedder.identity, self.store.tenant)
+                if opened.manifest.generation != number:
+                    raise DamagedIndex(f"generation {number} of {self.store.base} says it is another", field="kb")
+                self._opened = (number, opened)
+            return self._opened[1]
+
+    async def search(
+        self, query: Query, *, top_k: int = 3, viewer: Viewer | None = None, shown: Collection[str] = ()
+    ) -> Answer:
+        """Answer a question.
+
+        Args:
+            query: From `build_query`.
+            top_k: Most results.
+            viewer: Whose rights apply; None: what everybody may see.
+            shown: Sources not to return again.
+
+        Raises:
+            BadQuery: If `top_k` is out of range.
+            RetrievalError: As `generation`.
+        """
+        if not 1 <= top_k <= MAX_TOP_K:
+            raise BadQuery(f"expected 1 to {MAX_TOP_K}", field="top_k")
+        clock = _Clock()
+        generation = self.generation()
+        clock.lap("open")
+        search = Search(generation, query, viewer or Viewer())
+        vectors = await self._embedder.embed(search.texts)
+        clock.lap("embed")
+        gist = search.listen(vectors)
+        clock.lap("score")
+        gist_vector = None
+        if gist:
+            gist_vector = await self._embedder.embed([gist])
+            clock.lap("embed_gist")
+        results, evidence = search.answer(gist_vector, top_k, shown)
+        clock.lap("rank")
+        return Answer(
+            results,
+            evidence,
+            generation.manifest.calibration.threshold,
+            gist,
+            generation.manifest.generation,
+            clock.stages_ms,
+        )
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.stages_ms: dict[str, float] = {}
+        self._last_s = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now_s = time.perf_counter()
+        self.stages_ms[stage] = (now_s - self._last_s) * 1e3
+        self._last_s = now_s
+
+
+def _is_near(a: frozenset[str], b: frozenset[str]) -> bool:
+    return len(a & b) >= NEAR_DUPLICATE_SHARE * len(a | b)
