@@ -87,7 +87,7 @@ class Policies:
             built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
             prototypes, thresholds = built.set, built.thresholds
             for collision in built.collisions:
-                log.warning(
+                log.debug(
                     "phrases of two moments mean the same to the encoder",
                     extra={"policy": policy.name, "one": collision.label, "other": collision.other_label},
                 )
