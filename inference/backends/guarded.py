@@ -115,7 +115,7 @@ class GuardedBackend:
                 _warm(remote, version, self._clock() + _WARM_S)
             except (BackendUnavailable, DeadlineExceeded) as error:
                 if fallback is None:
-                    raise ModelError(f"{self.name}: {error.message}, and nothing stands in", path=where) from error
+                    raise ModelError(f"{error.message}, and nothing stands in", path=where) from error
                 model.give_up(error.message)
         except BaseException:
             remote.unload()

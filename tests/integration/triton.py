@@ -44,6 +44,7 @@ class TritonServer:
         self._repository = repository
         self._log = folder / "tritonserver.log"
         self._http, self._grpc = _free_ports(2)
+        self._shared = f"cueline_triton_{self._grpc}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,6 +76,7 @@ class TritonServer:
                     "--grpc-address=127.0.0.1",
                     f"--grpc-port={self._grpc}",
                     "--allow-metrics=false",
+                    f"--backend-config=python,shm-region-prefix-name={self._shared}",
                     "--model-control-mode=explicit",
                     "--load-model=*",
                     "--exit-timeout-secs=5",
@@ -92,7 +94,7 @@ class TritonServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End the server and its stubs: politely first, or their shared memory is left behind."""
+        """End the server and its stubs, politely first."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -108,6 +110,8 @@ class TritonServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        for left in Path("/dev/shm").glob(f"{self._shared}*"):
+            left.unlink(missing_ok=True)  # a killed server leaves its shared memory behind
 
     def kill_stubs(self) -> None:
         """End the processes in which models run; the server lives on and fails every request."""

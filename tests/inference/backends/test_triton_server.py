@@ -227,12 +227,20 @@ async def test_killed_in_mid_traffic_nothing_is_lost_and_it_serves_again(
         assert not traffic.errors, "a row was lost"
 
 
-async def test_a_dead_model_process_opens_the_breaker_too(server: TritonServer, repository: Path) -> None:
+async def test_a_dead_model_process_opens_the_breaker_too(
+    server: TritonServer, repository: Path, tiny: ModelVersion
+) -> None:
     async with engine_on(server, repository) as engine:
         traffic = Traffic(engine)
         server.kill_stubs()
         await traffic.until("the breaker opens", lambda: state(engine.stats()) == "open")
         assert not traffic.errors, "a row was lost"
+    # The first calls hang until Triton notices; then each is answered with an error that blames no batch.
+    model = triton.TritonBackend(server.url).open(tiny)
+    inputs = blank_inputs(tiny.config, Bucket(1, 8))
+    with pytest.raises(BackendUnavailable, match="INTERNAL"):
+        await asyncio.to_thread(model.run, inputs, ("embedding",), time.monotonic() + 20.0)
+    model.unload()
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
 
