@@ -48,7 +48,7 @@ class BatchingSettings:
     """
 
     max_queued_rows: int = 1024
-    window_rows: int = 64
+    window_rows: int = 128
     max_batch_rows: int = 16
     max_padded_tokens: int = 256
     interim_handicap_s: float = 0.05
