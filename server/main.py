@@ -197,7 +197,7 @@ class Server:
             max_calls=settings.ingest.max_calls,
             grace_s=settings.ingest.resume_grace_s,
         )
-        door = Door(authenticator)
+        door = Door(authenticator, origins)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
 

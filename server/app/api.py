@@ -65,7 +65,7 @@ class ApiDependencies:
     Attributes:
         authenticator: Identities.
         tickets: `POST /v1/tickets`.
-        origins: Which pages may change something.
+        origins: Which pages may ask.
         store: Conversations.
         metrics: `/metrics`.
         budget: `/v1/budget`.
@@ -87,6 +87,8 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
     """Build the HTTP application."""
 
     def identify(request: Request[Any, Any, Any], tenant_id: str | None = None) -> Identity:
+        if not deps.origins.allows(request.headers.get("origin"), request.headers.get("host")):
+            raise Forbidden("pages of this origin may not ask", field="Origin")
         return deps.authenticator.authenticate(request.headers.get("authorization"), tenant_id)
 
     @get("/healthz", media_type=MediaType.JSON, summary="The process answers.")
@@ -157,8 +159,6 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
         identity = identify(request)
         if deps.demo is None or not identity.is_anonymous:
             raise NotFound("the demo is switched off")
-        if not deps.origins.allows(request.headers.get("origin"), request.headers.get("host")):
-            raise Forbidden("pages of this origin may not play calls", field="Origin")
         recording = await _body(request, MAX_RECORDING_BYTES)
         return {"conversation_id": await deps.demo.play(recording or None, identity.tenant_id)}
 

@@ -1,7 +1,8 @@
 """Which web pages may talk to us. Pure.
 
 A browser sends `Origin` with every WebSocket handshake and cross-site POST, and a page cannot forge it; other
-programs send none and are let in, because they could send anything. Source: RFC 6455 section 10.2, RFC 6454.
+programs send none and are let in, because they could send anything. A browser's same-origin GET has none either, so
+where nobody signs in, `Host` has to be a loopback name. Source: RFC 6455 section 10.2, RFC 6454.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class OriginPolicy:
             host: Value of the header `Host`.
         """
         if origin is None:
-            return True
+            # A page's own GET carries no origin either, and what a rebound name asks for is ours by that name.
+            return not self._is_loopback_only or host is None or _hostname(f"//{host}") in LOOPBACK_HOSTS
         origin = origin.strip().lower()
         if origin in self._allowed:
             return True
@@ -48,3 +50,10 @@ class OriginPolicy:
             return False
         # The scheme is left out: a proxy that ends TLS in front of us changes it.
         return page.netloc == host.strip().lower()
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url.strip().lower()).hostname
+    except ValueError:
+        return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from server.auth.identity import Identity
+from server.auth.origin import OriginPolicy
 from server.auth.rights import Resource, require
 from server.auth.tokens import Authenticator
 from server.ingest.websocket import CLOSE_POLICY, Scope, Socket
-from server.wire.errors import CuelineError
+from server.wire.errors import CuelineError, Forbidden
 from server.wire.ids import AgentId
 
 
@@ -15,14 +16,18 @@ class Door:
 
     Args:
         authenticator: Knows identities.
+        origins: Which web pages may connect; where nobody signs in, any other page could bring calls in.
     """
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, origins: OriginPolicy) -> None:
         self._authenticator = authenticator
+        self._origins = origins
 
     async def knock(self, socket: Socket) -> bool:
         """Whether the peer is known; one that is not has been told and closed."""
         try:
+            if not self._origins.allows(_header(socket.scope, b"origin"), _header(socket.scope, b"host")):
+                raise Forbidden("pages of this origin may not connect", field="Origin")
             self._authenticator.authenticate(authorization_of(socket.scope))
         except CuelineError as error:
             await socket.send_error(error)
@@ -50,7 +55,11 @@ class Door:
 
 def authorization_of(scope: Scope) -> str | None:
     """Value of the `Authorization` header, None without one."""
+    return _header(scope, b"authorization")
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
     for name, value in scope["headers"]:
-        if name == b"authorization":
+        if name == wanted:
             return bytes(value).decode("latin-1")
     return None

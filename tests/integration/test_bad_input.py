@@ -1,6 +1,8 @@
 """Each bad input has a typed error or a defined behaviour, and a healthy call beside it never notices."""
 
 import json
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -221,6 +223,21 @@ async def test_a_source_that_vanishes_may_come_back_to_the_same_call(server, hea
             await peer.closed()
     assert answer["type"] == "started"
     assert 0 < answer["resume_from_ms"] <= 1000
+
+
+@pytest.mark.parametrize("path", [AUDIO, TRANSCRIPTS])
+async def test_a_foreign_page_brings_no_calls_in(server, healthy, path):
+    async with Dial(server.ws, path, origin="http://evil.example") as peer:
+        assert (await peer.receive_type("error"))["field"] == "Origin"
+        assert await peer.closed() == 1008
+
+
+@pytest.mark.parametrize("headers", [{"Host": "rebound.example"}, {"Origin": "http://evil.example"}])
+def test_a_foreign_page_reads_no_conversations(server, headers):
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(f"{server.url}/v1/conversations", headers=headers), timeout=10)
+    with refused.value:
+        assert refused.value.code == 403
 
 
 async def test_words_never_reach_the_log(server):

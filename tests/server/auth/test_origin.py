@@ -38,3 +38,19 @@ def test_without_sign_in_a_page_cannot_pass_as_ours_by_its_name(origin: str, is_
     host = origin.removeprefix("http://")
     assert OriginPolicy(is_loopback_only=True).allows(origin, host) == is_allowed
     assert OriginPolicy([origin], is_loopback_only=True).allows(origin, "localhost:8080")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        ("127.0.0.1:8080", True),
+        ("localhost", True),
+        ("[::1]:8080", True),
+        (None, True),
+        ("rebound.example:8080", False),
+        ("[", False),
+        ("", False),
+    ],
+)
+def test_without_sign_in_a_rebound_name_cannot_read(host: str | None, is_allowed: bool) -> None:
+    assert OriginPolicy(is_loopback_only=True).allows(None, host) == is_allowed
