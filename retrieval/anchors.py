@@ -138,5 +138,7 @@ OFF_TOPIC = (
 PHRASES = (*SMALL_TALK, *PARTICULARS, *OFF_TOPIC)
 """Order of the stored vectors."""
 
+NUM_SMALL_TALK = len(SMALL_TALK)
+
 NUM_BESIDE = len(SMALL_TALK) + len(PARTICULARS)
 """The first so many carry no topic; the rest are questions that no service base answers."""

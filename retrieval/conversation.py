@@ -70,7 +70,7 @@ class Topic:
 
     Attributes:
         weights: `[turns] float32`, how much each turn counts.
-        gist: Topical turns and question as one text; empty where no turn is topical.
+        gist: Topical turns and question as one text; empty without turns.
     """
 
     weights: NDArray[np.float32]
@@ -163,6 +163,8 @@ def weigh_turns(
         if weights[number] > GIST_MIN_WEIGHT and len(kept) < GIST_TURNS:
             kept.insert(0, query.turns[number])
         room *= 1.0 - topical * (1.0 - OLDER_TOPIC_SHARE)
+    if query.turns and not kept:  # told in words that the base lacks: the likeliest turn is better than none
+        kept.append(query.turns[int(np.argmax(weights))])
     return Topic(weights, ". ".join((*kept, query.question)) if kept else "")
 
 

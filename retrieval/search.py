@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.request import EmbeddingArray
-from retrieval.anchors import NUM_BESIDE
+from retrieval.anchors import NUM_BESIDE, NUM_SMALL_TALK
 from retrieval.article import Viewer
 from retrieval.conversation import GIST_WEIGHT, QUESTION_WEIGHT, Query, Topic, weigh_turns
 from retrieval.errors import BadQuery, DamagedIndex, NoSuchBase
@@ -25,15 +25,17 @@ from retrieval.generation import Generation
 from retrieval.manifest import Embedder
 from retrieval.scoring import Candidates, Evidence, candidates, lexical_scores, score
 from retrieval.store import BaseStore
-from retrieval.words import query_terms
+from retrieval.words import query_terms, terms
 
 MAX_TOP_K = 50
 NEAR_DUPLICATE_SHARE = 0.9
 """Share of common words from which a second article says the same as the first. High on purpose: guidelines for three
 kinds of return differ in a word, and each is an answer of its own."""
-FOREIGN_LEAD = 0.08
-"""How much nearer an off-topic question has to be than the base, for a question with words that the base does not
-have to be taken as leaving the topic of the conversation."""
+SMALL_TALK_COSINE = 0.8
+"""From here on a question is small talk, whatever was spoken of before."""
+FOREIGN_LEAD = 0.0
+"""How much nearer off-topic questions have to be than the base, for a question with words that the base does not have
+to be taken as leaving the topic of the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Search:
         self._evidence: Evidence | None = None
         self._vectors: EmbeddingArray | None = None
         self._topic = Topic(np.zeros(0, np.float32), "")
-        self._foreign: list[str] = []
+        self._has_foreign_words = False
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -123,17 +125,17 @@ class Search:
         generation, query = self._generation, self._query
         if self._allowed is not None and not self._allowed.any():
             return ""
-        terms = [query_terms(text) for text in query.texts]
-        self._foreign = [term for term in terms[0] if not generation.lexical.knows(term)]
+        weights = [query_terms(text) for text in query.texts]
+        self._has_foreign_words = has_foreign_words(query.question, weights[0], generation.lexical.knows)
         self._vectors = vectors
-        self._lexical = lexical_scores(generation, terms)
+        self._lexical = lexical_scores(generation, weights)
         self._candidates = candidates(generation, vectors, self._lexical, self._allowed)
         if not len(self._candidates.passages):
             return ""
         self._evidence = score(generation, self._candidates, vectors, self._lexical)
         if query.turns:
             beside = (vectors[1:] @ generation.anchors[:NUM_BESIDE].T).max(1)
-            known = [any(generation.lexical.knows(term) for term in turn) for turn in terms[1:]]
+            known = [any(map(generation.lexical.knows, turn)) for turn in weights[1:]]
             self._topic = weigh_turns(query, self._evidence.nearest[1:], beside, known)
         return self._topic.gist
 
@@ -163,17 +165,24 @@ class Search:
             total = float(weights.sum()) + GIST_WEIGHT
             ranked = ((found.parts @ weights + GIST_WEIGHT * gist.parts[:, 0]) / total).astype(np.float32)
             passages = ((found.passages @ weights + GIST_WEIGHT * gist.passages[:, 0]) / total).astype(np.float32)
-            evidence = max(float(own.max()), 0.0 if self._leaves_topic() else float(found.parts[:, 1:].max()))
+            evidence = float(own.max())
+            if not self._leaves_topic():
+                evidence = max(evidence, float(found.parts[:, 1:].max()), float(gist.parts.max()))
         if evidence < self._generation.manifest.calibration.threshold:
             return (), evidence
         return self._results(ranked, passages, top_k, shown), evidence
 
     def _leaves_topic(self) -> bool:
         """Whether the question has words of its own that point away from the base."""
-        if not self._foreign or self._vectors is None or self._evidence is None:
+        if self._vectors is None or self._evidence is None:
             return False
-        off_topic = float((self._generation.anchors[NUM_BESIDE:] @ self._vectors[0]).max())
-        return off_topic > float(self._evidence.nearest[0]) + FOREIGN_LEAD
+        similar = self._generation.anchors @ self._vectors[0]
+        if float(similar[:NUM_SMALL_TALK].max()) > SMALL_TALK_COSINE:
+            return True
+        return (
+            self._has_foreign_words
+            and float(similar[NUM_BESIDE:].max()) > float(self._evidence.nearest[0]) + FOREIGN_LEAD
+        )
 
     def _results(
         self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int, shown: Collection[str]
@@ -295,6 +304,18 @@ class _Clock:
         now_s = time.perf_counter()
         self.stages_ms[stage] = (now_s - self._last_s) * 1e3
         self._last_s = now_s
+
+
+def has_foreign_words(question: str, weights: Mapping[str, float], knows: Callable[[str], bool]) -> bool:
+    """Whether a question has words that the base has not, and that do not mean anything it has.
+
+    Args:
+        question: As asked.
+        weights: Its terms and their synonyms.
+        knows: Whether the base has a term.
+    """
+    own = set(terms(question))
+    return any(not knows(term) for term in own) and not any(knows(term) for term in weights if term not in own)
 
 
 def _is_near(a: frozenset[str], b: frozenset[str]) -> bool:
