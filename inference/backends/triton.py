@@ -7,9 +7,9 @@ Triton batches by itself, so a batch of ours is sent as it is and nothing waits 
 shape; where its instances are on GPUs, batches are padded up to our buckets: Triton puts only rows of one length
 together, and its backend has warm kernels for known shapes.
 
-Calls block their worker thread. `tritonclient.grpc.aio` on a loop of its own costs two hand-overs between threads more
-(docs/decisions, "Threads call Triton"). Tensors travel in the message: shared memory was measured to pay from about
-100 kB up (1 MiB in and out: 3.5 instead of 7.5 ms), and a batch of ours is 2 to 60 kB.
+Calls block their worker thread: `tritonclient.grpc.aio` on a loop of its own was not faster (docs/decisions/003).
+Tensors travel in the message: shared memory was measured to pay from about 100 kB up (1 MiB in and out: 3.5 instead of
+7.5 ms), and a batch of ours is 2 to 60 kB.
 """
 
 from __future__ import annotations
