@@ -207,10 +207,13 @@ class LiveCall:
                     async with asyncio.timeout(LAST_ANNOTATIONS_S):
                         while self._num_running or not self._mailbox.empty():
                             await self._take_safely(await self._mailbox.get())
+                            await asyncio.sleep(0)
                 await self._finish(item.reason)
                 return
             await self._take_safely(item)
             self._schedule_tick()
+            # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.
+            await asyncio.sleep(0)
 
     async def _take_safely(self, item: _Item) -> None:
         try:

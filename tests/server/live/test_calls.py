@@ -244,3 +244,16 @@ async def test_a_disk_that_fails_at_the_end_keeps_neither_the_call_nor_its_id():
     stations.outbox.is_broken = False
     again = await desk.open("test", "c1", agent_id="anna", language=None, roles=("customer", "agent"))
     await again.stop()
+
+
+@virtual_time
+async def test_a_flooded_call_lets_others_have_their_turns():
+    stations = make_stations()
+    _, source = await open_call(stations)
+    stored = [await source.on_utterance(said(f"number {n}", utterance_id=f"u{n}"), NO_STAMPS) for n in range(100)]
+    turns = 0
+    while not stored[-1].done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 100
+    await source.stop()
