@@ -68,30 +68,30 @@ class DenseIndex:
     Attributes:
         vectors: `[passages, dims] float32`, mapped.
         kind: Flat or graph.
-        flat: FAISS object that owns the mapped memory.
         graph: FAISS object of a large base, None for a flat one.
     """
 
     vectors: EmbeddingArray
     kind: IndexKind
-    flat: Any
     graph: Any
 
     @classmethod
-    def load(cls, folder: Path, kind: IndexKind) -> DenseIndex:
+    def load(cls, folder: Path, kind: IndexKind, num_passages: int, dims: int) -> DenseIndex:
         """Map what `write_dense` wrote.
 
         Raises:
             OSError: If a file is missing.
-            RuntimeError: If FAISS cannot read one.
+            ValueError: If the vectors are torn.
+            RuntimeError: If FAISS cannot read the graph.
         """
-        for name in (VECTORS, *((GRAPH,) if kind == "hnsw" else ())):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(folder / name)
-        flat = faiss.read_index(os.fspath(folder / VECTORS), faiss.IO_FLAG_MMAP_IFC)
-        data = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+        # The vectors are the tail of a flat FAISS file, mapped by numpy: a view into a FAISS object dies with it.
+        path = folder / VECTORS
+        offset = path.stat().st_size - num_passages * dims * np.dtype(np.float32).itemsize
+        if offset < 0:
+            raise ValueError(f"{VECTORS} is torn")
+        vectors = np.memmap(path, np.float32, "r", offset, (num_passages, dims))
         graph = faiss.read_index(os.fspath(folder / GRAPH)) if kind == "hnsw" else None
-        return cls(data.reshape(flat.ntotal, flat.d), kind, flat, graph)
+        return cls(vectors, kind, graph)
 
     def candidates(self, queries: EmbeddingArray, allowed: NDArray[np.bool_] | None, k: int) -> NDArray[np.int64]:
         """Return passages worth scoring: the nearest of each query.

@@ -133,8 +133,9 @@ class Generation:
         """
         manifest = Manifest.read(folder)
         try:
+            manifest.check_files(folder)
             content = Content.of(read_passages(folder))
-            dense = DenseIndex.load(folder, manifest.index)
+            dense = DenseIndex.load(folder, manifest.index, manifest.passages, manifest.encoder.dims)
             part_vectors = np.load(folder / _PARTS, mmap_mode="r")
             lexical = LexicalIndex.load(folder, content.num_parts)
             anchors = np.load(folder / _ANCHORS)

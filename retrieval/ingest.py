@@ -133,6 +133,7 @@ async def ingest(folder: Path, store: BaseStore, embedder: Embedder, progress: P
             parts=content.num_parts,
             calibration=Calibration(0.0, 0.0, 0.0),
             digest=digest,
+            sizes_bytes={},
         )
         tell("index", 0, 1)
         manifest = await asyncio.to_thread(_write, target, content, vectors, anchors, draft)
@@ -279,11 +280,11 @@ def _write(
 ) -> Manifest:
     num = len(content.passages)
     write_generation(folder, content, vectors[:num], vectors[num:], anchors)
-    kind = kind_for(num)
-    dense = DenseIndex.load(folder, kind)
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    dense = DenseIndex.load(folder, draft.index, num, vectors.shape[1])
     lexical = LexicalIndex.load(folder, content.num_parts)
     opened = Generation(draft, content, dense, vectors[num:], anchors, lexical)
-    manifest = msgspec.structs.replace(draft, calibration=calibrate(opened))
+    manifest = msgspec.structs.replace(draft, calibration=calibrate(opened), sizes_bytes=sizes)
     manifest.write(folder)
     return manifest
 

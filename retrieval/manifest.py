@@ -66,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         parts: Parts in it.
         calibration: When to abstain.
         digest: Of all passages and their audiences; an equal one means nothing changed.
+        sizes_bytes: Of each file beside it: a torn file must be noticed before it is mapped.
     """
 
     format: int = FORMAT_VERSION
@@ -80,6 +81,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     parts: int
     calibration: Calibration
     digest: str
+    sizes_bytes: dict[str, int]
+
+    def check_files(self, folder: Path) -> None:
+        """Compare the files of the folder with what was written.
+
+        Raises:
+            OSError: If a file is missing.
+            ValueError: If one has another size.
+        """
+        for name, size_bytes in self.sizes_bytes.items():
+            if (folder / name).stat().st_size != size_bytes:
+                raise ValueError(f"{name} is torn")
 
     def write(self, folder: Path) -> None:
         """Write it, readable by people."""
