@@ -12,8 +12,8 @@ import gc
 import logging
 import socket as sockets
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -298,6 +298,13 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.on_started()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that stop us for good: uvicorn raises them again, before log and outbox are closed."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
     async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
         await self._before_shutdown()
