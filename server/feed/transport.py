@@ -18,6 +18,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 
 EXTENSION = "cueline.direct"
+BATCH_BYTES = 32 * 1024
+"""Frames of one turn are written at once from here on, so that the transport's back-pressure is seen in time."""
 LINGER_S = 5.0
 """How long a closed socket may take to flush and to answer before it is aborted."""
 
@@ -33,6 +35,12 @@ class DirectProtocol(WebSocketsSansIOProtocol):
     on_writable: Callable[[], None] | None = None
     on_shutdown: Callable[[], None] | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """See uvicorn."""
+        super().__init__(*args, **kwargs)
+        self._frames: list[bytes] = []
+        self._frames_bytes = 0
+
     @property
     def can_write(self) -> bool:
         """The connection is open and its transport has room."""
@@ -45,13 +53,29 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         )
 
     def write_frame(self, frame: bytes) -> None:
-        """Hand a whole, unmasked data frame to the transport. Only while `can_write`."""
-        self.transport.write(frame)
+        """Hand a whole, unmasked data frame to the transport. Only while `can_write`.
+
+        Frames of one turn of the loop leave together: the outputs of an utterance come as seven publications, and a
+        system call for each was a sixth of the server's time under load.
+        """
+        self._frames.append(frame)
+        self._frames_bytes += len(frame)
+        if self._frames_bytes >= BATCH_BYTES:
+            self._write_frames()
+        elif len(self._frames) == 1:
+            self.loop.call_soon(self._write_frames)
+
+    def _write_frames(self) -> None:
+        if self._frames:
+            frames, self._frames, self._frames_bytes = self._frames, [], 0
+            if not self.disconnected and not self.transport.is_closing():
+                self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def close_now(self, code: int, reason: str) -> None:
         """Close without waiting for room; `receive` then ends with a disconnect."""
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
+        self._write_frames()
         try:
             self.conn.send_close(code, reason)
         except InvalidState:
