@@ -80,6 +80,8 @@ def candidates(
         chosen = np.concatenate(spans) if spans else chosen
         if allowed is not None:
             chosen = chosen[allowed[chosen]]
+    if len(chosen) == len(content.passages):  # the usual small base: nothing to sort
+        return Candidates(chosen, np.arange(content.num_parts), content.first_of[:-1])
     parts, starts = np.unique(content.part_of[chosen], return_index=True)
     return Candidates(chosen, parts.astype(np.int64), starts.astype(np.int64))
 

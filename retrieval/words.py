@@ -27,6 +27,7 @@ FUNCTION_WORDS = frozenset(
     today told too try trying uh um until up us use very want wanted wants was wasn't way we we're well were what
     what's when where where's which while who why will with without won't work would wouldn't yeah yep yes yet you
     you're your yours
+    far long often old soon
     """.split()  # noqa: SIM905 a list of 200 strings is unreadable
 )
 """Words that say nothing of a topic, in questions as callers ask them."""

@@ -44,16 +44,15 @@ def read_pdf(data: bytes, source: str) -> list[Article]:
     lines = [[line for line in map(str.strip, page.split("\n")) if line] for page in pages]
     running = _running_lines(lines)
     sections = []
+    if not title:
+        first = next((page for page in lines if page), [])
+        title = title_of(source, first)  # takes the line off the page
     for number, page in enumerate(lines, 1):
         kept = [line for line in page if line not in running and not _PAGE_NUMBER.match(line)]
         if blocks := _paragraphs(kept):
             sections.append(Section((f"page {number}",) if len(pages) > 1 else (), tuple(blocks)))
     if not sections:
         raise UnreadableFile("has no text layer", source=source)
-    if not title:
-        first = list(sections[0].blocks)
-        title = title_of(source, first)
-        sections[0] = Section(sections[0].headings, tuple(first))
     return [Article(source, title, tuple(sections))]
 
 

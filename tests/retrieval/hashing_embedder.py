@@ -11,7 +11,7 @@ from inference.request import EmbeddingArray
 from retrieval.manifest import EncoderIdentity
 from retrieval.words import terms
 
-DIMS = 256
+DIMS = 384
 
 
 class HashingEmbedder:
