@@ -202,10 +202,12 @@ class Server:
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
 
         async def on_receipt(identity: Identity, key: ChannelKey, receipt: Receipt) -> None:
+            conversation_id = key.channel.partition(":")[2]
+            calls.receipt(key.tenant_id, conversation_id, receipt.id, receipt.event)
             await outbox.put(
                 ReceiptRecord(
                     tenant_id=key.tenant_id,
-                    conversation_id=key.channel.partition(":")[2],
+                    conversation_id=conversation_id,
                     action_id=receipt.id,
                     event=receipt.event,
                     agent_id=identity.agent_id,

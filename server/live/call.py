@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -85,6 +86,12 @@ class _Done:
 
 
 @dataclass(frozen=True, slots=True)
+class _Receipt:
+    action_id: str
+    event: Literal["shown", "used", "dismissed", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
 class _Tick:
     pass
 
@@ -100,7 +107,7 @@ class _End:
     reason: str
 
 
-_Item = _Heard | _Given | _Noted | _Done | _Tick | _Flush | _End
+_Item = _Heard | _Given | _Noted | _Done | _Receipt | _Tick | _Flush | _End
 
 
 class LiveCall:
@@ -183,6 +190,10 @@ class LiveCall:
         )
         self._post(_Flush(stored, covered))
         await stored
+
+    def receipt(self, action_id: str, event: Literal["shown", "used", "dismissed", "wrong"]) -> None:
+        """The agent dealt with a card."""
+        self._post(_Receipt(action_id, event))
 
     async def end(self, reason: str) -> None:
         """Work what is in the mailbox, then publish the end."""
@@ -270,6 +281,8 @@ class LiveCall:
             case _Done(utterance, outcome, error):
                 self._num_running -= 1
                 self._account(utterance, outcome, error)
+            case _Receipt(action_id, event):
+                self._publish_guidance(self._pinned.policy.on_receipt(action_id, event, self._now_s()), Stamps())
             case _Tick():
                 self._tick_s = None
                 self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from typing import Literal
 
 from server.live.call import LiveCall
 from server.live.history import read_history
@@ -136,6 +137,18 @@ class LiveCalls:
         """Whether that call is live, and whose it is."""
         call = self._calls.get((tenant_id, ConversationId(conversation_id)))
         return call is not None, call.agent_id if call is not None else None
+
+    def receipt(
+        self,
+        tenant_id: TenantId,
+        conversation_id: str,
+        action_id: str,
+        event: Literal["shown", "used", "dismissed", "wrong"],
+    ) -> None:
+        """Tell a live call what became of a card; a call that is over has none left."""
+        call = self._calls.get((tenant_id, ConversationId(conversation_id)))
+        if call is not None:
+            call.receipt(action_id, event)
 
     async def leave(self, source: LiveSource, *, call_ended: bool, reason: str) -> None:
         """Forget a source; end the call if it was the last one and the call is over."""

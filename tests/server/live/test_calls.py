@@ -169,6 +169,20 @@ async def test_gaps_are_told_stored_and_counted():
 
 
 @virtual_time
+async def test_a_card_that_was_used_is_taken_from_every_screen():
+    stations = make_stations()
+    desk, source = await open_call(stations)
+    await (await source.on_utterance(said("cancel my visit"), NO_STAMPS))
+    await asyncio.sleep(0.1)
+    (card,) = stations.log.payloads(CALL, Action)
+    desk.receipt("test", "c1", card.id, "used")
+    desk.receipt("test", "nowhere", card.id, "used")
+    await asyncio.sleep(0.1)
+    assert [p.state for p in stations.log.payloads(CALL, Action)] == ["new", "expire"]
+    await source.stop()
+
+
+@virtual_time
 async def test_a_side_has_one_source_and_may_be_taken_up_again():
     stations = make_stations()
     desk, source = await open_call(stations, roles=("customer",))
