@@ -102,6 +102,11 @@ class EmbeddedStream:
             if isinstance(event, Closed):
                 return
 
+    def is_side_of(self, call: SpeechCall) -> bool:
+        """It belongs to the same conversation."""
+        own = self._call
+        return (own.tenant_id, own.conversation_id) == (call.tenant_id, call.conversation_id)
+
     @property
     def _is_full(self) -> bool:
         sent_ms = self._sent_bytes * 1000 / (self._call.sample_rate_hz * _BYTES_PER_SAMPLE)
@@ -154,6 +159,10 @@ class _Slot:
     def pid(self) -> int | None:
         """Of the process in it, if one is ready."""
         return self._process.pid if self._process is not None else None
+
+    def has_side_of(self, call: SpeechCall) -> bool:
+        """A side of the same conversation is open here."""
+        return any(stream.is_side_of(call) for stream in self.streams.values())
 
     async def start(self) -> None:
         """Start its process.
@@ -263,7 +272,9 @@ class EmbeddedRecogniser:
             raise ConfigError("the recogniser's weights do not load", field="speech.moonshine_folder") from failed
 
     async def open(self, call: SpeechCall) -> SpeechStream:
-        """Open a stream in the worker with the fewest.
+        """Open a stream: in the worker that has the other side of the call, else in the one with the fewest.
+
+        The sides of a call take turns. Spread without regard to that, all customers could meet in one worker.
 
         Raises:
             BadRequest: A language that it does not understand.
@@ -280,7 +291,7 @@ class EmbeddedRecogniser:
             raise Unavailable("no speech worker is running")
         if sum(len(slot.streams) for slot in ready) >= self._settings.max_streams:
             raise Overloaded(f"{self._settings.max_streams} audio channels are open")
-        slot = min(ready, key=lambda slot: len(slot.streams))
+        slot = min(ready, key=lambda slot: (not slot.has_side_of(call), len(slot.streams)))
         self._num_opened += 1
         stream = EmbeddedStream(slot, self._num_opened, call, self._settings)
         slot.streams[self._num_opened] = stream

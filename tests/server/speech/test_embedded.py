@@ -34,10 +34,16 @@ async def running(settings: EmbeddedSettings) -> AsyncIterator[EmbeddedRecognise
         await recogniser.stop()
 
 
-def side(speaker: Speaker = "customer", rate_hz: int = 8_000, start_ms: int = 0, language: str = "en") -> SpeechCall:
+def side(
+    speaker: Speaker = "customer",
+    rate_hz: int = 8_000,
+    start_ms: int = 0,
+    language: str = "en",
+    conversation: str = "c",
+) -> SpeechCall:
     return SpeechCall(
         tenant_id=TenantId("t"),
-        conversation_id=ConversationId("c"),
+        conversation_id=ConversationId(conversation),
         speaker=speaker,
         sample_rate_hz=rate_hz,
         start_ms=start_ms,
@@ -102,7 +108,8 @@ async def test_a_worker_that_dies_takes_only_its_streams_and_comes_back(
     call: RenderedCall, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(EmbeddedSettings(workers=2)) as recogniser:
-        first, second = await recogniser.open(side()), await recogniser.open(side("agent"))
+        first = await recogniser.open(side())
+        second = await recogniser.open(side("agent", conversation="another"))
         events = asyncio.create_task(listen(first))
         other = asyncio.create_task(listen(second))
         before = recogniser.worker_pids
@@ -126,6 +133,19 @@ async def test_a_worker_that_dies_takes_only_its_streams_and_comes_back(
         await restart
         assert len(recogniser.worker_pids) == 2
         assert recogniser.worker_pids[0] != before[0]
+
+
+async def test_the_sides_of_a_call_share_a_worker_and_calls_are_spread() -> None:
+    async with running(EmbeddedSettings(workers=2)) as recogniser:
+        for conversation in ("a", "b", "c", "d"):
+            await recogniser.open(side("customer", conversation=conversation))
+        for conversation in ("a", "b", "c", "d"):
+            await recogniser.open(side("agent", conversation=conversation))
+        placed = [
+            sorted((stream._call.conversation_id, stream._call.speaker) for stream in slot.streams.values())
+            for slot in recogniser._slots
+        ]
+    assert placed == [[(c, who) for c in pair for who in ("agent", "customer")] for pair in (("a", "c"), ("b", "d"))]
 
 
 async def test_stop_ends_every_stream_and_every_process() -> None:
