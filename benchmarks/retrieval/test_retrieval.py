@@ -23,7 +23,6 @@ NUM_ARTICLES = 1250
 WORDS_AN_ARTICLE = 320
 
 
-@pytest.mark.gate
 def test_search_in_10_000_passages(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     words = np.array([f"word{number}" for number in range(20_000)])
