@@ -17,7 +17,7 @@ from threading import Condition, Lock, Thread
 
 from inference.batching import Admission, Batch, BatchingPolicy, Lane, Refusal, Row, halves
 from inference.errors import BackendUnavailable, DeadlineExceeded, InferenceError, ModelFailed, OverloadedError
-from inference.journey import BatchResult, Journey
+from inference.journey import BatchResult, Journey, pass_heads
 from inference.memo import Memo
 from inference.ops import call_function
 from inference.plan import Op
@@ -269,10 +269,17 @@ class Crew:
             )
         )
         self._memo.keep(service.lane, ((ids, (run.result, row)) for row, ids in enumerate(run.ids)))
+        now_s = self._clock()
+        programs: dict[tuple[int, int], tuple[list[Journey], list[int]]] = {}
         for journey, row in zip(journeys, run.row_of, strict=True):
             journey.compute_ms += took_s * 1000.0
-            now_s = self._clock()
             journey.take_result(run.result, row, now_s)
+            alike = programs.setdefault((id(journey.program), journey.at), ([], []))
+            alike[0].append(journey)
+            alike[1].append(row)
+        for alike in programs.values():
+            pass_heads(*alike, run.result, now_s)
+        for journey in journeys:
             self._advance(journey, delivery, now_s)
         run.result.settle()
         return True

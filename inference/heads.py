@@ -11,10 +11,10 @@ took 110, half of what a lone row costs beside its model. Python values are buil
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ ScoreArray = NDArray[np.float32]
 
 Value = tuple[Any, float | None]
 """What an output shows, and its leading score."""
+
+View = Callable[["Reading", int, str | None], Value]
+"""One head's part of a reading: row and speaker in."""
 
 
 def sigmoid_scores(logits: ScoreArray) -> ScoreArray:
@@ -57,7 +60,7 @@ class HeadBank:
         self._columns: list[str] = []
         self._scales: list[NDArray[np.float32]] = []
         self._biases: list[NDArray[np.float32]] = []
-        self._heads: dict[str, _Head] = {}
+        self._views: dict[str, View] = {}
         for tensor in (*softmax, *multi, *binary):
             spec = specs[tensor]
             self._add(tensor, 1 if spec.kind == "binary" else len(labels[tensor]), spec.temperature, spec.bias)
@@ -69,13 +72,14 @@ class HeadBank:
                 self._add(spec.scope, 1, spec.scope_temperature, [spec.scope_bias])
                 scope, num_scalars = num_scalars, num_scalars + 1
             kind = _Single if spec.kind == "single" else _Distribution
-            self._heads[tensor] = kind(tuple(labels[tensor]), position, scope, _as_float32(spec.scope_threshold))
+            head = kind(tuple(labels[tensor]), position, scope, _as_float32(spec.scope_threshold))
+            self._views[tensor] = head.value
         for position, tensor in enumerate(multi):
-            self._heads[tensor] = _Multi(tuple(labels[tensor]), position, _allowed(specs[tensor], labels[tensor]))
+            self._views[tensor] = _Multi(tuple(labels[tensor]), position, _allowed(specs[tensor], labels[tensor])).value
         for position, tensor in enumerate(binary):
             threshold = specs[tensor].threshold
             first = threshold[0] if isinstance(threshold, list) else threshold
-            self._heads[tensor] = _Binary(specs[tensor].flag, position, _as_float32(first))
+            self._views[tensor] = _Binary(specs[tensor].flag, position, _as_float32(first)).value
         self._scale = np.concatenate(self._scales) if self._scales else np.empty(0, np.float32)
         self._bias = np.concatenate(self._biases) if self._biases else np.empty(0, np.float32)
         widths = [len(labels[tensor]) for tensor in softmax]
@@ -103,9 +107,10 @@ class HeadBank:
         """Model outputs it reads."""
         return frozenset(self._columns)
 
-    def head(self, tensor: str) -> _Head:
-        """Return the head of a logits tensor."""
-        return self._heads[tensor]
+    @property
+    def views(self) -> Mapping[str, View]:
+        """How the value of each logits tensor is built."""
+        return self._views
 
     def read(self, arrays: Mapping[str, LogitArray]) -> Reading:
         """Score every row of a batch with every head.
@@ -114,7 +119,7 @@ class HeadBank:
             arrays: At least `tensors`, each `[rows, labels]`.
         """
         if not self._columns:
-            return Reading(self, [], [], {}, {}, [], frozenset())
+            return Reading(self._views, [], [], {}, {}, [], frozenset())
         logits = np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
         logits *= self._scale
         logits += self._bias
@@ -131,7 +136,7 @@ class HeadBank:
             for row, column, score in zip(rows.tolist(), columns.tolist(), scores[rows, columns].tolist(), strict=True):
                 head, label = self._multi_of[column]
                 claims.setdefault((row, head), []).append((-score, label))
-        return Reading(self, best, top, shares, claims, scores[:, self._num_multi :].tolist(), broken)
+        return Reading(self._views, best, top, shares, claims, scores[:, self._num_multi :].tolist(), broken)
 
     def _read_softmax(
         self, logits: ScoreArray
@@ -156,7 +161,7 @@ class Reading:
     """What all heads say about all rows of a batch. Callable from any thread.
 
     Attributes:
-        bank: The heads.
+        views: How the value of each logits tensor is built.
         best: Best label of each softmax head, by row.
         top: Its score: row, then head.
         shares: All scores of a distribution head: head, then row, then label.
@@ -165,7 +170,7 @@ class Reading:
         broken: Rows with a logit that is no number.
     """
 
-    bank: HeadBank
+    views: Mapping[str, View]
     best: list[list[int]]
     top: list[list[float]]
     shares: dict[int, list[list[float]]]
@@ -186,13 +191,7 @@ class Reading:
         """
         if row in self.broken:
             raise ValueError("the model's logits are not finite")
-        return self.bank.head(tensor).value(self, row, speaker)
-
-
-class _Head(Protocol):
-    """One head's place in the bank."""
-
-    def value(self, reading: Reading, row: int, speaker: str | None) -> Value: ...
+        return self.views[tensor](self, row, speaker)
 
 
 @dataclass(frozen=True, slots=True)

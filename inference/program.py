@@ -6,7 +6,7 @@ Plan + versions that serve ──Program──▶ steps in running order ──j
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,8 @@ class ProgramStep:
         model: Name of the model for its outputs, empty where it has none.
         version: Its version, 0 where it has none.
         input_names: Names of the slots read.
+        head: Logits tensor of a classify step with a head of the model, empty for all else.
+        speaker: Slot of who speaks, for heads that depend on it.
     """
 
     step: Step
@@ -103,6 +105,8 @@ class ProgramStep:
     model: str = ""
     version: int = 0
     input_names: tuple[str, ...] = ()
+    head: str = ""
+    speaker: Slot | None = None
 
 
 class Program:
@@ -113,9 +117,10 @@ class Program:
         inputs: Declared inputs and their slots.
         steps: In running order; registered functions, and what waits for them, come after everything that does not.
         tensor_of: Slot of a model tensor to index of its model step and name of the tensor.
+        heads_behind: Index of a model step to the classify steps right behind it that need nothing but its result.
     """
 
-    __slots__ = ("inputs", "plan", "steps", "tensor_of")
+    __slots__ = ("_tests", "heads_behind", "inputs", "plan", "steps", "tensor_of")
 
     def __init__(self, plan: Plan, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> None:
         """Bind a plan.
@@ -131,6 +136,7 @@ class Program:
         """
         self.plan = plan
         self.inputs = tuple(plan.inputs.items())
+        self._tests: dict[Condition, Test] = {}
         ordered = _functions_last(plan.steps)
         self.tensor_of: dict[Slot, Source] = {
             slot: (index, tensor)
@@ -141,6 +147,9 @@ class Program:
         self.steps = tuple(self._bind(step, services, operators) for step in ordered)
         for bound in self.steps:
             self._ask_for_tensors(bound)
+        self.heads_behind = {
+            index: tuple(self._heads_behind(index)) for index, step in enumerate(ordered) if step.op is Op.MODEL
+        }
 
     def _bind(self, step: Step, services: Mapping[str, Service], operators: Mapping[str, Retrieve]) -> ProgramStep:
         plan = self.plan
@@ -151,18 +160,41 @@ class Program:
             function = operators.get(name)
             if function is None:
                 raise InferenceError(f"{plan.graph}: nothing is registered as {name!r}", field=f"nodes.{step.node}")
+        has_head = step.op is Op.CLASSIFY and "prototypes" not in step.params
         return ProgramStep(
             step=step,
             output=step.outputs[0],
             emits=tuple((name, slot) for name, slot in plan.outputs.items() if slot in step.outputs),
-            when=compile_condition(step.when) if step.when is not None else None,
+            when=self._test(step.when),
             compute=make_compute(step, service, self.tensor_of),
             service=service,
             function=function,
             model=service.version.name if service else "",
             version=service.version.version if service else 0,
             input_names=tuple(plan.slots[slot] for slot in step.inputs),
+            head=step.tensors[0] if has_head else "",
+            # A head that depends on the speaker reads that slot after its tensors.
+            speaker=step.inputs[-1] if has_head and len(step.inputs) > len(step.tensors) else None,
         )
+
+    def _test(self, condition: Condition | None) -> Test | None:
+        """Compile a condition; equal conditions give one function, so that a batch asks it once a row."""
+        if condition is None:
+            return None
+        test = self._tests.get(condition)
+        if test is None:
+            self._tests[condition] = test = compile_condition(condition)
+        return test
+
+    def _heads_behind(self, index: int) -> Iterator[ProgramStep]:
+        written: set[Slot] = set()
+        for bound in self.steps[index + 1 :]:
+            step = bound.step
+            is_own = step.op is Op.CLASSIFY and self.tensor_of.get(step.inputs[0], (-1, ""))[0] == index
+            if not is_own or (step.when is not None and _slots_of(step.when) & written):
+                return
+            written.update(step.outputs)
+            yield bound
 
     def _ask_for_tensors(self, bound: ProgramStep) -> None:
         """Tell each service which of its outputs this program reads; it computes no others."""
