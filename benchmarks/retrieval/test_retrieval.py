@@ -8,7 +8,6 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
-import pytest
 from threadpoolctl import threadpool_limits
 
 from retrieval.conversation import Turn, build_query
