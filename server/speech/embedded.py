@@ -216,7 +216,7 @@ class _Slot:
     async def _start_again(self) -> None:
         try:
             await self.start()
-        except Unavailable:
+        except Exception:
             logger.critical("speech worker did not come back", exc_info=True)
 
     def _end_streams(self, error: BaseException | None) -> None:

@@ -23,7 +23,6 @@ class EmbeddedSettings:
         max_backlog_ms: Audio of one stream that may wait before `send` waits too, and then fails.
         overload_after_s: How long `send` waits for room before it raises `Overloaded`.
         max_streams: Streams at once over all workers; `open` refuses more.
-        niceness: Added to the workers' niceness: the event loop and the engine, whose work is short, go first.
         moonshine_folder: Folder with the recogniser's weights; empty: the installed package.
         silero_folder: Folder with the voice detector's weights; empty: the installed package.
     """
@@ -38,7 +37,6 @@ class EmbeddedSettings:
     max_backlog_ms: int = 20_000
     overload_after_s: float = 2.0
     max_streams: int = 64
-    niceness: int = 5
     moonshine_folder: str = ""
     silero_folder: str = ""
 

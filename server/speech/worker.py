@@ -3,7 +3,9 @@
     main thread:    stdin ─▶ frames ─▶ Transcriber (voice detection of every frame of every stream)
     decode thread:  DecodeQueue ─▶ Moonshine ─▶ Transcriber ─▶ events ─▶ stdout
 
-One process fills one core. It ends when its standard input ends, that is, with its server, however that went.
+One process fills one core. It has its server's own priority: five steps less took the finals of four calls that
+paused at once from 245 to 315 ms at p95 and brought the engine, which uses 4 of its 500 ms, nothing. It ends when its
+standard input ends, that is, with its server, however that went.
 """
 
 from __future__ import annotations
@@ -203,7 +205,6 @@ def main() -> None:
         return
     started_s = time.monotonic()
     configure = msgspec.msgpack.decode(first, type=Configure)
-    os.nice(configure.settings.niceness)
     moonshine = Moonshine(Path(configure.moonshine_folder), configure.settings.threads)
     worker = Worker(configure.settings, moonshine, SileroModel(Path(configure.silero_path)), output)
     worker.warm_up()

@@ -109,7 +109,8 @@ class WorkerProcess:
             while data := await self._stdout.read(_READ_BYTES):
                 for body in frames.feed(data):
                     self._take(decoder.decode(body))
-        except (msgspec.DecodeError, ValueError):
+        except Exception:
+            # Whatever it was, nobody would hear this worker any more: it ends, loudly, and its streams with it.
             logger.exception("speech worker sent what is no reply", extra={"pid": self.pid})
             self._process.kill()
         status = await self._process.wait()
