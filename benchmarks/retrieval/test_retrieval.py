@@ -1,7 +1,7 @@
 """Search in 10,000 passages: the whole of retrieval but the encoder, against the budget of 10 ms at p99.
 
 Random text of a Zipf vocabulary with hashed vectors: flat search costs the same whatever the words are. Eight turns of
-context, the most that is looked at. Prints p99, which is what the budget means; only the fastest tenth is asserted, and no gate of CI is it yet.
+context, the most that is looked at. Prints p99, which is what the budget means; asserts only the fastest tenth.
 """
 
 import asyncio
