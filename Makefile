@@ -12,7 +12,7 @@ READY := .venv/.ready-$(EXTRA)
 TRITON := build/.ready-triton
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup run test check bench models triton clean
+.PHONY: help setup run test lint check bench models triton clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -38,11 +38,13 @@ run: $(READY) ## Start the server with the demo call on http://127.0.0.1:8080/.
 test: $(READY) ## All tests: fast, real models, real sockets, browser.
 	@$(BIN)/python -m pytest tests
 
-check: $(READY) ## Format, lint, types, import order and the fast tests; under a minute.
+lint: $(READY) ## Format, lint, types and import order.
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; rm -f /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
+
+check: lint ## The same and the fast tests, on both cores.
 	@$(BIN)/python -m pytest tests -m "not slow and not browser and not triton" -n 2 -p no:benchmark
 
 bench: $(READY) ## Latency regressions and their gates, with a table a person can read.
