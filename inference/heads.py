@@ -1,10 +1,11 @@
 """Logits of a batch to labelled values: all heads in one pass over one matrix.
 
-    logits of every head, side by side [rows, columns] ──calibrate──▶ softmax | sigmoid ──▶ Reading
+    logits of every head, side by side [rows, columns] ──calibrate──▶ softmax | tanh ──▶ Reading
     Reading.value(head, row) ──▶ dict or list, leading score
 
-Laying the heads side by side takes 30 array operations a batch, whatever the number of heads; one head after the other
-took 110, half of what a lone row costs beside its model. Python values are built row by row, only where a graph's
+Laying the heads side by side takes 30 array operations a batch, in place, whatever the number of heads; one head after
+the other took 110. It is their number that counts: after a model's pass each finds the caches cold. Sigmoids stay
+`tanh(x / 2)` until a value is built, `sigmoid(x) = (1 + tanh(x / 2)) / 2`. Python values are built only where a graph's
 `when` is true.
 """
 
@@ -32,12 +33,6 @@ Value = tuple[Any, float | None]
 
 View = Callable[["Reading", int, str | None], Value]
 """One head's part of a reading: row and speaker in."""
-
-
-def sigmoid_scores(logits: ScoreArray) -> ScoreArray:
-    """Turn each logit into a score of its own; by `tanh`, which overflows for no logit."""
-    halves: ScoreArray = np.tanh(0.5 * logits)
-    return 0.5 + 0.5 * halves
 
 
 class HeadBank:
@@ -80,11 +75,16 @@ class HeadBank:
             threshold = specs[tensor].threshold
             first = threshold[0] if isinstance(threshold, list) else threshold
             self._views[tensor] = _Binary(specs[tensor].flag, position, _as_float32(first)).value
+        widths = [len(labels[tensor]) for tensor in softmax]
+        starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.intp)
+        self._starts = starts[:-1]
+        self._spans = [slice(a, b) for a, b in pairwise(starts.tolist())]
+        self._head_of = np.repeat(np.arange(len(widths)), widths)
+        self._num_softmax = sum(widths)
         self._scale = np.concatenate(self._scales) if self._scales else np.empty(0, np.float32)
         self._bias = np.concatenate(self._biases) if self._biases else np.empty(0, np.float32)
-        widths = [len(labels[tensor]) for tensor in softmax]
-        self._softmax_widths = np.array(widths, np.intp)
-        self._softmax_starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.intp)
+        self._scale[self._num_softmax :] *= 0.5
+        self._bias[self._num_softmax :] *= 0.5
         self._distributions = [i for i, tensor in enumerate(softmax) if specs[tensor].kind == "distribution"]
         multi_widths = [len(labels[tensor]) for tensor in multi]
         self._num_multi = sum(multi_widths)
@@ -96,6 +96,7 @@ class HeadBank:
             ]
             or [np.empty(0, np.float32)]
         )
+        self._thresholds = 2.0 * self._thresholds - 1.0
 
     def _add(self, tensor: str, width: int, temperature: float | list[float], bias: list[float] | None) -> None:
         self._columns.append(tensor)
@@ -121,39 +122,42 @@ class HeadBank:
         if not self._columns:
             return Reading(self._views, [], [], {}, {}, [], frozenset())
         logits = np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
-        logits *= self._scale
-        logits += self._bias
+        np.multiply(logits, self._scale, logits)
+        np.add(logits, self._bias, logits)
         broken: frozenset[int] = frozenset()
         if not math.isfinite(logits.sum()):  # one number is not finite if any is not
             broken = frozenset(np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist())
             logits[list(broken)] = 0.0
-        num_softmax = int(self._softmax_starts[-1])
-        best, top, shares = self._read_softmax(logits[:, :num_softmax])
-        scores = sigmoid_scores(logits[:, num_softmax:])
+        best, totals, shares = self._read_softmax(logits[:, : self._num_softmax])
+        halves = logits[:, self._num_softmax :]
+        np.tanh(halves, halves)
         claims: dict[tuple[int, int], list[tuple[float, int]]] = {}
         if self._num_multi:
-            rows, columns = (scores[:, : self._num_multi] >= self._thresholds).nonzero()
-            for row, column, score in zip(rows.tolist(), columns.tolist(), scores[rows, columns].tolist(), strict=True):
+            multi = halves[:, : self._num_multi]
+            rows, columns = (multi >= self._thresholds).nonzero()
+            for row, column, half in zip(rows.tolist(), columns.tolist(), multi[rows, columns].tolist(), strict=True):
                 head, label = self._multi_of[column]
-                claims.setdefault((row, head), []).append((-score, label))
-        return Reading(self._views, best, top, shares, claims, scores[:, self._num_multi :].tolist(), broken)
+                claims.setdefault((row, head), []).append((-_sigmoid(half), label))
+        return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].tolist(), broken)
 
     def _read_softmax(
         self, logits: ScoreArray
     ) -> tuple[list[list[int]], list[list[float]], dict[int, list[list[float]]]]:
-        """Return the best label by head and row, its score by row and head, and all scores of distributions."""
-        if not logits.shape[1]:
+        """Return the best label by head and row, the sums by row and head, and all scores of distributions.
+
+        Overwrites the logits with exponentials, of which the best label's own is 1: its score is 1 over the sum.
+        """
+        if not self._num_softmax:
             return [], [], {}
-        starts = self._softmax_starts
-        highest = np.maximum.reduceat(logits, starts[:-1], axis=1)
-        exponentials = np.exp(logits - np.repeat(highest, self._softmax_widths, axis=1))
-        totals = np.add.reduceat(exponentials, starts[:-1], axis=1)
-        best = [logits[:, a:b].argmax(axis=1).tolist() for a, b in pairwise(starts)]
+        best = [logits[:, span].argmax(1).tolist() for span in self._spans]
+        highest = np.maximum.reduceat(logits, self._starts, 1)
+        np.subtract(logits, highest.take(self._head_of, 1), logits)
+        np.exp(logits, logits)
+        totals = np.add.reduceat(logits, self._starts, 1)
         shares = {
-            head: (exponentials[:, starts[head] : starts[head + 1]] / totals[:, head : head + 1]).tolist()
-            for head in self._distributions
+            head: (logits[:, self._spans[head]] / totals[:, head : head + 1]).tolist() for head in self._distributions
         }
-        return best, (1.0 / totals).tolist(), shares  # the best label's own exponential is 1
+        return best, totals.tolist(), shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +167,19 @@ class Reading:
     Attributes:
         views: How the value of each logits tensor is built.
         best: Best label of each softmax head, by row.
-        top: Its score: row, then head.
+        totals: One over its score: row, then head.
         shares: All scores of a distribution head: head, then row, then label.
         claims: Negative score and label of each claim of a multi head, by row and head.
-        scalars: Scores of binary heads and scopes: row, then column.
+        halves: `tanh(x / 2)` of binary heads and scopes: row, then column.
         broken: Rows with a logit that is no number.
     """
 
     views: Mapping[str, View]
     best: list[list[int]]
-    top: list[list[float]]
+    totals: list[list[float]]
     shares: dict[int, list[list[float]]]
     claims: dict[tuple[int, int], list[tuple[float, int]]]
-    scalars: list[list[float]]
+    halves: list[list[float]]
     broken: frozenset[int]
 
     def value(self, tensor: str, row: int, speaker: str | None = None) -> Value:
@@ -204,11 +208,11 @@ class _Single:
     scope_threshold: float
 
     def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        score = reading.top[row][self.position]
+        score = 1.0 / reading.totals[row][self.position]
         label = self.labels[reading.best[self.position][row]]
         if self.scope is None:
             return {"label": label, "score": score}, score
-        scope = reading.scalars[row][self.scope]
+        scope = _sigmoid(reading.halves[row][self.scope])
         in_scope = scope >= self.scope_threshold
         return {"label": label, "score": score, "in_scope": in_scope, "in_scope_score": scope}, score
 
@@ -257,13 +261,18 @@ class _Binary:
     threshold: float
 
     def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        score = reading.scalars[row][self.position]
+        score = _sigmoid(reading.halves[row][self.position])
         return ({"score": score} if self.flag is None else {self.flag: score >= self.threshold, "score": score}), score
 
 
 def _allowed(spec: HeadSpec, labels: Sequence[str]) -> dict[str, frozenset[int]]:
     index = {label: i for i, label in enumerate(labels)}
     return {speaker: frozenset(index[label] for label in own) for speaker, own in (spec.speakers or {}).items()}
+
+
+def _sigmoid(half: float) -> float:
+    """Return the score of a logit from its `tanh(x / 2)`."""
+    return 0.5 + 0.5 * half
 
 
 def _as_float32(threshold: float) -> float:

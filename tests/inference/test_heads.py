@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inference.head_spec import HeadSpec
-from inference.heads import HeadBank, sigmoid_scores
+from inference.heads import HeadBank
 
 LABELS = ("a", "b", "c")
 logits = hnp.arrays(
@@ -42,11 +42,13 @@ def test_scores_of_a_distribution_sum_to_one_whatever_the_logits(x: np.ndarray) 
 
 
 @given(logits)
-def test_sigmoid_is_finite_and_rises(x: np.ndarray) -> None:
-    scores = sigmoid_scores(x)
-    assert scores.dtype == np.float32
-    assert ((scores >= 0) & (scores <= 1)).all()
-    np.testing.assert_allclose(scores, np.vectorize(sigmoid)(x.astype(float)), atol=1e-6)
+def test_a_score_of_its_own_is_the_sigmoid_of_its_logit_whatever_that_is(x: np.ndarray) -> None:
+    reading = bank(logits=HeadSpec("binary")).read({"logits": x[:, :1]})
+    for row in range(len(x)):
+        _, score = reading.value("logits", row)
+        assert score is not None
+        assert 0.0 <= score <= 1.0
+        assert score == pytest.approx(sigmoid(float(x[row, 0])), abs=1e-6)
 
 
 def test_single_is_calibrated_and_tells_whether_it_is_in_scope() -> None:
@@ -125,7 +127,7 @@ def test_a_row_in_a_batch_and_among_other_heads_equals_the_row_alone(x: np.ndarr
 
 
 def test_a_bank_without_heads_reads_nothing() -> None:
-    assert HeadBank({}, {}).read({}).scalars == []
+    assert HeadBank({}, {}).read({}).halves == []
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
