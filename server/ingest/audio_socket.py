@@ -202,7 +202,7 @@ class AudioEndpoint:
                     frame = await socket.receive()
             except TimeoutError:
                 await socket.send_error(BadMessage("nothing came within the idle limit"))
-                await socket.close(CLOSE_POLICY, "idle")
+                await socket.close(CLOSE_TRY_AGAIN, "idle")
                 raise Disconnected from None
             if held.socket is not socket:
                 raise Disconnected

@@ -137,7 +137,7 @@ class TranscriptEndpoint:
                     frame = await socket.receive()
             except TimeoutError:
                 await socket.send_error(BadMessage("nothing came within the idle limit"))
-                await socket.close(CLOSE_POLICY, "idle")
+                await socket.close(CLOSE_TRY_AGAIN, "idle")
                 raise Disconnected from None
             arrived_ms = wall_ms()
             try:

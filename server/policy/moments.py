@@ -25,6 +25,8 @@ STABLE_INTERIMS = 2
 PATIENCE_MS = 3_000
 """An absence is not declared while words said in time may still be on their way through recogniser and models."""
 
+MAX_CHARS = 4_000
+"""What is searched of one utterance: minutes of speech. A pasted book would hold every other call up for its search."""
 _TURNS_KEPT = 32
 _VIEWS_KEPT = 4
 _OCCURRENCES_KEPT = 8
@@ -110,7 +112,8 @@ class MomentMatcher:
         last = turn.views[-1] if turn.views else None
         if last is not None and (last.is_final or utterance.revision <= last.revision):
             return ()
-        view = View(utterance.revision, utterance.text, normalise(utterance.text), utterance.is_final)
+        words = normalise(utterance.text[:MAX_CHARS])
+        view = View(utterance.revision, utterance.text, words, utterance.is_final)
         if last is not None and last.words == view.words:
             view.claims = dict(last.claims)  # the same words mean the same: no need to wait for the models again
         turn.views = [view] if view.is_final else [*turn.views[1 - _VIEWS_KEPT :], view]
