@@ -29,7 +29,7 @@ from inference.graph import read_graph
 from inference.plan import Plan
 from inference.prototypes import make_prototypes
 from inference.repository import ModelRepository, ModelVersion
-from inference.request import PrototypeSet, Request, RowClass
+from inference.request import Output, PrototypeSet, Request, RowClass
 from inference.tokens import ID_BYTES, Tokenizer, pad_rows
 
 ROOT = Path(__file__).parents[2]
@@ -238,18 +238,27 @@ class Subject:
             submit(index, text)
         await done
 
-    def answer(self, text: str, side: Side) -> None:
-        """Answer one text, timed from submit to `on_done`."""
-        self.loop.run_until_complete(self._answer(text, side))
+    def answer(self, text: str, side: Side) -> float:
+        """Answer one text, timed from submit to `on_done`; return the milliseconds its model run took of that."""
+        return self.loop.run_until_complete(self._answer(text, side))
 
-    async def _answer(self, text: str, side: Side) -> None:
+    async def _answer(self, text: str, side: Side) -> float:
         done = asyncio.get_running_loop().create_future()
+        outputs: list[Output] = []
         inputs = {"text": text, "speaker": "customer", "is_final": True}
         with side.round():
             self.engine.submit(
-                Request(plan=self.plan, inputs=inputs, owner="call", key=text, on_done=lambda *_: done.set_result(None))
+                Request(
+                    plan=self.plan,
+                    inputs=inputs,
+                    owner="call",
+                    key=text,
+                    on_output=outputs.append,
+                    on_done=lambda *_: done.set_result(None),
+                )
             )
             await done
+        return outputs[-1].compute_ms
 
     def close(self) -> None:
         self.loop.run_until_complete(self.engine.stop())
