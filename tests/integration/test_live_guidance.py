@@ -53,7 +53,7 @@ def test_every_stage_is_measured(report):
     measured = {stage for stage, row in report["stages_ms"].items() if row["n"]}
     assert measured == set(load_budget(PROJECT_ROOT / "graphs").stages) - {"render"}  # a replay paints nothing
     assert report["latency_ms"]["speech_to_interim"]["n"] >= 10
-    assert report["latency_ms"]["speech_end_to_final"]["n"] == report["utterances"]
+    assert report["latency_ms"]["speech_end_to_final"]["n"] >= report["utterances"]
 
 
 def test_memory_stays_small(server, report):
