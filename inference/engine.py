@@ -10,7 +10,6 @@ loaded and warmed before ready, plans compiled and bound, requests counted, ever
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -88,7 +87,6 @@ class Engine:
         self._stats = EngineStats()
         self._live: set[Journey] = set()
         self._retiring: list[tuple[set[Journey], asyncio.Future[None]]] = []
-        self._embed_ids = itertools.count()
         self._is_ready = False
         self._crash: BaseException | None = None
         self._drained = asyncio.Event()

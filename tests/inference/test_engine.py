@@ -340,6 +340,23 @@ async def test_the_same_words_again_never_reach_the_model(repository: Path) -> N
         assert engine.stats().skipped == {"same_text": 1}
 
 
+async def test_memory_says_what_the_model_said_for_every_speaker_and_tenant(real_repository: Path) -> None:
+    async with running(real_repository) as engine:
+        plan = engine.compile(GRAPH, None)
+        vectors = await engine.embed(["my card is lost"])
+        tenant = make_prototypes("t", {"loss": ["my card is lost"]}, {"loss": 0.0}, vectors)
+        texts = [f"my card is {word}" for word in WORDS[5:20]]
+        for speaker, prototypes in (("customer", tenant), ("agent", None)):
+            computed = [submit(engine, plan, t, speaker=speaker, is_final=True, prototypes=prototypes) for t in texts]
+            await asyncio.gather(*(answers.outcome() for answers in computed))
+            recalled = [submit(engine, plan, t, speaker=speaker, is_final=True, prototypes=prototypes) for t in texts]
+            await asyncio.gather(*(answers.outcome() for answers in recalled))
+            for first, second in zip(computed, recalled, strict=True):
+                assert list(second.values) == list(first.values)
+                assert second.values == close(first.values)
+        assert engine.stats().skipped["same_text"] >= 2 * len(texts)
+
+
 async def test_an_interim_that_changed_only_punctuation_is_answered_from_memory_and_a_final_is_not(
     repository: Path,
 ) -> None:
