@@ -75,7 +75,6 @@ def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], batch
     return ratio
 
 
-@pytest.mark.gate
 def test_rows_a_second_at_the_best_bucket(benchmark, bare: Bare, texts: Iterator[str]):
     subject = Subject(max_batch_rows=BEST_ROWS, max_batch_tokens=BEST_ROWS * 12)
     rows = of_length(bare.tokenizer, 12, texts, ROWS * (ROUNDS + 1))
@@ -86,13 +85,11 @@ def test_rows_a_second_at_the_best_bucket(benchmark, bare: Bare, texts: Iterator
     assert ratio.is_at_least(0.95)
 
 
-@pytest.mark.gate
 def test_rows_a_second_with_a_realistic_length_mix(benchmark, bare: Bare, subject: Subject, texts: Iterator[str]):
     rows = list(itertools.islice(texts, ROWS * (ROUNDS + 1)))
     assert against_bare(benchmark, bare, subject, rows, BATCH_ROWS, "realistic lengths").is_at_least(0.90)
 
 
-@pytest.mark.gate
 def test_one_row_alone(benchmark, bare: Bare, subject: Subject, texts: Iterator[str]):
     """Engine minus session minus tokenising, row by row; the session's time is the engine's own `compute_ms`."""
     ours = Side()
