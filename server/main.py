@@ -137,7 +137,13 @@ class Server:
 
         self._progress("store and event log")
         event_log = EmbeddedLog(
-            data / "log", limits=LogLimits(retention_s=settings.log.retention_hours * 3600.0), on_notice=_tell
+            data / "log",
+            limits=LogLimits(
+                # Less than an acknowledgement takes: what a source was told is stored is in the log's file as well.
+                linger_s=0.002,
+                retention_s=settings.log.retention_hours * 3600.0,
+            ),
+            on_notice=_tell,
         )
         await event_log.start()
         self._stack.push_async_callback(event_log.stop)
