@@ -11,12 +11,12 @@ import yaml
 
 from inference.training import readers
 from inference.training.splits import Split, split
-from inference.training.tasks import SPEAKERS, TASKS, Examples, Task, join
+from inference.training.tasks import SPEAKERS, TASKS, Examples, Task, join, sample
 
 CATALOGUE = Path(__file__).with_name("actions.yaml")
 
 MAX_QUESTION_ROWS = 4000
-"""Rows a source that tell whether something is asked."""
+"""Rows a source that tell whether something is asked; it needs no more, and every row costs an encoder pass."""
 
 ACTION_EVIDENCE: Mapping[str, Mapping[str, str]] = {
     "acts": {
@@ -72,7 +72,7 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
         "actions": _actions(
             split(read_catalogue(), seed, calibrate=0.15, validate=0.1), {"acts": acts, "intent_modular": modular}
         ),
-        "question": _split_all([_thinned(part) for part in readers.read_question(folder)], seed),
+        "question": _split_all([sample(part, MAX_QUESTION_ROWS) for part in readers.read_question(folder)], seed),
     }
     return Corpus(
         splits={task.name: splits[task.name] for task in TASKS},
@@ -129,11 +129,6 @@ def read_plain(folder: Path) -> tuple[str, ...]:
     """Read texts without a label of ours, which keep the embedding where it was: agents' turns of the USS set."""
     lines = readers.read_lines(folder / "sentiment/uss_sgd.jsonl")
     return tuple(dict.fromkeys(line.text for line in lines if line.speaker == "agent"))
-
-
-def _thinned(rows: Examples) -> Examples:
-    """Keep an even sample: whether something is asked needs no more, and every row costs an encoder pass."""
-    return rows.take(np.arange(0, len(rows), max(1, -(-len(rows) // MAX_QUESTION_ROWS))))
 
 
 def _with_fit(fit: Examples, held: Split) -> Split:

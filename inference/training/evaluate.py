@@ -25,7 +25,7 @@ from inference.training.calibrate import sigmoid, softmax
 from inference.training.corpus import Corpus
 from inference.training.features import Runner, open_tokenizer
 from inference.training.retrieval import read_retrieval_set, score_retrieval
-from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, FloatArray, Kind, Task
+from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, FloatArray, Kind, Task, sample
 
 SHAPES = ((1, 8), (1, 16), (1, 32), (8, 16), (16, 16))
 """Rows x tokens that are timed."""
@@ -205,9 +205,9 @@ def evaluate(
         heads: Its `heads.json`.
         corpus: Data, cut under the seed of the training.
         part: Which part to score.
-        max_rows: At most so many rows a source, evenly taken.
+        max_rows: At most so many rows a source, drawn at random but always the same.
         hear: Speaks and recognises.
-        spoken_rows: At most so many rows a source are spoken, evenly taken.
+        spoken_rows: At most so many rows a source are spoken.
         progress: Called with each task's name.
     """
     reports: list[TaskReport] = []
@@ -217,14 +217,14 @@ def evaluate(
         for source in sorted(set(rows.sources)):
             progress(f"{task.name} on {source}")
             chosen = np.flatnonzero([name == source for name in rows.sources])
-            some = rows.take(chosen[:: -(-len(chosen) // max_rows)])
+            some = sample(rows.take(chosen), max_rows)
             report = _evaluate_task(runner, heads[task.tensor], some)
             if task.name == "intent":
                 scope = _scope_metrics(runner, heads[task.tensor], some, getattr(corpus.outside, part))
                 report = replace(report, numbers={**report.numbers, **scope})
             if hear is not None and spoken_rows:
                 progress(f"{task.name} on {source}, spoken")
-                typed = some.take(np.arange(0, len(some), -(-len(some) // spoken_rows)))
+                typed = sample(some, spoken_rows)
                 recognised = hear(typed.texts)
                 report = replace(report, spoken=_spoken(runner, heads[task.tensor], typed, recognised))
                 errors += sum(map(word_errors, typed.texts, recognised))

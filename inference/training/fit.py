@@ -18,7 +18,7 @@ from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, Fl
 Embed = Callable[[Sequence[str], str], FloatArray]
 """Texts and a title for the progress bar in, `[rows, dims] float32` out."""
 
-STRENGTH = {"sentiment": 1.0, "dissatisfied": 1.0, "question": 5.0, "actions": 50.0}
+STRENGTH = {"sentiment": 1.0, "dissatisfied": 1.0, "question": 5.0}
 """Inverse L2 penalty where it is not `DEFAULT_STRENGTH`: noisy labels take a stronger one."""
 DEFAULT_STRENGTH = 20.0
 
@@ -41,14 +41,15 @@ def fit_heads(corpus: Corpus, embed: Embed) -> Heads:
 def choose_heads(corpus: Corpus, embed: Embed, tuned: Mapping[str, Linear]) -> dict[str, Linear]:
     """Take for each task the head that explains the calibrate rows better: tuned with the encoder, or fitted after it.
 
-    Tuned heads have seen augmented text; fitted ones are the optimum on clean text.
+    Tuned heads have seen augmented text; fitted ones are the optimum on clean text. `actions` is always fitted: its
+    catalogue of phrases is small, and grows without another fine-tuning.
     """
     chosen = {}
     for task in TASKS:
         split = corpus.splits[task.name]
         fitted = fit_head(task, split.fit, embed)
         rows, features = split.calibrate, embed(split.calibrate.texts, "")
-        candidates = (tuned[task.tensor], fitted)
+        candidates = (fitted,) if task.name == "actions" else (tuned[task.tensor], fitted)
         chosen[task.tensor] = min(candidates, key=lambda head: _loss(task, logits(features, head), rows))
     return chosen
 

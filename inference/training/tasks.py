@@ -116,6 +116,15 @@ class Examples:
         )
 
 
+def sample(rows: Examples, number: int, seed: int = 0) -> Examples:
+    """Draw at most so many rows, in their order and the same each time.
+
+    By chance and not by stride: speakers take turns, and every second row would be one side only.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:number]
+    return rows.take(np.sort(drawn))
+
+
 def join(parts: list[Examples]) -> Examples:
     """Put examples of one task and the same labels under each other.
 

@@ -12,7 +12,7 @@ from inference.training.corpus import CATALOGUE, read_catalogue, read_corpus
 from inference.training.readers import DataError, Line, examples, read_intent, read_lines, read_question
 from inference.training.retrieval import read_retrieval_set, score_retrieval
 from inference.training.splits import position, split
-from inference.training.tasks import SPEAKERS, TASKS, join
+from inference.training.tasks import SPEAKERS, TASKS, join, sample
 
 INTENTS = ("balance", "greeting")
 
@@ -76,6 +76,15 @@ def test_same_seed_same_parts_in_any_order(folder: Path) -> None:
     turned = inside.take(np.arange(len(inside))[::-1])
     assert set(split(inside, 5).validate.texts) == set(split(turned, 5).validate.texts)
     assert set(split(inside, 5).validate.texts) != set(split(inside, 6).validate.texts)
+
+
+def test_a_sample_is_the_same_each_time_and_has_both_speakers(folder: Path) -> None:
+    acts = read_corpus(folder, 0).splits["acts"].fit
+    some = sample(acts, len(acts) // 2)
+    assert len(some) == len(acts) // 2
+    assert set(some.speakers) == set(SPEAKERS)
+    assert some.groups == sample(acts, len(acts) // 2).groups
+    assert len(sample(acts, 10**6)) == len(acts)
 
 
 def test_positions_spread_evenly() -> None:
