@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import msgspec
@@ -215,15 +216,14 @@ class LiveCall:
 
     async def _work(self) -> None:
         while True:
-            item = await self._mailbox.get()
-            for room in range(TURN_ITEMS, 0, -1):
-                if isinstance(item, _End):
-                    await self._end(item.reason)
-                    return
-                self._take_safely(item)
-                if self._mailbox.empty() or room == 1:
-                    break
-                item = self._mailbox.get_nowait()
+            items = [await self._mailbox.get()]
+            while len(items) < TURN_ITEMS and not self._mailbox.empty() and not isinstance(items[-1], _End):
+                items.append(self._mailbox.get_nowait())
+            end = items.pop() if isinstance(items[-1], _End) else None
+            self._take_all(items)
+            if isinstance(end, _End):
+                await self._end(end.reason)
+                return
             await self._flush()
             # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.
             await asyncio.sleep(0)
@@ -239,7 +239,7 @@ class LiveCall:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ANNOTATIONS_S):
                 while self._num_running or not self._mailbox.empty():
-                    self._take_safely(await self._mailbox.get())
+                    self._take_all([await self._mailbox.get()])
                     await self._flush()
                     await asyncio.sleep(0)
         if self._tick is not None:
@@ -250,17 +250,20 @@ class LiveCall:
         finally:
             await self._announce("ended", reason)
 
-    def _take_safely(self, item: _Item) -> None:
-        try:
-            self._take(item)
-        except Exception:
-            # One bad value must not end the call, and the trace names the stage; the words stay out of it.
-            log.exception("a stage failed", extra={"item": type(item).__name__})
-            if isinstance(item, _Given | _Flush) and not item.stored.done():
-                item.stored.set_exception(CuelineError("internal error"))
+    def _take_all(self, items: Sequence[_Item]) -> None:
+        for _, group in groupby(items, key=_company):
+            together = list(group)
+            try:
+                self._take(together)
+            except Exception:
+                # One bad value must not end the call, and the trace names the stage; the words stay out of it.
+                log.exception("a stage failed", extra={"item": type(together[0]).__name__})
+                for item in together:
+                    if isinstance(item, _Given | _Flush) and not item.stored.done():
+                        item.stored.set_exception(CuelineError("internal error"))
 
-    def _take(self, item: _Item) -> None:
-        match item:
+    def _take(self, items: Sequence[_Item]) -> None:
+        match items[0]:
             case _Heard(speaker, SpeechGap() as gap, stamps):
                 self._report_gap(speaker, gap, stamps)
             case _Heard(speaker, event, stamps):
@@ -271,13 +274,8 @@ class LiveCall:
                 if utterance_or_none is not None:
                     self._publish_utterance(utterance_or_none, stamps)
                 _chain(self._last_stored, stored)
-            case _Noted(utterance, annotation, stamps):
-                if self._revisions.get(utterance.utterance_id) == annotation.revision:
-                    if annotation.value is not None:
-                        self._publish_annotation(utterance, annotation, stamps)
-                    self._publish_guidance(
-                        self._pinned.policy.on_annotation(annotation, utterance, self._now_s()), stamps
-                    )
+            case _Noted(utterance=utterance):
+                self._take_annotations(utterance, [note for note in items if isinstance(note, _Noted)])
             case _Done(utterance, outcome, error):
                 self._num_running -= 1
                 self._account(utterance, outcome, error)
@@ -290,6 +288,17 @@ class LiveCall:
                 for record in covered:
                     self._store(record)
                 _chain(self._last_stored, stored)
+
+    def _take_annotations(self, utterance: Utterance, notes: Sequence[_Noted]) -> None:
+        """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
+        current = [note for note in notes if note.annotation.revision == self._revisions.get(utterance.utterance_id)]
+        for note in current:
+            if note.annotation.value is not None:
+                self._publish_annotation(utterance, note.annotation, note.stamps)
+        if current:
+            annotations = [note.annotation for note in current]
+            guidance = self._pinned.policy.on_annotations(annotations, utterance, self._now_s())
+            self._publish_guidance(guidance, current[-1].stamps)
 
     def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
         self._revisions[utterance.utterance_id] = utterance.revision
@@ -463,6 +472,11 @@ class LiveCall:
 
     def _now_s(self) -> float:
         return self._loop.time()
+
+
+def _company(item: _Item) -> int:
+    """Equal for neighbours in the mailbox that are taken together: the annotations of one utterance revision."""
+    return id(item.utterance) if isinstance(item, _Noted) else id(item)
 
 
 def _chain(done: Awaitable[None] | None, waiter: asyncio.Future[None]) -> None:

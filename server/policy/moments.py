@@ -5,7 +5,7 @@ Pure: audio time comes in as milliseconds, and the same inputs give the same eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -78,12 +78,9 @@ class MomentMatcher:
     ) -> None:
         self._rules = {moment.id: moment for moment in policy.moments}
         self._of_speaker: dict[str, tuple[Moment, ...]] = {}
-        self._readers: dict[tuple[str, str], tuple[Moment, ...]] = {}
+        self._readers: dict[tuple[str, frozenset[str]], tuple[Moment, ...]] = {}
         for moment in policy.moments:
             self._of_speaker[moment.speaker] = (*self._of_speaker.get(moment.speaker, ()), moment)
-            for output in moment.reads:
-                key = (moment.speaker, output)
-                self._readers[key] = (*self._readers.get(key, ()), moment)
         self._absences = tuple(moment for moment in policy.moments if moment.is_absence)
         self._runs = tuple(
             (moment.speaker, leaf)
@@ -123,15 +120,20 @@ class MomentMatcher:
             self._count_run(turn, view, output)
         return self._taken()
 
-    def annotate(self, annotation: Annotation) -> tuple[MomentEvent, ...]:
-        """Take in one output for a revision observed before; one for a superseded revision changes nothing."""
-        turn = self.state.turns.get(annotation.utterance_id)
-        view = next((v for v in turn.views if v.revision == annotation.revision), None) if turn else None
-        if turn is None or view is None:
+    def annotate(self, annotations: Sequence[Annotation]) -> tuple[MomentEvent, ...]:
+        """Take in outputs of one utterance, each for a revision observed before; a superseded one changes nothing."""
+        turn = self.state.turns.get(annotations[0].utterance_id) if annotations else None
+        if turn is None:
             return ()
-        view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
-        self._evaluate(turn, view, self._readers.get((turn.speaker, annotation.output), ()))
-        self._count_run(turn, view, annotation.output)
+        for view in turn.views:
+            outputs = frozenset(annotation.output for annotation in annotations if annotation.revision == view.revision)
+            for annotation in annotations:
+                if annotation.revision == view.revision:
+                    view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
+            if outputs:
+                self._evaluate(turn, view, self._readers_of(turn.speaker, outputs))
+            for output in sorted(outputs):
+                self._count_run(turn, view, output)
         return self._taken()
 
     def tick(self, at_ms: int) -> tuple[MomentEvent, ...]:
@@ -150,6 +152,14 @@ class MomentMatcher:
         return min((self._due_ms(name) for name in self.state.windows), default=None)
 
     # One moment on one view
+
+    def _readers_of(self, speaker: Speaker, outputs: frozenset[str]) -> tuple[Moment, ...]:
+        """Moments that a claim of one of these outputs can change, as declared. Few sets ever come: a graph's steps."""
+        key = (speaker, outputs)
+        if key not in self._readers:
+            of_speaker = self._of_speaker.get(speaker, ())
+            self._readers[key] = tuple(moment for moment in of_speaker if not outputs.isdisjoint(moment.reads))
+        return self._readers[key]
 
     def _evaluate(self, turn: Turn, view: View, rules: tuple[Moment, ...]) -> None:
         self._judged = turn.utterance_id

@@ -10,7 +10,7 @@ is how long ago it was said. The clock never lags behind the newest word heard, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -43,7 +43,7 @@ class CallState(msgspec.Struct):
 class CallPolicy:
     """Applies one pinned policy to one call.
 
-    Hand each utterance revision to `on_utterance` before its annotations go to `on_annotation`; call `on_tick` at
+    Hand each utterance revision to `on_utterance` before its annotations go to `on_annotations`; call `on_tick` at
     `next_wakeup_s`. What comes back is to be published in that order. Not thread-safe; one owner.
 
     Args:
@@ -76,24 +76,24 @@ class CallPolicy:
         self._deck.advance(at_ms)
         return self._after(self._matcher.observe(utterance), at_ms)
 
-    def on_annotation(self, annotation: Annotation, utterance: Utterance, now_s: float) -> Guidance:
-        """Take in one output of the graph for an utterance revision handed to `on_utterance` before.
+    def on_annotations(self, annotations: Sequence[Annotation], utterance: Utterance, now_s: float) -> Guidance:
+        """Take in outputs of the graph for an utterance revision handed to `on_utterance` before.
 
         Args:
-            annotation: The output.
-            utterance: The utterance it speaks of; an annotation of a different utterance is refused.
+            annotations: Those that are ready; judged together, for the same guidance as one by one with less work.
+            utterance: The utterance they speak of; an annotation of a different utterance is refused.
             now_s: Monotonic time.
 
         Raises:
-            BadRequest: Annotation and utterance do not belong together.
+            BadRequest: Annotations and utterance do not belong together.
         """
-        if annotation.utterance_id != utterance.utterance_id:
+        if any(annotation.utterance_id != utterance.utterance_id for annotation in annotations):
             raise BadRequest("the annotation is of another utterance", field="utterance_id")
         if self._is_ended or self._offset_s is None:
             return ()
         at_ms = self._audio_ms(now_s)
         self._deck.advance(at_ms)
-        return self._after(self._matcher.annotate(annotation), at_ms)
+        return self._after(self._matcher.annotate(annotations), at_ms)
 
     def on_tick(self, now_s: float) -> Guidance:
         """Let time pass: absences, expiry, cards whose turn has come."""

@@ -47,10 +47,14 @@ def utterance(
 
 
 class ScriptedCall:
-    """Runs a policy at audio time equal to monotonic time and keeps all it published."""
+    """Runs a policy at audio time equal to monotonic time and keeps all it published.
 
-    def __init__(self, policy: Policy, thresholds: dict[str, float] | None = None) -> None:
+    Annotations of a revision come one by one, or all `together` as from a model that has several heads.
+    """
+
+    def __init__(self, policy: Policy, thresholds: dict[str, float] | None = None, *, together: bool = False) -> None:
         self.policy = CallPolicy(policy, thresholds)
+        self._together = together
         self.now_s = 0.0
         self.published: list[Action | Checklist] = []
         self._keep(self.policy.on_start(0.0))
@@ -60,8 +64,8 @@ class ScriptedCall:
         self.wait_until(spoken.end_ms / 1000)
         before = len(self.published)
         self._keep(self.policy.on_utterance(spoken, self.now_s))
-        for output, value in claims.items():
-            annotation = Annotation(
+        annotations = [
+            Annotation(
                 utterance_id=spoken.utterance_id,
                 revision=spoken.revision,
                 output=output,
@@ -70,7 +74,10 @@ class ScriptedCall:
                 model="utterance",
                 version=1,
             )
-            self._keep(self.policy.on_annotation(annotation, spoken, self.now_s))
+            for output, value in claims.items()
+        ]
+        for group in [annotations] if self._together else [[annotation] for annotation in annotations]:
+            self._keep(self.policy.on_annotations(group, spoken, self.now_s))
         return self.published[before:]
 
     def wait_until(self, now_s: float) -> list[Action | Checklist]:

@@ -62,6 +62,29 @@ def test_a_final_shows_a_card_with_its_evidence_and_time_expires_it() -> None:
     assert call.now_s == 100.0
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["customer", "agent"]),
+            st.sampled_from(
+                ["my service light is on", "how much is it then", "that is your fault", "so sorry for that"]
+            ),
+            st.sampled_from([[], near("moments.light", score=0.8), near("moments.sour.0", score=0.8)]),
+            st.sampled_from([NEGATIVE, NEUTRAL]),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_annotations_judged_together_say_what_they_say_one_by_one(turns) -> None:
+    calls = [ScriptedCall(SHOP), ScriptedCall(SHOP, together=True)]
+    for number, (speaker, words, moments, sentiment, is_final) in enumerate(turns):
+        spoken = utterance(f"u{number}", words, end_s=10.0 * (number + 1), speaker=speaker, revision=1, final=is_final)
+        said = [brief(call.say(spoken, sentiment=sentiment, moments=moments)) for call in calls]
+        assert sorted(said[0]) == sorted(said[1])
+    assert calls[0].policy.next_wakeup_s() == calls[1].policy.next_wakeup_s()
+
+
 def test_a_stable_interim_shows_the_card_and_the_final_confirms_it() -> None:
     call = ScriptedCall(SHOP)
     light = near("moments.light")
@@ -99,7 +122,7 @@ def test_a_final_that_contradicts_retracts() -> None:
     annotation = Annotation(
         utterance_id=final.utterance_id, revision=3, output="moments", value=[], score=None, model="m", version=1
     )
-    (gone,) = call.policy.on_annotation(annotation, final, 11.0)
+    (gone,) = call.policy.on_annotations([annotation], final, 11.0)
     assert isinstance(gone, Action)
     assert (gone.state, gone.reason) == ("retract", "contradicted")
     again = call.say(utterance("u2", "my service light came on", end_s=15), moments=light)
@@ -425,7 +448,7 @@ def test_an_annotation_of_another_utterance_is_refused() -> None:
         version=1,
     )
     with pytest.raises(BadRequest):
-        CallPolicy(SHOP).on_annotation(wrong, spoken, 1.0)
+        CallPolicy(SHOP).on_annotations([wrong], spoken, 1.0)
 
 
 def test_a_state_of_another_policy_is_refused() -> None:
@@ -521,7 +544,7 @@ def run(
             model="m",
             version=1,
         )
-        out.extend((now_s, p) for p in subject.on_annotation(annotation, spoken, now_s - shift_s))
+        out.extend((now_s, p) for p in subject.on_annotations([annotation], spoken, now_s - shift_s))
         if index == hand_over_at:
             subject.on_tick(now_s - shift_s)  # bring its clock up to now
             state = json.loads(json.dumps(subject.state()))
