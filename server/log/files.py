@@ -18,6 +18,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -225,14 +226,21 @@ class ChannelFiles:
             return None
 
     def _append(self, path: Path, data: bytes, *, is_durable: bool) -> None:
-        if path not in self._rollback:
-            path.parent.mkdir(exist_ok=True)
-            self._rollback[path] = path.stat().st_size if path.exists() else 0
-        with path.open("ab") as file:
+        with self._open_at_end(path) as file:
+            self._rollback.setdefault(path, file.tell())
             file.write(data)
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
+
+    @staticmethod
+    def _open_at_end(path: Path) -> BufferedWriter:
+        # The folder nearly always exists, and looking first costs more than the write.
+        try:
+            return path.open("ab")
+        except FileNotFoundError:
+            path.parent.mkdir(exist_ok=True)
+            return path.open("ab")
 
     def _replace(self, path: Path, data: bytes) -> None:
         self._rollback.pop(path, None)

@@ -75,13 +75,16 @@ def replaces(new: Row, old: Row) -> bool:
     return bool((new.get("is_final", True), new["revision"]) > (old.get("is_final", True), old["revision"]))
 
 
+_keys = {table.name: tuple(column.name for column in table.primary_key) for table in schema.metadata.sorted_tables}
+
+
 def rows(records: Iterable[Record]) -> dict[str, list[Row]]:
     """Rows to upsert, by table, at most one for each key: what writing all records in turn would leave."""
     kept: dict[str, dict[tuple[Any, ...], Row]] = {}
     for record in records:
         table, new = row(record)
         of_table = kept.setdefault(table.name, {})
-        key = tuple(new[column.name] for column in table.primary_key)
+        key = tuple([new[name] for name in _keys[table.name]])
         old = of_table.get(key)
         if old is None or replaces(new, old):
             of_table[key] = new
