@@ -1,7 +1,8 @@
 """The life of the cards of one call: waiting → `new` → `update` → `expire` | `retract`.
 
 A card stands on occurrences of moments. A further occurrence renews the card that is there instead of adding a second
-one; when the last occurrence is withdrawn the card is retracted. Audio time in milliseconds throughout.
+one; when the last occurrence is withdrawn the card is retracted. What the knowledge base finds lives by the same
+rules: it waits for its turn, is updated, and leaves. Audio time in milliseconds throughout.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import msgspec
 
 from server.policy.attention import AttentionBudget, Shown
 from server.policy.moments import Change, MomentEvent
-from server.policy.rules import ActionRule, Policy
-from server.wire.publication import Action, ActionStateName, Evidence
+from server.policy.rules import ANSWER, ActionRule, Policy
+from server.wire.publication import Action, ActionStateName, Citation, Evidence
 
 _EVIDENCE_KEPT = 3
 
@@ -25,8 +26,33 @@ class Ground(msgspec.Struct):
     evidence: Evidence | None
 
 
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What the knowledge base found.
+
+    Attributes:
+        key: Of the question; a further finding with the same key replaces what its card says.
+        title: One line.
+        body: The answer.
+        cites: Passages behind it.
+        evidence: The words that asked; None where the agent typed them.
+        action_id: Card that wants passages beside its own words; empty: the finding is a card of its own.
+        is_asked: The agent waits for it: shown at once, whatever the attention budget says.
+    """
+
+    key: str
+    title: str
+    body: str
+    cites: tuple[Citation, ...]
+    evidence: Evidence | None = None
+    action_id: str = ""
+    is_asked: bool = False
+
+
 class Card(msgspec.Struct):
-    """One card. `number` is 0 while it waits to be shown; `since_ms` is the time of the words that called for it."""
+    """One card. `number` is 0 while it waits to be shown; `since_ms` is the time of the words that called for it.
+
+    `key`, `title`, `body` and `cites` are a finding's; a card of a policy's action says what the action says.
+    """
 
     action: str
     order: int
@@ -35,6 +61,10 @@ class Card(msgspec.Struct):
     grounds: list[Ground]
     number: int = 0
     revision: int = 0
+    key: str = ""
+    title: str = ""
+    body: str = ""
+    cites: tuple[Citation, ...] = ()
 
     @property
     def is_shown(self) -> bool:
@@ -61,7 +91,8 @@ class Deck:
 
     def __init__(self, policy: Policy, state: DeckState | None = None) -> None:
         self.state = state or DeckState()
-        self._rules = {rule.id: rule for rule in policy.actions}
+        self._rules = {rule.id: rule for rule in (*policy.actions, policy.assist.rule)}
+        self._max_answers = policy.assist.max_shown
         self._max_wait_ms = round(policy.attention.max_wait_s * 1000)
         self._budget = AttentionBudget(policy.attention, self.state.shown)
         self._published: list[Action] = []
@@ -98,9 +129,35 @@ class Deck:
             if not self._budget.is_free(rule, at_ms):
                 continue
             self._budget.spend(rule, at_ms)
-            card.number = self.state.counts.get(card.action, 0) + 1
-            self.state.counts[card.action] = card.number
-            self._publish(card, "new", at_ms)
+            self._show(card, at_ms)
+
+    def find(self, finding: Finding, at_ms: int) -> None:
+        """Put what was found on a card: the one that wants it, the one of the same question, or a new one."""
+        if finding.action_id:
+            for card in [card for card in self.state.cards if card.is_shown and self._id(card) == finding.action_id]:
+                card.cites = finding.cites
+                self._publish(card, "update", at_ms)
+            return
+        card_or_none = next((card for card in self.state.cards if card.key == finding.key), None)
+        if card_or_none is None:
+            since_ms = min(finding.evidence.end_ms, at_ms) if finding.evidence is not None else at_ms
+            expires_ms = since_ms + round(self._rules[ANSWER].ttl_s * 1000)
+            self.state.order += 1
+            card = Card(ANSWER, self.state.order, since_ms, expires_ms, [], key=finding.key)
+            self.state.cards.append(card)
+        else:
+            card = card_or_none
+        card.title, card.body, card.cites = finding.title, finding.body, finding.cites
+        card.grounds = [Ground("", 0, 1.0, finding.evidence)]
+        if card.is_shown:
+            self._publish(card, "update", at_ms)
+        elif finding.is_asked:
+            self._show(card, at_ms)
+
+    def withdraw(self, key: str, at_ms: int) -> None:
+        """A question turned out to be none, or another: its card goes."""
+        for card in [card for card in self.state.cards if key and card.key == key]:
+            self._withdraw(card, "contradicted", at_ms)
 
     def receipt(self, action_id: str, event: str, at_ms: int) -> None:
         """The agent used, dismissed or rejected a card: its life is over. Unknown ids and `shown` change nothing."""
@@ -184,6 +241,16 @@ class Deck:
 
     # Publishing
 
+    def _show(self, card: Card, at_ms: int) -> None:
+        """Show a card for the first time; of the answers of the knowledge base only the newest few stay."""
+        card.number = self.state.counts.get(card.action, 0) + 1
+        self.state.counts[card.action] = card.number
+        self._publish(card, "new", at_ms)
+        if card.action == ANSWER:
+            answers = [other for other in self.state.cards if other.action == ANSWER and other.is_shown]
+            for oldest in sorted(answers, key=lambda other: other.number)[: -self._max_answers]:
+                self._leave(oldest, "expire", "superseded", at_ms)
+
     def _withdraw(self, card: Card, reason: str, at_ms: int) -> None:
         if card.is_shown:
             self._leave(card, "retract", reason, at_ms)
@@ -202,13 +269,14 @@ class Deck:
                 id=self._id(card),
                 revision=card.revision,
                 type=rule.type,
-                title=rule.title,
-                body=rule.body,
+                title=card.title or rule.title,
+                body=card.body or rule.body,
                 state=state,
                 priority=rule.priority,
                 ttl_ms=max(0, card.expires_ms - at_ms) if state in ("new", "update") else 0,
                 reason=reason,
                 evidence=tuple(g.evidence for g in card.grounds[-_EVIDENCE_KEPT:] if g.evidence is not None),
+                cites=card.cites,
             )
         )
 

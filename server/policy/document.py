@@ -203,6 +203,36 @@ class RecordingDocument(Document, frozen=True, kw_only=True):
     resume_on: Id | list[Id] = []
 
 
+AssistTrigger = Literal["question", "checking"]
+
+
+class AssistDocument(Document, frozen=True, kw_only=True):
+    """When the knowledge base is asked by itself, and how its answers are shown.
+
+    Attributes:
+        on: `question`: the customer asks; `checking`: the agent says that they are looking it up. Both where absent,
+            as far as the graph tells questions.
+        min_score: Lowest score of the output `question` that is believed; the model's own threshold where absent.
+        checking: Patterns of what an agent says who is looking something up.
+        priority: Of an answer, as an action's.
+        ttl_s: How long an answer stays after the question.
+        max_shown: Answers on the screen at once; one more takes the place of the oldest.
+    """
+
+    on: tuple[AssistTrigger, ...] | None = None
+    min_score: Score | None = None
+    checking: tuple[Phrase, ...] = (
+        "let me|us check|look|see|find",
+        "i will|can check|look|find out",
+        "going to|gonna check|look|find",
+        "checking|looking that|this|it for",
+        "moment|second while i",
+    )
+    priority: Priority = 6
+    ttl_s: PositiveSeconds = 90.0
+    max_shown: Annotated[int, Meta(ge=1, le=9)] = 2
+
+
 Days = Annotated[int, Meta(ge=0, le=36_500)]
 
 
@@ -229,6 +259,7 @@ class PolicyDocument(Document, frozen=True, kw_only=True):
         attention: How much of it.
         checklist: What the agent should do.
         knowledge: Name of the knowledge base.
+        assist: When it is asked by itself.
         redaction: What is removed.
         recording: Whether audio is kept.
         retention: How long.
@@ -245,6 +276,7 @@ class PolicyDocument(Document, frozen=True, kw_only=True):
     attention: AttentionDocument = AttentionDocument()
     checklist: list[Id | StepDocument] = []
     knowledge: Id | None = None
+    assist: AssistDocument = AssistDocument()
     redaction: RedactionDocument = RedactionDocument()
     recording: RecordingDocument = RecordingDocument()
     retention: RetentionDocument = RetentionDocument()

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from server.policy.document import RecordingDocument, RedactionDocument, RetentionDocument, Trigger
+from server.policy.document import AssistTrigger, RecordingDocument, RedactionDocument, RetentionDocument, Trigger
 from server.policy.words import PatternSet
 from server.wire.ids import Speaker
 from server.wire.publication import ActionType
 
 SEMANTIC_OUTPUT = "moments"
 """Graph output that carries the claims of semantic conditions."""
+QUESTION_OUTPUT = "question"
+"""Graph output that tells whether an utterance asks something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,27 @@ class Attention:
     max_wait_s: float = 15.0
 
 
+ANSWER = "knowledge.answer"
+"""Id of the rule behind cards of the knowledge base; no action of a policy can have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assist:
+    """When the knowledge base is asked by itself; see `AssistDocument`."""
+
+    on: frozenset[AssistTrigger] = frozenset({"question", "checking"})
+    min_score: float | None = None
+    checking: PatternSet = field(default_factory=lambda: PatternSet(()))
+    priority: int = 6
+    ttl_s: float = 90.0
+    max_shown: int = 2
+
+    @property
+    def rule(self) -> ActionRule:
+        """The rule that answers are shown by."""
+        return ActionRule(ANSWER, frozenset(), "answer", "", priority=self.priority, ttl_s=self.ttl_s)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """One version of one tenant's policy.
@@ -173,6 +196,7 @@ class Policy:
         attention: The budget.
         checklist: In the order declared.
         knowledge: Knowledge base, None where there is none.
+        assist: When it is asked by itself.
         redaction: As declared.
         recording: As declared.
         retention: As declared.
@@ -191,6 +215,7 @@ class Policy:
     attention: Attention = Attention()
     checklist: tuple[Step, ...] = ()
     knowledge: str | None = None
+    assist: Assist = field(default_factory=Assist)
     redaction: RedactionDocument = field(default_factory=RedactionDocument)
     recording: RecordingDocument = field(default_factory=RecordingDocument)
     retention: RetentionDocument = field(default_factory=RetentionDocument)
@@ -203,8 +228,10 @@ class Policy:
 
     @property
     def wanted_outputs(self) -> tuple[str, ...]:
-        """Graph outputs to compile for: those declared, and `moments` if any condition is semantic."""
+        """Graph outputs to compile for: those declared, and those that conditions and knowledge assist read."""
         read = frozenset[str]().union(*(moment.reads for moment in self.moments))
+        if self.knowledge is not None and "question" in self.assist.on:
+            read |= {QUESTION_OUTPUT}
         return tuple(dict.fromkeys((*self.outputs, *sorted(read))))
 
     def action(self, action_id: str) -> ActionRule | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from server.policy.cards import Deck, DeckState
+from server.policy.cards import Deck, DeckState, Finding
 from server.policy.checklist import ChecklistBoard, ChecklistState
 from server.policy.memory import MatcherState
 from server.policy.moments import MomentEvent, MomentMatcher
@@ -112,6 +112,26 @@ class CallPolicy:
         at_ms = self._audio_ms(now_s)
         self._deck.advance(at_ms)
         self._deck.receipt(action_id, event, at_ms)
+        return self._after((), at_ms)
+
+    def on_finding(self, finding: Finding, now_s: float) -> Guidance:
+        """The knowledge base found something: it becomes a card, or part of one, when its turn has come."""
+        if self._is_ended:
+            return ()
+        if self._offset_s is None:  # the agent asked before anybody spoke
+            self._offset_s = -now_s
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        self._deck.find(finding, at_ms)
+        return self._after((), at_ms)
+
+    def on_question_gone(self, key: str, now_s: float) -> Guidance:
+        """What was taken for a question is none any more: its card is taken back."""
+        if self._is_ended or self._offset_s is None:
+            return ()
+        at_ms = self._audio_ms(now_s)
+        self._deck.advance(at_ms)
+        self._deck.withdraw(key, at_ms)
         return self._after((), at_ms)
 
     def on_end(self, now_s: float) -> Guidance:

@@ -12,15 +12,18 @@ from typing import NoReturn
 
 from server.policy.document import (
     ActionDocument,
+    AssistTrigger,
     ConditionDocument,
     MomentDocument,
     PolicyDocument,
     StepDocument,
 )
 from server.policy.rules import (
+    QUESTION_OUTPUT,
     ActionRule,
     AllOf,
     AnyOf,
+    Assist,
     Attention,
     Condition,
     Lexical,
@@ -117,6 +120,7 @@ class _Compiler:
             attention=self._attention(),
             checklist=tuple(checklist),
             knowledge=document.knowledge,
+            assist=self._assist(),
             redaction=document.redaction,
             recording=document.recording,
             retention=document.retention,
@@ -397,6 +401,22 @@ class _Compiler:
         if declared.reserved_for_urgent >= declared.max_cards_per_min:
             self._fail("attention.reserved_for_urgent", "leaves nothing of `max_cards_per_min` for other cards")
         return Attention(declared.max_cards_per_min, declared.reserved_for_urgent, declared.max_wait_s)
+
+    def _assist(self) -> Assist:
+        declared = self._document.assist
+        on: frozenset[AssistTrigger] = frozenset(("question", "checking") if declared.on is None else declared.on)
+        if self._offered is not None and QUESTION_OUTPUT not in self._offered:
+            if declared.on is not None and "question" in on:
+                self._fail("assist.on", f"graph `{self._document.graph}` has no output `{QUESTION_OUTPUT}`")
+            on -= {"question"}
+        return Assist(
+            on=on,
+            min_score=declared.min_score,
+            checking=self._patterns(list(declared.checking), "assist.checking"),
+            priority=declared.priority,
+            ttl_s=declared.ttl_s,
+            max_shown=declared.max_shown,
+        )
 
     # What is allowed but probably not meant
 

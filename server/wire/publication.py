@@ -118,13 +118,24 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_final: bool = True
 
 
-class Citation(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that an answer stands on."""
+class Citation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A passage that an answer stands on.
+
+    Attributes:
+        source: Article it is of.
+        title: Title of the article and headings above the passage.
+        text: The passage.
+        score: Evidence, comparable within a knowledge base.
+        passage_id: Stable as long as source, headings and text are.
+        highlights: Start and end of what answers, in characters (code points) of `text`, ascending.
+    """
 
     source: str
     title: str
     text: str
     score: float
+    passage_id: str = ""
+    highlights: tuple[tuple[int, int], ...] = ()
 
 
 ActionType = Literal["hint", "checklist", "reply", "answer", "alert"]
