@@ -147,7 +147,12 @@ class Server:
         )
         await event_log.start()
         self._stack.push_async_callback(event_log.stop)
-        store = SqlStore(settings.store.url or f"sqlite+aiosqlite:///{data / 'cueline.db'}")
+        store = SqlStore(
+            settings.store.url or f"sqlite+aiosqlite:///{data / 'cueline.db'}",
+            password=settings.store.password,
+            max_connections=settings.store.max_connections,
+            statement_timeout_s=settings.store.statement_timeout_ms / 1000,
+        )
         await store.start()
         self._stack.push_async_callback(store.stop)
         outbox = Outbox(data / "outbox", store, on_notice=_tell)

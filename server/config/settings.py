@@ -127,10 +127,17 @@ class StoreSettings(_Section, frozen=True):
     """The durable store.
 
     Attributes:
-        url: SQLAlchemy URL; empty: SQLite in the data directory.
+        url: `postgresql://user@host:port/database`, with `?ssl=verify-full` for TLS; empty: SQLite in the data
+            directory.
+        password: Of that user; set it by the environment, `CUELINE_STORE__PASSWORD`.
+        max_connections: Connections of one process; the server's own limit has to have room for all processes.
+        statement_timeout_ms: The database ends a statement that takes longer.
     """
 
     url: str = ""
+    password: str = ""
+    max_connections: Positive = 8
+    statement_timeout_ms: Positive = 5000
 
 
 class PathSettings(_Section, frozen=True):

@@ -88,4 +88,5 @@ def rows(records: Iterable[Record]) -> dict[str, list[Row]]:
         old = of_table.get(key)
         if old is None or replaces(new, old):
             of_table[key] = new
-    return {name: list(of_table.values()) for name, of_table in kept.items()}
+    # In the order of their keys: two processes that write the same rows then never wait for each other in a circle.
+    return {name: [of_table[key] for key in sorted(of_table)] for name, of_table in kept.items()}

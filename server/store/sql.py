@@ -1,86 +1,78 @@
-"""The store on SQLAlchemy Core: SQLite by default, one schema for all.
+"""The store on SQLAlchemy Core: SQLite by default, PostgreSQL in production, one schema for both.
 
 Batches are upserted in one transaction, `ON CONFLICT … DO UPDATE … WHERE` the revision is higher, so that applying
-twice changes nothing. Errors are of three sorts: the database is away (`Unavailable`, try again), the file or its
+twice changes nothing. Errors are of three sorts: the database is away (`Unavailable`, try again), the database or its
 schema is wrong (`ConfigError`, at the start), a record that it will not take (raised as it is; the outbox isolates it).
+
+A database server that is away at the start does not hold the start up: the schema is brought up to date by the first
+transaction that reaches it, and the outbox keeps the records until then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import msgspec
-from sqlalchemy import Connection, Table, and_, event, exc, func, not_, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Table, and_, exc, func, not_, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.store import schema
 from server.store.contract import Record
+from server.store.database import MAX_CONNECTIONS, STATEMENT_TIMEOUT_S, open_database
 from server.store.migrate import migrate
 from server.store.records import rows
-from server.wire.codec import json_encoder
-from server.wire.errors import ConfigError, CuelineError, Unavailable
+from server.wire.errors import ConfigError, Unavailable
 from server.wire.ids import TenantId
 
 logger = logging.getLogger(__name__)
-
-CHECKED_BYTES = 64 * 1024 * 1024
-"""SQLite files up to this size are checked page by page at the start, at some 500 MB/s; larger ones on use."""
-
-_PRAGMAS = (
-    "PRAGMA busy_timeout=5000",
-    "PRAGMA journal_mode=WAL",  # readers do not wait for the writer
-    "PRAGMA synchronous=FULL",  # the outbox forgets a record once it is here, so it has to survive a power cut here
-)
-
-_IS_WRITING = "cueline_is_writing"
 
 
 class SqlStore:
     """`Store` on a database.
 
     Args:
-        url: SQLAlchemy URL with an async driver, such as `sqlite+aiosqlite:///data/cueline.db`.
+        url: Where it is, and how it may be used: see `open_database`.
+
+    Raises:
+        ConfigError: Not a URL of a database that this server can use.
     """
 
-    def __init__(self, url: str) -> None:
-        try:
-            self._url = make_url(url)
-        except exc.ArgumentError as error:
-            raise ConfigError("not a database URL", field="store.url") from error
-        self._engine: AsyncEngine | None = None
-
-    @property
-    def _place(self) -> str:
-        """How an operator finds it: the file, or the URL without its password."""
-        return str(_file(self._url) or self._url.render_as_string(hide_password=True))
+    def __init__(
+        self,
+        url: str,
+        *,
+        password: str = "",
+        max_connections: int = MAX_CONNECTIONS,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+    ) -> None:
+        self._database = open_database(
+            url, password=password, max_connections=max_connections, statement_timeout_s=statement_timeout_s
+        )
+        self._is_open = False
+        self._is_migrated = False
+        self._migrating = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect and migrate to the newest schema.
 
         Raises:
-            ConfigError: The schema is newer than the code, or the file is no database or is damaged.
-            Unavailable: The database does not answer.
+            ConfigError: The schema is newer than the code, the file is no database or is damaged, or the server
+                does not know us.
         """
-        file = _file(self._url)
+        self._is_open = True
         try:
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = _engine(self._url)
-            async with self._engine.connect() as connection:
-                if file is not None and file.stat().st_size <= CHECKED_BYTES:
-                    await _check(connection, self._place)
-            async with self._transaction(is_writing=True) as connection:
-                await connection.run_sync(migrate)
-        except (CuelineError, exc.SQLAlchemyError, OSError) as error:
+            await self._database.prepare()
+            await self._migrate()
+        except Exception as error:
+            refused = self._database.start_error(error)
+            if refused is None:
+                logger.warning("the database does not answer; records wait on the disk", extra=self._where)
+                return
             await self.stop()
-            raise self._start_error(error) from error
+            raise refused from error
 
     async def apply(self, records: Sequence[Record]) -> None:
         """Upsert a batch in one transaction.
@@ -90,7 +82,7 @@ class SqlStore:
             Exception: The database refuses a record of this batch.
         """
         batch = rows(records)
-        async with _told_apart(), self._transaction(is_writing=True) as connection:
+        async with self._transaction(is_writing=True) as connection:
             for table in schema.metadata.sorted_tables:
                 if table.name in batch:
                     await connection.execute(self._upsert(table), batch[table.name])
@@ -102,12 +94,12 @@ class SqlStore:
         if before_ms is not None:
             query = query.where(table.c.started_ms < before_ms)
         query = query.order_by(table.c.started_ms.desc(), table.c.conversation_id.desc()).limit(limit)
-        async with _told_apart(), self._transaction() as connection:
+        async with self._transaction() as connection:
             return [dict(found) for found in (await connection.execute(query)).mappings()]
 
     async def conversation(self, tenant_id: TenantId, conversation_id: str) -> dict[str, Any] | None:
         """One conversation with its utterances (highest revisions, audio order), actions, gaps and receipts."""
-        async with _told_apart(), self._transaction() as connection:
+        async with self._transaction() as connection:
 
             async def of(table: Table, *order: str) -> list[dict[str, Any]]:
                 query = select(table).where(table.c.tenant_id == tenant_id, table.c.conversation_id == conversation_id)
@@ -144,7 +136,7 @@ class SqlStore:
             coverage.c.conversation_id == conversation_id,
             coverage.c.speaker == speaker,
         )
-        async with _told_apart(), self._transaction() as connection:
+        async with self._transaction() as connection:
             found = [(await connection.execute(query)).scalar() or 0 for query in (final_ms, acknowledged_ms)]
         return max(found)
 
@@ -154,28 +146,52 @@ class SqlStore:
         query = select(table.c.utterance_id, table.c.revision, table.c.is_final).where(
             table.c.tenant_id == tenant_id, table.c.conversation_id == conversation_id
         )
-        async with _told_apart(), self._transaction() as connection:
+        async with self._transaction() as connection:
             return {found[0]: (found[1], found[2]) for found in await connection.execute(query)}
 
     async def stop(self) -> None:
         """Finish and disconnect."""
-        if self._engine is not None:
-            await self._engine.dispose()
-            self._engine = None
+        self._is_open = False
+        await self._database.engine.dispose()
+
+    @property
+    def _where(self) -> dict[str, str]:
+        return {"place": self._database.place}
 
     @asynccontextmanager
     async def _transaction(self, *, is_writing: bool = False) -> AsyncIterator[AsyncConnection]:
-        if self._engine is None:
+        """One transaction on the newest schema; what the database has against it is told apart.
+
+        Raises:
+            Unavailable: The database is away.
+            Exception: It refuses a value.
+        """
+        if not self._is_open:
             raise Unavailable("the store is not running")
-        async with self._engine.connect() as connection:
-            await connection.execution_options(**{_IS_WRITING: is_writing})
-            async with connection.begin():
+        try:
+            if not self._is_migrated:
+                await self._migrate()
+            async with self._database.transaction(is_writing=is_writing) as connection:
                 yield connection
+        except (exc.SQLAlchemyError, OSError, TimeoutError) as error:
+            if self._database.is_refusal(error):
+                raise
+            raise Unavailable("the store does not answer") from error
+        except ConfigError as error:
+            # Found out late, by a database that was away at the start. The records are not at fault.
+            logger.critical("the database cannot be used", extra=self._where, exc_info=error)
+            raise Unavailable("the store cannot be used") from error
+
+    async def _migrate(self) -> None:
+        async with self._migrating:
+            if not self._is_migrated:
+                async with self._database.transaction(is_writing=True) as connection:
+                    await self._database.lock_schema(connection)
+                    await connection.run_sync(migrate)
+                self._is_migrated = True
 
     def _upsert(self, table: Table) -> Any:
-        assert self._engine is not None
-        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(table)
+        statement = self._database.insert(table)
         key = [column.name for column in table.primary_key]
         if "revision" not in table.c:
             return statement.on_conflict_do_nothing(index_elements=key)
@@ -185,69 +201,3 @@ class SqlStore:
             is_newer = or_(and_(new.is_final, not_(table.c.is_final)), and_(new.is_final == table.c.is_final, is_newer))
         values = {column.name: new[column.name] for column in table.c if column.name not in key}
         return statement.on_conflict_do_update(index_elements=key, set_=values, where=is_newer)
-
-    def _start_error(self, error: Exception) -> CuelineError:
-        match error:
-            case CuelineError():
-                return error
-            case OSError():
-                return ConfigError(f"the database cannot be used: {error.strerror}", field=self._place)
-            case exc.DBAPIError() if _file(self._url) is not None:
-                return ConfigError(f"the database cannot be used: {error.orig}", field=self._place)
-            case exc.DBAPIError():
-                return Unavailable(f"the database does not answer: {self._place}")
-        return ConfigError("not a database this server can use", field="store.url")
-
-
-def _file(url: URL) -> Path | None:
-    """The SQLite file, None for a server or a database in memory."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        return None
-    return Path(url.database)
-
-
-def _engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,  # they are customer words, and errors are logged
-        json_serializer=lambda value: json_encoder.encode(value).decode(),
-        json_deserializer=msgspec.json.decode,
-    )
-    if url.get_backend_name() == "sqlite":
-        event.listen(engine.sync_engine, "connect", _prepare)
-        event.listen(engine.sync_engine, "begin", _begin)
-    return engine
-
-
-def _prepare(connection: DBAPIConnection, _: object) -> None:
-    # The driver would begin transactions by itself, late, and end them before each CREATE TABLE.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # A writer that begins as a reader cannot wait for another one: SQLite would refuse it at its first statement.
-    is_writing = connection.get_execution_options().get(_IS_WRITING)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
-
-
-async def _check(connection: AsyncConnection, place: str) -> None:
-    found = (await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar()
-    if found != "ok":
-        raise ConfigError("the database file is damaged", field=place)
-
-
-@asynccontextmanager
-async def _told_apart() -> AsyncIterator[None]:
-    """Turn "the database is away" into `Unavailable`; what it holds against a value is raised as it is."""
-    try:
-        yield
-    except (exc.IntegrityError, exc.DataError) as error:
-        if error.connection_invalidated:
-            raise Unavailable("the store does not answer") from error
-        raise
-    except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
-        raise Unavailable("the store does not answer") from error

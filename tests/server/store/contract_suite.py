@@ -139,7 +139,11 @@ class StoreSuite:
         assert caught.value is not None
         assert await store.revisions(TENANT, "c1") == {}
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    # One suite for several stores is the point here, and each example has its own conversation.
+    @settings(
+        max_examples=25,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
     @given(data=st.data())
     async def test_any_order_and_any_batches_leave_the_same(self, store: Store, data: st.DataObject) -> None:
         """Whatever was delivered late, twice or in other batches."""

@@ -108,10 +108,10 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert caught.value.field == str(tmp_path / "file" / "cueline.db")
 
 
-@pytest.mark.parametrize("wrong", ["no url", "sqlite+nodriver:///x.db", "nosuchdb://host/x"])
-async def test_a_wrong_url_names_the_setting(wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["no url", "sqlite+nodriver:///x.db", "nosuchdb://host/x", "mysql://host/x"])
+def test_a_wrong_url_names_the_setting(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        await SqlStore(wrong).start()
+        SqlStore(wrong)
     assert caught.value.field == "store.url"
 
 
@@ -123,7 +123,7 @@ async def test_a_store_that_was_not_started_is_unavailable(tmp_path: Path) -> No
 async def test_a_locked_database_is_unavailable_and_tells_no_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("server.store.sql._PRAGMAS", ("PRAGMA busy_timeout=1", "PRAGMA journal_mode=WAL"))
+    monkeypatch.setattr("server.store.sqlite._PRAGMAS", ("PRAGMA busy_timeout=1", "PRAGMA journal_mode=WAL"))
     path = tmp_path / "cueline.db"
     store = SqlStore(url(path))
     await store.start()
