@@ -31,6 +31,8 @@ ScoreArray = NDArray[np.float32]
 Value = tuple[Any, float | None]
 """What an output shows, and its leading score."""
 
+_NO_SCORES: ScoreArray = np.empty((0, 0), np.float32)
+
 View = Callable[["Reading", int, str | None], Value]
 """One head's part of a reading: row and speaker in."""
 
@@ -120,7 +122,7 @@ class HeadBank:
             arrays: At least `tensors`, each `[rows, labels]`.
         """
         if not self._columns:
-            return Reading(self._views, [], [], {}, {}, [], frozenset())
+            return Reading(self._views, [], _NO_SCORES, {}, {}, _NO_SCORES, frozenset())
         logits = np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
         np.multiply(logits, self._scale, logits)
         np.add(logits, self._bias, logits)
@@ -138,48 +140,48 @@ class HeadBank:
             for row, column, half in zip(rows.tolist(), columns.tolist(), multi[rows, columns].tolist(), strict=True):
                 head, label = self._multi_of[column]
                 claims.setdefault((row, head), []).append((-_sigmoid(half), label))
-        return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].tolist(), broken)
+        return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].copy(), broken)
 
-    def _read_softmax(
-        self, logits: ScoreArray
-    ) -> tuple[list[list[int]], list[list[float]], dict[int, list[list[float]]]]:
+    def _read_softmax(self, logits: ScoreArray) -> tuple[list[NDArray[np.intp]], ScoreArray, dict[int, ScoreArray]]:
         """Return the best label by head and row, the sums by row and head, and all scores of distributions.
 
         Overwrites the logits with exponentials, of which the best label's own is 1: its score is 1 over the sum.
         """
         if not self._num_softmax:
-            return [], [], {}
-        best = [logits[:, span].argmax(1).tolist() for span in self._spans]
+            return [], _NO_SCORES, {}
+        best = [logits[:, span].argmax(1) for span in self._spans]
         highest = np.maximum.reduceat(logits, self._starts, 1)
         np.subtract(logits, highest.take(self._head_of, 1), logits)
         np.exp(logits, logits)
         totals = np.add.reduceat(logits, self._starts, 1)
-        shares = {
-            head: (logits[:, self._spans[head]] / totals[:, head : head + 1]).tolist() for head in self._distributions
+        shares: dict[int, ScoreArray] = {
+            head: np.divide(logits[:, self._spans[head]], totals[:, head : head + 1]) for head in self._distributions
         }
-        return best, totals.tolist(), shares
+        return best, totals, shares
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What all heads say about all rows of a batch. Callable from any thread.
 
+    Arrays and not lists: the memo keeps thousands of these, and the garbage collector walks lists but not arrays.
+
     Attributes:
         views: How the value of each logits tensor is built.
-        best: Best label of each softmax head, by row.
-        totals: One over its score: row, then head.
-        shares: All scores of a distribution head: head, then row, then label.
+        best: Best label of each softmax head: `[rows] intp` by head.
+        totals: `[rows, heads] float32`, one over its score.
+        shares: All scores of a distribution head: `[rows, labels] float32` by head.
         claims: Negative score and label of each claim of a multi head, by row and head.
-        halves: `tanh(x / 2)` of binary heads and scopes: row, then column.
+        halves: `[rows, columns] float32`, `tanh(x / 2)` of binary heads and scopes.
         broken: Rows with a logit that is no number.
     """
 
     views: Mapping[str, View]
-    best: list[list[int]]
-    totals: list[list[float]]
-    shares: dict[int, list[list[float]]]
+    best: list[NDArray[np.intp]]
+    totals: ScoreArray
+    shares: dict[int, ScoreArray]
     claims: dict[tuple[int, int], list[tuple[float, int]]]
-    halves: list[list[float]]
+    halves: ScoreArray
     broken: frozenset[int]
 
     def value(self, tensor: str, row: int, speaker: str | None = None) -> Value:
@@ -208,11 +210,11 @@ class _Single:
     scope_threshold: float
 
     def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        score = 1.0 / reading.totals[row][self.position]
-        label = self.labels[reading.best[self.position][row]]
+        score = 1.0 / reading.totals.item(row, self.position)
+        label = self.labels[reading.best[self.position].item(row)]
         if self.scope is None:
             return {"label": label, "score": score}, score
-        scope = _sigmoid(reading.halves[row][self.scope])
+        scope = _sigmoid(reading.halves.item(row, self.scope))
         in_scope = scope >= self.scope_threshold
         return {"label": label, "score": score, "in_scope": in_scope, "in_scope_score": scope}, score
 
@@ -227,8 +229,8 @@ class _Distribution:
     scope_threshold: float
 
     def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        scores = reading.shares[self.position][row]
-        best = reading.best[self.position][row]
+        scores = reading.shares[self.position][row].tolist()
+        best = reading.best[self.position].item(row)
         by_label = dict(zip(self.labels, scores, strict=True))
         return {"label": self.labels[best], "score": scores[best], "scores": by_label}, scores[best]
 
@@ -261,7 +263,7 @@ class _Binary:
     threshold: float
 
     def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        score = _sigmoid(reading.halves[row][self.position])
+        score = _sigmoid(reading.halves.item(row, self.position))
         return ({"score": score} if self.flag is None else {self.flag: score >= self.threshold, "score": score}), score
 
 
