@@ -2,6 +2,9 @@
 
 Channels are named inside the process with their tenant (`ChannelKey`), so that two tenants' `call:1` never meet;
 clients only ever see the bare channel. Source: DESIGN 6, STYLE 1.9.
+
+Events and entries are hidden from the garbage collector (`gc=False`): they hold no reference that could come back to
+them, a busy log holds tens of thousands, and walking those stopped the loop for 80 ms at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from server.wire.clock import Stamps
 from server.wire.ids import TenantId
@@ -23,8 +28,7 @@ class ChannelKey:
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """A payload about to be appended, with its stamps (without `t8`, which the log adds) and trace context.
 
     `is_interim` says that a later revision will replace it, so that a slow reader may miss it.
@@ -36,16 +40,14 @@ class Event:
     is_interim: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, gc=False):
     """A place in a channel's log; offset 0 is before the first publication."""
 
     epoch: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One appended publication, encoded once.
 
     Attributes:

@@ -29,8 +29,11 @@ MIN_TURN_WORDS = 3
 """A shorter turn ("okay, sure") neither extends nor breaks a run of `for_turns`."""
 
 
-class Claim(msgspec.Struct):
-    """What a model said of a revision; `value` None where the graph's `when` was false."""
+class Claim(msgspec.Struct, gc=False):
+    """What a model said of a revision; `value` None where the graph's `when` was false.
+
+    Hidden from the collector: a value is plain JSON and never leads back here.
+    """
 
     value: Any
     model: str = ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -74,7 +75,7 @@ class EventLogSuite:
     async def test_what_counts_as_an_interim(self, log: EventLog) -> None:
         events = [
             transcript("u1", 1),
-            replace(annotation("u1", 1), is_interim=True),
+            msgspec.structs.replace(annotation("u1", 1), is_interim=True),
             transcript("u1", 2, final=True),
             annotation("u1", 2),
             action(),
