@@ -133,8 +133,8 @@ class AudioEndpoint:
                 if len(frame) > MAX_FRAME_BYTES:
                     raise TooLarge(f"a frame has at most {MAX_FRAME_BYTES} bytes")
                 start = audio_decoder.json(frame)
-                if isinstance(start, Stop):
-                    raise BadMessage("stop came before start", field="type")
+                if not isinstance(start, AudioStart):
+                    raise BadMessage("the first message has to be start", field="type")
                 audio_format = AudioFormat.of(start)
                 identity, agent_id = self._door.admit(socket, start.tenant_id, start.agent_id)
             except CuelineError as error:
@@ -161,7 +161,15 @@ class AudioEndpoint:
             language=start.language,
             roles=audio_format.roles,
         )
-        source = AudioSource(tenant_id, conversation_id, start.language or "en", audio_format, call, self._recogniser)
+        source = AudioSource(
+            tenant_id,
+            conversation_id,
+            start.language or "en",
+            audio_format,
+            call,
+            self._recogniser,
+            start_ms=start.start_ms,
+        )
         held = self._held[key] = _Held(source, socket, asyncio.get_running_loop().time())
         source.on_stored = lambda stored_ms: self._acknowledge(held, stored_ms)
         # Answered first, worked after: a telephony system gives the handshake seconds, then drops the call.
@@ -214,10 +222,12 @@ class AudioEndpoint:
                     raise TooLarge(f"a frame has at most {MAX_FRAME_BYTES} bytes")
                 else:
                     message = audio_decoder.json(frame)
-                    if isinstance(message, AudioStart):
-                        raise Conflict("this socket has started already", field="type")
-                    await self._finish(socket, key, held, message)
-                    return
+                    match message:
+                        case AudioStart():
+                            raise Conflict("this socket has started already", field="type")
+                        case Stop():
+                            await self._finish(socket, key, held, message)
+                            return
                 bad_frames = 0
             except CuelineError as error:
                 bad_frames += 1

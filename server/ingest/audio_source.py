@@ -142,6 +142,7 @@ class AudioSource:
         audio_format: What `start` announced.
         call: Where what was heard goes.
         recogniser: Opens one stream a role.
+        start_ms: Audio time of its first sample, if it joins a call that has begun.
     """
 
     def __init__(
@@ -152,11 +153,13 @@ class AudioSource:
         audio_format: AudioFormat,
         call: Source,
         recogniser: Recogniser,
+        *,
+        start_ms: int = 0,
     ) -> None:
         self.audio_format = audio_format
         self.call = call
         self.recogniser = recogniser
-        self.arrivals = Arrivals(call.resume_ms())
+        self.arrivals = Arrivals(max(call.resume_ms(), start_ms))
         self.on_stored: Callable[[int], Awaitable[None]] | None = None
         self._tenant_id = tenant_id
         self._conversation_id = conversation_id

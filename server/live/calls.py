@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import Literal
 
 from server.live.call import LiveCall
-from server.live.history import read_history
+from server.live.history import History, read_history
 from server.live.stations import Stations
 from server.speech.contract import SpeechEvent
 from server.transcript.assembler import Assembler
@@ -106,6 +106,8 @@ class LiveCalls:
                 if len(self._calls) >= self._max_calls:
                     raise Overloaded(f"this server takes {self._max_calls} calls at once")
                 call, covered_ms = await self._begin(key, agent_id, language, roles)
+            elif roles:  # a side that joins or comes back goes on where its last source was safe
+                covered_ms = _covered_ms(await self._history(key, roles), roles)
             if (timer := self._timers.pop(key, None)) is not None:
                 timer.cancel()
             source = LiveSource(self, call, roles, covered_ms)
@@ -117,7 +119,7 @@ class LiveCalls:
     ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
         pinned = self._stations.policies.pin(tenant_id)
-        history = await read_history(self._stations.log, self._stations.store, tenant_id, conversation_id, roles)
+        history = await self._history(key, roles)
         call = LiveCall(
             tenant_id,
             conversation_id,
@@ -131,7 +133,10 @@ class LiveCalls:
         self._stations.metrics.live_calls.inc()
         await call.start()
         log.info("call started", extra={"tenant": tenant_id, "policy": pinned.policy_name})
-        return call, min((history.covered_ms.get(role, 0) for role in roles), default=0)
+        return call, _covered_ms(history, roles)
+
+    async def _history(self, key: CallKey, roles: tuple[Speaker, ...]) -> History:
+        return await read_history(self._stations.log, self._stations.store, *key, roles)
 
     def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
         """Whether that call is live, and whose it is."""
@@ -203,3 +208,7 @@ class LiveCalls:
             self._stations.metrics.live_calls.dec()
             await call.end(reason)
             log.info("call ended", extra={"tenant": key[0], "reason": reason})
+
+
+def _covered_ms(history: History, roles: tuple[Speaker, ...]) -> int:
+    return min((history.covered_ms.get(role, 0) for role in roles), default=0)

@@ -1,6 +1,6 @@
 """Messages of `/v1/ingest/audio` and `/v1/ingest/transcripts`, both directions.
 
-Audio: `start` → `started`; binary PCM → `ack`s as its words are safe; `stop` → `stopped`.
+Audio: `start` → `started`; binary PCM → `ack`s as its words are safe; `keepalive`; `stop` → `stopped`.
 Transcripts: `start` → `started`; `utterance` → `ack`; `stop` → `stopped`.
 
 Source: DESIGN 14.
@@ -26,7 +26,10 @@ LanguageTag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{
 
 
 class AudioStart(msgspec.Struct, frozen=True, tag="start"):
-    """Opens an audio source. `layout: stereo` interleaves two channels, `mono` is one socket a role."""
+    """Opens an audio source. `layout: stereo` interleaves two channels, `mono` is one socket a role.
+
+    `start_ms` is the call's audio time of the first sample, for a side that joins late: both sides share one clock.
+    """
 
     conversation_id: ExternalId
     encoding: Encoding
@@ -36,6 +39,11 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
     agent_id: ExternalId | None = None
     tenant_id: ExternalId | None = None
     language: LanguageTag | None = None
+    start_ms: Millis = 0
+
+
+class KeepAlive(msgspec.Struct, frozen=True, tag="keepalive"):
+    """The source lives, but has no audio now: the call is on hold."""
 
 
 class TranscriptStart(msgspec.Struct, frozen=True, tag="start"):
@@ -100,5 +108,5 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag="error", omit_defaults=True)
     ch: str | None = None
 
 
-AudioClientMessage = AudioStart | Stop
+AudioClientMessage = AudioStart | KeepAlive | Stop
 TranscriptClientMessage = TranscriptStart | UtteranceIn | Stop

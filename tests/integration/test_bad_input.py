@@ -252,3 +252,14 @@ async def test_words_never_reach_the_log(server):
         await peer.receive_type("stopped")
     assert secret not in server.log
     assert not [name for name in server.metrics() if secret in name]
+
+
+async def test_a_source_on_hold_says_so_and_a_side_may_join_late(server):
+    async with Dial(server.ws, AUDIO) as customer, Dial(server.ws, AUDIO) as agent:
+        await started(customer, audio_start("hold", layout="mono", roles=["customer"]))
+        await customer.send({"type": "keepalive"})
+        late = await started(agent, audio_start("hold", layout="mono", roles=["agent"], start_ms=4000))
+        assert late["resume_from_ms"] == 4000
+        for peer in (agent, customer):
+            await peer.send({"type": "stop"})
+            await peer.receive_type("stopped")

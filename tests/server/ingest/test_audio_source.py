@@ -65,3 +65,9 @@ async def test_acknowledgements_go_on_after_the_disk_failed():
         await asyncio.sleep(1)
     await source.close()
     assert told == [20, 60]
+
+
+async def test_a_side_that_joins_late_starts_at_its_own_time():
+    source = AudioSource("t", "c", "en", FORMAT, Call(), Recogniser(), start_ms=4_000)
+    assert source.arrivals.end_ms == 4_000
+    assert source.speech_call("customer", int(source.arrivals.end_ms)).start_ms == 4_000

@@ -80,6 +80,7 @@ class MemoryStore:
 
     def __init__(self):
         self.known = {}
+        self.covered = {}
         self.is_away = False
 
     async def revisions(self, tenant_id, conversation_id):
@@ -88,7 +89,7 @@ class MemoryStore:
         return self.known
 
     async def covered_ms(self, tenant_id, conversation_id, speaker):
-        return 0
+        return self.covered.get(speaker, 0)
 
 
 class ScriptedOrchestrator:

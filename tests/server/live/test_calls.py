@@ -272,3 +272,17 @@ async def test_a_flooded_call_lets_others_have_their_turns():
         turns += 1
     assert turns >= 100 / TURN_ITEMS
     await source.stop()
+
+
+@virtual_time
+async def test_a_side_that_comes_back_to_a_live_call_goes_on_where_it_was_safe():
+    stations = make_stations()
+    desk, customer = await open_call(stations, roles=("customer",))
+    agent = await desk.open("test", "c1", agent_id=None, language=None, roles=("agent",))
+    assert agent.resume_ms() == 0
+    await agent.stop(call_ended=False)
+    stations.store.covered["agent"] = 900
+    again = await desk.open("test", "c1", agent_id=None, language=None, roles=("agent",))
+    assert again.resume_ms() == 900
+    await again.stop()
+    await customer.stop()
