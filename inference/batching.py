@@ -1,7 +1,7 @@
 """The batching policy: which queued rows run next, together. Pure: no thread, no loop, no clock of its own.
 
     admit ──▶ queue (one per lane, by order) ──pop──▶ batch ──▶ finished ──▶ learned cost
-       └▶ refused, superseded        └▶ late            └▶ `halves`, if it failed
+       └▶ refused, superseded        └▶ late
 
 Slot first, batch second: the shell asks for a batch only when a slot is free, so load fills batches and an idle system
 adds no wait. `now_s` is always given. Not thread-safe: the engine calls it under one lock.
@@ -10,7 +10,11 @@ A row's **order** is its arrival plus the handicap of its class, or sooner if it
 its arrival. So a row is overtaken only by rows that arrived at most one handicap later, and the row with the lowest
 order always leads the next batch: nothing starves.
 
-Source: text-embeddings-inference `core/src/queue.rs` for the padded-token budget.
+Calls share fairly: a row counts as having come when its call's own queued rows could be done, one by one on one slot.
+So a call that floods waits behind itself, and one that does not is ahead of nearly all that the flood has queued.
+A **shadow** row, which nobody waits for, comes after all others, and leaves a slot free.
+
+Source: text-embeddings-inference `core/src/queue.rs`: padded-token budget; "Start-time Fair Queuing" (Goyal, 1996).
 """
 
 from __future__ import annotations
@@ -21,16 +25,19 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 from inference.cost import CostModel
+from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.request import RowClass
 
-Item = TypeVar("Item")
-
 Lane = tuple[str, int]
 """Rows of one lane may share a batch: model name and version."""
+
+
+_LEAST_OWNER_ROWS = 16  # more than a call that speaks ever has queued
+_MAX_OWNERS = 1024  # calls remembered before those with nothing queued are forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class BatchingSettings:
         interim_handicap_s: How much later than it arrived an interim is treated as having arrived.
         background_handicap_s: The same for background rows.
         max_queue_delay_s: Longest wait for company, from the oldest row's arrival; 0 never waits.
+        max_shadow_rows: Most rows of a batch of shadow rows: how long a live row may wait for one.
     """
 
     max_queued_rows: int = 1024
@@ -54,9 +62,10 @@ class BatchingSettings:
     interim_handicap_s: float = 0.05
     background_handicap_s: float = 0.5
     max_queue_delay_s: float = 0.0
+    max_shadow_rows: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("max_queued_rows", "window_rows", "max_batch_rows", "max_padded_tokens"):
+        for name in ("max_queued_rows", "window_rows", "max_batch_rows", "max_padded_tokens", "max_shadow_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"batching.{name} must be at least 1, not {getattr(self, name)}")
         for name in ("interim_handicap_s", "background_handicap_s", "max_queue_delay_s"):
@@ -65,17 +74,23 @@ class BatchingSettings:
 
     def handicap_s(self, row_class: RowClass) -> float:
         """How much later than its arrival a row of this class is ordered."""
-        return (0.0, self.interim_handicap_s, self.background_handicap_s)[row_class]
+        return (0.0, self.interim_handicap_s, self.background_handicap_s, math.inf)[row_class]
 
     def max_rows_queued(self, row_class: RowClass) -> int:
         """Queue length at which a row of this class is refused; the rest is kept for those before it."""
-        return max(1, self.max_queued_rows * (4, 3, 2)[row_class] // 4)
+        return max(1, self.max_queued_rows * (4, 3, 2, 1)[row_class] // 4)
+
+    @property
+    def max_owner_rows(self) -> int:
+        """Rows of a class that one call may have queued: a quarter of all, so that none closes the door for others."""
+        return max(_LEAST_OWNER_ROWS, self.max_queued_rows // 4)
 
 
 class Refusal(Enum):
     """Why a row was not admitted."""
 
     FULL = "queue full"
+    FLOOD = "too many rows of one call queued"
     LATE = "deadline passed"
     HOPELESS = "deadline cannot be met"
     TOO_LONG = "longer than any bucket"
@@ -95,7 +110,9 @@ class Row:
         deadline_s: When the answer becomes worthless.
         arrived_s: When it was submitted.
         item: The shell's own object.
-        since_s: Arrival that counts for its place: a row that replaces another inherits the wait.
+        since_s: Arrival that counts for its place: inherited from a row it replaces, later where its call floods.
+        is_pushed: Whether its call's own rows made it count as later.
+        cost_s: What it would take alone, when it was queued.
         order: Place in the queue, set by the policy.
         sequence: Breaks ties in order of arrival, set by the policy.
     """
@@ -110,6 +127,8 @@ class Row:
     arrived_s: float
     item: Any = None
     since_s: float = 0.0
+    is_pushed: bool = False
+    cost_s: float = 0.0
     order: float = 0.0
     sequence: int = 0
 
@@ -166,45 +185,6 @@ class Pop:
     wake_s: float | None = None
 
 
-class Ladder:
-    """The (rows, tokens) buckets of a model, and how shapes round up to them."""
-
-    __slots__ = ("_exact", "_most_rows", "buckets", "max_tokens")
-
-    def __init__(self, buckets: Sequence[Bucket], *, exact: bool) -> None:
-        """Order the buckets.
-
-        Args:
-            buckets: At least one.
-            exact: The backend runs any shape inside a bucket (CPU); otherwise shapes are padded up to one.
-        """
-        if not buckets:
-            raise ValueError("a ladder needs at least one bucket")
-        self.buckets = tuple(sorted(buckets, key=lambda bucket: (bucket.padded_tokens, bucket.tokens)))
-        self.max_tokens = max(bucket.tokens for bucket in buckets)
-        self._exact = exact
-        self._most_rows = [0] * (self.max_tokens + 1)
-        for bucket in self.buckets:
-            for tokens in range(bucket.tokens + 1):
-                self._most_rows[tokens] = max(self._most_rows[tokens], bucket.rows)
-
-    def max_rows(self, tokens: int) -> int:
-        """Most rows that fit a bucket of at least this many tokens; 0 where none is long enough."""
-        return self._most_rows[tokens] if tokens <= self.max_tokens else 0
-
-    def fit(self, rows: int, tokens: int) -> Bucket:
-        """Shape to run: the exact one, or the cheapest bucket that holds it.
-
-        Raises:
-            ValueError: If no bucket holds it.
-        """
-        if rows > self.max_rows(tokens):
-            raise ValueError(f"no bucket holds {rows} rows of {tokens} tokens")
-        if self._exact:
-            return Bucket(rows, tokens)
-        return next(bucket for bucket in self.buckets if bucket.rows >= rows and bucket.tokens >= tokens)
-
-
 _LENGTH = attrgetter("tokens")
 _URGENCY = attrgetter("order", "sequence")
 
@@ -216,6 +196,21 @@ class _Queue:
     ladder: Ladder
     cost: CostModel
     entries: list[tuple[float, int, Row]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Owner:
+    """One call's queued rows of one class.
+
+    Attributes:
+        rows: How many.
+        cost_s: What they would take one by one.
+        last_s: Arrival that the last of them counts from; its next row is never ahead of it.
+    """
+
+    rows: int = 0
+    cost_s: float = 0.0
+    last_s: float = -math.inf
 
 
 class BatchingPolicy:
@@ -237,6 +232,8 @@ class BatchingPolicy:
         self._newest: dict[Hashable, Row] = {}
         self._running: list[Batch] = []
         self._tokens_queued = [0] * len(RowClass)
+        self._tokens_pushed = 0
+        self._owners: dict[tuple[str, RowClass], _Owner] = {}
         self._queued = 0
         self._sequence = 0
 
@@ -272,16 +269,23 @@ class BatchingPolicy:
         by a final, and a row older than the queued one is itself superseded.
         """
         lane = self._lanes[row.lane]
-        row.since_s = row.arrived_s
+        row.since_s, row.is_pushed = row.arrived_s, False
         older = None if row.identity is None else self._newest.get(row.identity)
         if older is not None:
             if row.revision < older.revision or row.row_class > older.row_class == RowClass.FINAL:
                 return Admission(superseded=row)
             if row.revision == older.revision:
                 older = None  # The same words asked again, by another consumer: both are answered.
-            else:
+        owner = self._owner(row)
+        if older is not None and older.row_class is row.row_class:
+            row.since_s, row.is_pushed = older.since_s, older.is_pushed
+        else:
+            if older is not None:
                 row.since_s = min(row.since_s, older.since_s)
-        refusal = self._refusal(lane, row, now_s, replaces=older is not None)
+            if owner is not None and owner.rows:
+                row.since_s = max(row.since_s + owner.cost_s, owner.last_s)
+                row.is_pushed = True
+        refusal = self._refusal(lane, row, owner, now_s, replaces=older is not None)
         if refusal is not None:
             return Admission(refusal)
         if older is not None:
@@ -312,6 +316,8 @@ class BatchingPolicy:
                 self._remove(leader)
                 late.append(leader)
                 continue
+            if leader.row_class is RowClass.SHADOW and not self._has_room_for_shadow():
+                break
             window = [row for _, _, row in lane.entries[: self._settings.window_rows]]
             rows = self._company(lane, leader, window, now_s)
             wake_s = self._wait_until(lane, rows, now_s)
@@ -338,13 +344,26 @@ class BatchingPolicy:
 
     # -- the rules ---------------------------------------------------------------------------------------------------
 
-    def _refusal(self, lane: _Queue, row: Row, now_s: float, *, replaces: bool) -> Refusal | None:
+    def _owner(self, row: Row) -> _Owner | None:
+        """What is known of a row's call; None where it belongs to none."""
+        if not row.owner:
+            return None
+        key = (row.owner, row.row_class)
+        if key not in self._owners:
+            if len(self._owners) >= _MAX_OWNERS:
+                self._owners = {known: owner for known, owner in self._owners.items() if owner.rows}
+            self._owners[key] = _Owner()
+        return self._owners[key]
+
+    def _refusal(self, lane: _Queue, row: Row, owner: _Owner | None, now_s: float, *, replaces: bool) -> Refusal | None:
         if row.tokens > lane.ladder.max_tokens:
             return Refusal.TOO_LONG
         if now_s >= row.deadline_s:
             return Refusal.LATE
         if not replaces and self._queued >= self._settings.max_rows_queued(row.row_class):
             return Refusal.FULL
+        if not replaces and owner is not None and owner.rows >= self._settings.max_owner_rows:
+            return Refusal.FLOOD
         if row.deadline_s < math.inf and self._queued and self._ready_s(lane, row, now_s) > row.deadline_s:
             return Refusal.HOPELESS
         return None
@@ -354,20 +373,22 @@ class BatchingPolicy:
         free_s = now_s
         if len(self._running) >= self._slots:
             free_s = max(now_s, min(batch.started_s + batch.predicted_s for batch in self._running))
-        tokens_ahead = sum(self._tokens_queued[: row.row_class + 1])
+        tokens_ahead = sum(self._tokens_queued[: row.row_class + 1]) + (self._tokens_pushed if row.is_pushed else 0)
         batches_ahead = tokens_ahead / self._settings.max_padded_tokens
         ahead_s = lane.cost.a_s * tokens_ahead + lane.cost.b_s * batches_ahead
         return free_s + ahead_s / self._slots + lane.cost.predict_s(row.tokens)
 
     def _enqueue(self, lane: _Queue, row: Row) -> None:
         # A deadline pulls a row forward until it would start just in time, but never before its arrival.
-        start_s = row.deadline_s - 2.0 * lane.cost.predict_s(row.tokens)
+        row.cost_s = lane.cost.predict_s(row.tokens)
+        start_s = row.deadline_s - 2.0 * row.cost_s
         row.order = max(row.since_s, min(row.since_s + self._settings.handicap_s(row.row_class), start_s))
+        if row.row_class is RowClass.SHADOW:
+            row.order = math.inf
         self._sequence += 1
         row.sequence = self._sequence
         insort(lane.entries, (row.order, row.sequence, row))
-        self._queued += 1
-        self._tokens_queued[row.row_class] += row.tokens
+        self._count(row, 1)
         if row.identity is not None:
             self._newest[row.identity] = row
 
@@ -385,10 +406,25 @@ class BatchingPolicy:
             self._forget(row)
 
     def _forget(self, row: Row) -> None:
-        self._queued -= 1
-        self._tokens_queued[row.row_class] -= row.tokens
+        self._count(row, -1)
         if row.identity is not None and self._newest.get(row.identity) is row:
             del self._newest[row.identity]
+
+    def _count(self, row: Row, sign: int) -> None:
+        self._queued += sign
+        if row.is_pushed:
+            self._tokens_pushed += sign * row.tokens
+        else:
+            self._tokens_queued[row.row_class] += sign * row.tokens
+        if row.owner:
+            owner = self._owners[row.owner, row.row_class]
+            owner.rows += sign
+            owner.cost_s = max(owner.cost_s + sign * row.cost_s, 0.0) if owner.rows else 0.0
+            owner.last_s = max(owner.last_s, row.since_s) if owner.rows else -math.inf
+
+    def _has_room_for_shadow(self) -> bool:
+        """Whether a slot is left for the next live row, or there is but one and it is free."""
+        return len(self._running) + 1 < max(self._slots, 2)
 
     def _most_urgent(self) -> _Queue | None:
         return min((q for q in self._lanes.values() if q.entries), key=lambda q: q.entries[0][:2], default=None)
@@ -409,6 +445,8 @@ class BatchingPolicy:
         settings = self._settings
         free_slots = max(1, self._slots - len(self._running))
         max_rows = min(settings.max_batch_rows, math.ceil(self._queued / free_slots))
+        if leader.row_class is RowClass.SHADOW:
+            max_rows = min(max_rows, settings.max_shadow_rows)
         budget = settings.max_padded_tokens
         if leader.deadline_s < math.inf and lane.cost.a_s > 0.0:
             budget = min(budget, int((leader.deadline_s - now_s - lane.cost.b_s) / lane.cost.a_s))
@@ -460,9 +498,3 @@ class BatchingPolicy:
         soonest_s = min(row.deadline_s - lane.cost.predict_s(row.tokens) for row in rows)
         until_s = min(until_s, soonest_s)
         return until_s if until_s > now_s else None
-
-
-def halves(rows: Sequence[Item]) -> tuple[Sequence[Item], ...]:
-    """What to retry of rows that failed together: two halves, or nothing where one row is to blame."""
-    middle = len(rows) // 2
-    return (rows[:middle], rows[middle:]) if middle else ()

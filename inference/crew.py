@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
 
-from inference.batching import Admission, Batch, BatchingPolicy, Lane, Refusal, Row, halves
+from inference.batching import Admission, Batch, BatchingPolicy, Lane, Refusal, Row
 from inference.errors import BackendUnavailable, DeadlineExceeded, InferenceError, ModelFailed, OverloadedError
 from inference.journey import BatchResult, Journey, pass_heads
 from inference.memo import Memo
@@ -25,7 +25,7 @@ from inference.ops import call_function
 from inference.plan import Op
 from inference.program import ProgramStep
 from inference.request import Outcome, Output, RowClass
-from inference.runner import run_rows
+from inference.runner import halves, run_rows
 from inference.service import Service
 from inference.tokens import ID_BYTES
 
@@ -44,7 +44,7 @@ class Pass:
 
     Attributes:
         node: Node of the graph.
-        model: Model behind it, empty for a function.
+        lane: Model and version behind it, None for a function.
         rows: Distinct rows computed.
         duplicates: Rows answered by an equal neighbour.
         tokens: Tokens that were not padding.
@@ -54,7 +54,7 @@ class Pass:
     """
 
     node: str
-    model: str
+    lane: Lane | None
     rows: int
     duplicates: int
     tokens: int
@@ -252,7 +252,7 @@ class Crew:
             run = run_rows(service, journeys)
         except Exception as error:
             took_s = self._clock() - started_s
-            delivery.passes.append(Pass(node, service.version.name, len(journeys), 0, 0, 0, took_s, is_failed=True))
+            delivery.passes.append(Pass(node, service.lane, len(journeys), 0, 0, 0, took_s, is_failed=True))
             if isinstance(error, DeadlineExceeded | BackendUnavailable):
                 # No row is to blame, and smaller batches would wait for the same machine once more.
                 is_late = isinstance(error, DeadlineExceeded)
@@ -273,7 +273,7 @@ class Crew:
         delivery.passes.append(
             Pass(
                 node,
-                service.version.name,
+                service.lane,
                 num_rows - duplicates,
                 duplicates,
                 run.tokens,
@@ -362,7 +362,7 @@ class Crew:
             values = call_function(step, journeys)
         except Exception as error:
             took_s = self._clock() - started_s
-            delivery.passes.append(Pass(step.step.node, "", len(journeys), 0, 0, 0, took_s, is_failed=True))
+            delivery.passes.append(Pass(step.step.node, None, len(journeys), 0, 0, 0, took_s, is_failed=True))
             parts = halves(journeys)
             if not parts:
                 _fail(journeys[0], delivery, error)
@@ -370,7 +370,7 @@ class Crew:
                 self._call(part, delivery)
             return
         now_s = self._clock()
-        delivery.passes.append(Pass(step.step.node, "", len(journeys), 0, 0, 0, now_s - started_s))
+        delivery.passes.append(Pass(step.step.node, None, len(journeys), 0, 0, 0, now_s - started_s))
         for journey, value in zip(journeys, values, strict=True):
             journey.take_value(value, now_s)
             self._advance(journey, delivery, now_s)

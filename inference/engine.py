@@ -15,33 +15,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
+from inference.ask import ask
 from inference.backends.contract import Backend, HasStatus
 from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
-from inference.batching import BatchingPolicy, Refusal
+from inference.batching import BatchingPolicy, Lane, Refusal
 from inference.compile import PlanCache
 from inference.crew import Crew, Delivery, Remembered
+from inference.embedding import embed, first_with_embedding
 from inference.errors import InferenceError, ModelError, OverloadedError
-from inference.fleet import Fleet, Progress
-from inference.graph import Graph, Node
+from inference.fleet import NO_PINS, Fleet, Progress, Wish
+from inference.graph import Graph
+from inference.health import Health
 from inference.journey import Journey
 from inference.memo import Memo
-from inference.observer import Cost, EngineObserver, EngineStats, SilentObserver
+from inference.observer import Cost, EngineObserver, EngineStats, Follower, SilentObserver
 from inference.plan import Op, Plan
 from inference.program import ProgramStep
 from inference.repository import ModelRepository, ModelVersion
-from inference.request import EmbeddingArray, Outcome, Output, PrototypeSet, Request, Retrieve, RowClass
+from inference.request import EmbeddingArray, Outcome, Output, Prototypes, Request, Retrieve, RowClass
+from inference.service import Service
 from inference.settings import EngineSettings
 
 __all__ = ["Engine", "EngineSettings"]
-
-EMBEDDING = "embedding"
-"""Output of a model that `Engine.embed` uses."""
-
-_EMBED_WINDOW = 128
-"""Texts of one `embed` under way at once: full batches for every worker, a fraction of the queue."""
 
 
 class Engine:
@@ -77,14 +74,16 @@ class Engine:
         self._operators = dict(operators or {})
         self._observer = observer or SilentObserver()
         if backends is None:
-            provider = CUDA if self._settings.device == "cuda" else CPU
-            backends = {"onnxruntime": OnnxRuntimeBackend(OnnxRuntimeSettings(provider))}
+            settings_of = OnnxRuntimeSettings(CUDA if self._settings.device == "cuda" else CPU)
+            backends = {"onnxruntime": OnnxRuntimeBackend(settings_of)}
         self._backends = backends
         self._clock = clock
         self._plans = PlanCache()
         self._fleet = Fleet(backends, self._batching, self._operators, self._settings.precision)
         self._memo: Memo[Remembered] = Memo(self._settings.memo_rows)
         self._stats = EngineStats()
+        self.health = Health()
+        self.followers: dict[str, Follower] = {}
         self._live: set[Journey] = set()
         self._retiring: list[tuple[set[Journey], asyncio.Future[None]]] = []
         self._is_ready = False
@@ -97,19 +96,21 @@ class Engine:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    async def start(self, progress: Progress | None = None) -> None:
+    async def start(self, progress: Progress | None = None, wishes: Mapping[str, Wish] | None = None) -> None:
         """Load, check and warm every model that the repository serves. Ready when it returns.
 
         Args:
             progress: Called on the loop with a model's name and the share done.
+            wishes: Which versions are wanted and which are not, by model; else the version policy alone decides.
 
         Raises:
-            ModelError: If a model cannot be served; the path and key of the wrong value are in it.
+            ModelError: If no version of a model can be served; the path and key of the wrong value are in it.
         """
         self._loop = asyncio.get_running_loop()
         # BLAS threads of our own small products would spin on the cores that models run on: ten times the CPU.
         self._blas = threadpool_limits(1, "blas")
-        await self._fleet.load_all(self._repository, progress)
+        await self._fleet.load_all(self._repository, progress, wishes or {})
+        self._repository = self._fleet.as_served(self._repository)
         services = self._fleet.services
         workers = self._settings.workers or max(
             (service.model.preferred_slots for service in services.values()), default=1
@@ -192,6 +193,15 @@ class Engine:
             InferenceError: If it is not loaded.
         """
         self._fleet.serve(model, version)
+        self._repository = self._fleet.as_served(self._repository)
+
+    def split_calls(self, model: str, version: int, ratio: float) -> None:
+        """Let a loaded version answer a share of the calls, the same calls every time; 0 ends it.
+
+        Raises:
+            InferenceError: If it is not loaded.
+        """
+        self._fleet.split(model, version, ratio)
 
     async def retire_version(self, model: str, version: int) -> None:
         """Unload a version once the requests that were under way when it was withdrawn have ended.
@@ -207,7 +217,25 @@ class Engine:
         if self._crew is not None:
             self._crew.close_lane(service.lane)
         self._memo.forget(service.lane)
+        self.health.forget(service.lane)
         service.model.unload()
+
+    def service(self, model: str, version: int | None = None) -> Service:
+        """Return a loaded version, or the one that answers.
+
+        Raises:
+            InferenceError: If there is none.
+        """
+        return self._fleet.service(model, version)
+
+    def versions(self, model: str) -> tuple[int, ...]:
+        """Loaded versions of a model, newest first."""
+        return tuple(sorted((version for name, version in self._fleet.services if name == model), reverse=True))
+
+    @property
+    def problems(self) -> Mapping[Lane, ModelError]:
+        """Versions refused at the start, with the reason."""
+        return self._fleet.problems
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -221,8 +249,12 @@ class Engine:
         """
         if not self._is_ready or self._crew is None or self._crash is not None:
             raise OverloadedError("the engine is not ready")
-        journey = Journey(request, self._fleet.program(request.plan, request.pins), self._clock())
-        self._stats.submitted += 1
+        if request.row_class is not RowClass.SHADOW:
+            self._stats.submitted += 1
+            for follower in self.followers.values():
+                request = follower.follow(request)
+        program = self._fleet.program(request.plan, request.pins, request.owner)
+        journey = Journey(request, program, self._clock())
         step = self._advance_from_memory(journey)
         if step is None:
             if not journey.results:
@@ -234,7 +266,7 @@ class Engine:
         elif self._crew.take_operator(journey):
             self._begin(journey)
         else:
-            self._refuse(Refusal.FULL)
+            self._refuse(Refusal.FULL, request.row_class)
 
     def cancel(self, owner: str) -> None:
         """Drop what is queued for a call; its requests end as cancelled. What runs already is answered."""
@@ -248,8 +280,9 @@ class Engine:
         *,
         row_class: RowClass = RowClass.FINAL,
         deadline_s: float = float("inf"),
-        prototypes: PrototypeSet | None = None,
+        prototypes: Prototypes | None = None,
         owner: str = "",
+        pins: Mapping[str, int] = NO_PINS,
     ) -> dict[str, Output]:
         """Submit one request and wait for its end.
 
@@ -260,6 +293,7 @@ class Engine:
             deadline_s: Monotonic instant after which the answer is worthless.
             prototypes: The tenant's labels by example.
             owner: Call it belongs to.
+            pins: Model name to version.
 
         Returns:
             Every wanted output by name.
@@ -268,21 +302,8 @@ class Engine:
             OverloadedError: As `submit`.
             InferenceError: If it failed, or ended without its outputs.
         """
-        outputs: dict[str, Output] = {}
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_output(output: Output) -> None:
-            outputs[output.name] = output
-
-        def on_done(outcome: Outcome, error: BaseException | None) -> None:
-            if done.done():
-                return  # the waiter was cancelled
-            if outcome is Outcome.DONE:
-                done.set_result(None)
-            else:
-                done.set_exception(error or InferenceError(f"the request ended as {outcome.name.lower()}"))
-
-        self.submit(
+        return await ask(
+            self,
             Request(
                 plan=plan,
                 inputs=inputs,
@@ -291,32 +312,30 @@ class Engine:
                 row_class=row_class,
                 deadline_s=deadline_s,
                 prototypes=prototypes,
-                on_output=on_output,
-                on_done=on_done,
-            )
+                pins=pins,
+            ),
         )
-        await done
-        return outputs
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
+    async def embed(self, texts: Sequence[str], version: int | None = None) -> EmbeddingArray:
         """Embed texts, behind all live requests.
+
+        Args:
+            texts: Any number.
+            version: Loaded version that embeds; None: the one that answers.
 
         Returns:
             `[texts, dims] float32`, L2-normalised.
 
         Raises:
             ModelError: If no model has an embedding.
-            OverloadedError: If the queue is full of other background work.
+            OverloadedError: If the queue is full.
         """
-        plan = self._embedding_plan()
-        found: list[dict[str, Output]] = []
-        for start in range(0, len(texts), _EMBED_WINDOW):
-            part = texts[start : start + _EMBED_WINDOW]
-            runs = (self.run(plan, {"text": text}, row_class=RowClass.BACKGROUND) for text in part)
-            found.extend(await asyncio.gather(*runs))
-        if not found:
-            return np.empty((0, self._embedding_dims()), np.float32)
-        return np.stack([outputs[EMBEDDING].value for outputs in found])
+        return await embed(self, self._repository, self.embedding_model, texts, version)
+
+    @property
+    def embedding_model(self) -> str:
+        """Model behind `embed`; raises `ModelError` if none has an embedding."""
+        return self._settings.embedding_model or first_with_embedding(self._repository)
 
     def stats(self) -> EngineStats:
         """Return a snapshot of the counters."""
@@ -339,15 +358,15 @@ class Engine:
     def _queue(self, crew: Crew, journey: Journey) -> None:
         admission = crew.admit(journey)
         if admission.refusal is not None and admission.refusal is not Refusal.LATE:
-            self._refuse(admission.refusal)
+            self._refuse(admission.refusal, journey.request.row_class)
         self._begin(journey)
         if admission.refusal is Refusal.LATE:
             self._soon([journey], Outcome.LATE)
         if admission.superseded is not None:
             self._soon([admission.superseded.item], Outcome.SUPERSEDED)
 
-    def _refuse(self, refusal: Refusal) -> None:
-        self._dropped(refusal.name.lower())
+    def _refuse(self, refusal: Refusal, row_class: RowClass) -> None:
+        self._dropped(refusal.name.lower(), row_class)
         if refusal is Refusal.TOO_LONG:
             raise InferenceError("the row is longer than any bucket of its model")
         raise OverloadedError(refusal.value)
@@ -406,15 +425,16 @@ class Engine:
 
     def _deliver(self, delivery: Delivery) -> None:
         """Count what happened and call back."""
-        stats, observer = self._stats, self._observer
+        stats, observer, now_s = self._stats, self._observer, self._clock()
         for made in delivery.passes:
             observer.node(made.node, made.duration_s, is_failed=made.is_failed)
-            if made.model and not made.is_failed:
+            if made.lane is not None and not made.is_failed:
+                self.health.batch(made.lane, made.rows, made.padded_tokens, made.duration_s, now_s)
                 stats.batches += 1
                 stats.rows += made.rows
                 stats.tokens += made.tokens
                 stats.padded_tokens += made.padded_tokens
-                observer.batch(made.model, made.rows, made.tokens, made.padded_tokens, made.duration_s)
+                observer.batch(made.lane[0], made.rows, made.tokens, made.padded_tokens, made.duration_s)
                 for _ in range(made.duplicates):
                     self._skipped("same_batch")
         for row_class, delay_s in delivery.delays:
@@ -427,7 +447,9 @@ class Engine:
                 self._call_back(request.on_output, output)
             if outcome is not None:
                 if outcome is not Outcome.DONE:
-                    self._dropped(outcome.name.lower())
+                    self._dropped(outcome.name.lower(), request.row_class)
+                    if outcome is Outcome.FAILED and (lane := journey.failed_lane) is not None:
+                        self.health.failed(lane, now_s)
                 self._live.remove(journey)
                 self._call_back(request.on_done, outcome, error)
         if not self._live:
@@ -468,29 +490,8 @@ class Engine:
         self._stats.skipped[reason] = self._stats.skipped.get(reason, 0) + 1
         self._observer.skipped(reason)
 
-    def _dropped(self, reason: str) -> None:
+    def _dropped(self, reason: str, row_class: RowClass) -> None:
+        if row_class is RowClass.SHADOW:
+            return  # nobody waited for it
         self._stats.dropped[reason] = self._stats.dropped.get(reason, 0) + 1
         self._observer.dropped(reason)
-
-    # -- inside: embedding -------------------------------------------------------------------------------------------
-
-    def _embedding_plan(self) -> Plan:
-        model = self._embedding_model()
-        nodes = {
-            "tokens": Node(op="tokenize", model=model, inputs=("text",)),
-            "encoder": Node(op="model", model=model, inputs=("tokens",)),
-            EMBEDDING: Node(op="select", inputs=(f"encoder.{EMBEDDING}",)),
-        }
-        return self.compile(Graph("embed", {"text": "string"}, nodes, (EMBEDDING,)), None)
-
-    def _embedding_model(self) -> str:
-        if self._settings.embedding_model:
-            return self._settings.embedding_model
-        for name, model in self._repository.models.items():
-            if any(spec.name == EMBEDDING for spec in model.config.outputs):
-                return name
-        raise ModelError("no model has an output `embedding`", path=self._repository.path.name)
-
-    def _embedding_dims(self) -> int:
-        outputs = self._repository.model(self._embedding_model()).config.outputs
-        return next(spec.size for spec in outputs if spec.name == EMBEDDING)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from inference.backends.contract import Backend
 from inference.batching import BatchingSettings, Lane
 from inference.errors import InferenceError, ModelError
+from inference.model_config import VersionPolicy
 from inference.plan import Plan
 from inference.program import Program
-from inference.repository import ModelRepository, ModelVersion
+from inference.repository import Model, ModelRepository, ModelVersion
 from inference.request import Retrieve
 from inference.service import Service
 
@@ -26,6 +28,25 @@ _MAX_PROGRAMS = 1024
 """Bound plans; far more than policies and pinned versions make."""
 
 NO_PINS: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the start should do about the versions of a model.
+
+    Attributes:
+        serving: Version that should answer; None: as the version policy says.
+        avoid: Versions that should not be loaded.
+    """
+
+    serving: int | None = None
+    avoid: frozenset[int] = frozenset()
+
+
+def call_share(model: str, version: int, owner: str) -> float:
+    """Return a call's place between 0 and 1: always the same for one version, another for the next one."""
+    return zlib.crc32(f"{model}/{version}/{owner}".encode()) / 2**32
+
 
 Progress = Callable[[str, float], None]
 """Called with a model's name and the share of its loading that is done."""
@@ -50,6 +71,8 @@ class Fleet:
             precision: Weights file to use instead of the repository's choice; empty: that choice.
         """
         self.services: dict[Lane, Service] = {}
+        self.problems: dict[Lane, ModelError] = {}
+        self._splits: dict[str, tuple[int, float]] = {}
         self._serving: dict[str, Service] = {}
         self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Program] = {}
         self._backends = backends
@@ -57,21 +80,69 @@ class Fleet:
         self._operators = operators
         self._precision = precision
 
-    async def load_all(self, repository: ModelRepository, progress: Progress | None) -> None:
-        """Load and warm every version that the repository serves; the newest of each model answers.
+    async def load_all(
+        self, repository: ModelRepository, progress: Progress | None, wishes: Mapping[str, Wish]
+    ) -> None:
+        """Load and warm every version that the repository serves; of each model one answers.
+
+        That is the one wished for, else the newest of the version policy; where it cannot be loaded, the next.
 
         Raises:
-            ModelError: If a model has no version that can be served, or one cannot be loaded.
+            ModelError: If a model has no version that can be loaded.
         """
         for broken in repository.broken.values():
             raise broken
+        for model in repository.models.values():
+            await self._load_model(model, progress, wishes.get(model.name, Wish()))
+        for lane, problem in self.problems.items():
+            extra = {"model": lane[0], "version": lane[1], "problem": problem.message}
+            _log.warning("a model version is refused; another one serves", extra=extra)
+
+    async def _load_model(self, model: Model, progress: Progress | None, wish: Wish) -> None:
+        problems = dict(model.problems)
+        able = {number: version for number, version in model.versions.items() if number not in wish.avoid}
+        serving = None
+        while serving is None:
+            chosen = (wish.serving,) if wish.serving in able else model.config.versions.choose(able)
+            if not chosen or chosen[0] is None:
+                if not problems and wish.avoid:
+                    raise ModelError("every version was set aside; promote one", path=model.where)
+                raise problems[max(problems)] if problems else ModelError("has no version to serve", path=model.where)
+            try:
+                await self.load(able[chosen[0]], progress)
+                serving = chosen[0]
+            except ModelError as error:
+                problems[chosen[0]] = error
+                del able[chosen[0]]
+        self.serve(model.name, serving)
+        for number in model.config.versions.choose(able):
+            if number < serving:  # a newer one has to go the way of a new version
+                try:
+                    await self.load(able[number], progress)
+                except ModelError as error:
+                    problems[number] = error
+        self.problems.update({(model.name, number): error for number, error in problems.items()})
+
+    def as_served(self, repository: ModelRepository) -> ModelRepository:
+        """Return the repository as if it held nothing but what answers: graphs are compiled against that."""
+        models = {}
         for name, model in repository.models.items():
-            newest, *older = model.served or (model.latest,)
-            for version in (newest, *older):
-                await self.load(version, progress)
-            self.serve(name, newest.version)
-            for problem in model.problems.values():
-                _log.warning("a model version is refused; another one serves", extra={"problem": problem.message})
+            version = self._serving[name].version
+            config = replace(version.config, versions=VersionPolicy())
+            models[name] = replace(model, config=config, versions={version.version: version}, problems={})
+        return replace(repository, models=models)
+
+    def split(self, name: str, version: int, ratio: float) -> None:
+        """Send a share of the calls to a version; 0 ends it.
+
+        Raises:
+            InferenceError: If it is not loaded.
+        """
+        self.service(name, version)
+        if ratio > 0.0:
+            self._splits[name] = (version, ratio)
+        else:
+            self._splits.pop(name, None)
 
     async def load(self, version: ModelVersion, progress: Progress | None = None) -> Service:
         """Load, check and warm one version beside those that serve. It answers calls that pin it.
@@ -109,6 +180,8 @@ class Fleet:
         service = self.service(name, version)
         if self._serving.get(name) is service:
             raise InferenceError(f"model {name} version {version} answers requests; let another one serve first")
+        if self._splits.get(name, (0, 0.0))[0] == version:
+            del self._splits[name]
         del self.services[service.lane]
         self._programs.clear()
         return service
@@ -124,12 +197,20 @@ class Fleet:
             raise InferenceError(f"model {name} has no version {version} loaded" if version else f"no model {name}")
         return service
 
-    def program(self, plan: Plan, pins: Mapping[str, int] = NO_PINS) -> Program:
+    def program(self, plan: Plan, pins: Mapping[str, int] = NO_PINS, owner: str = "") -> Program:
         """Return a plan bound to the versions that serve it.
+
+        Args:
+            plan: As compiled.
+            pins: Model name to version.
+            owner: Call that asks; decides where calls are split between versions.
 
         Raises:
             InferenceError: If it pins a version that is not loaded, or needs a function that is not registered.
         """
+        if self._splits and owner:
+            picked = {m: v for m, (v, ratio) in self._splits.items() if call_share(m, v, owner) < ratio}
+            pins = {**picked, **pins} if picked else pins
         key = (plan.structure, tuple(sorted(pins.items())) if pins else ())
         program = self._programs.get(key)
         if program is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from inference.backends.contract import BackendStatus
-from inference.request import RowClass
+from inference.request import Request, RowClass
 
 
 class EngineObserver(Protocol):
@@ -27,6 +27,13 @@ class EngineObserver(Protocol):
 
     def skipped(self, reason: str) -> None:
         """A request was answered without a model pass of its own."""
+
+
+class Follower(Protocol):
+    """Looks at what is asked, to ask another version the same afterwards."""
+
+    def follow(self, request: Request) -> Request:
+        """Return the request, or a copy whose callbacks tell the follower as well."""
 
 
 class SilentObserver:

@@ -76,10 +76,12 @@ def _classify(step: Step, service: Service | None, tensor_of: Mapping[Slot, Sour
 def _moments(step: Step, service: Service | None, tensor_of: Mapping[Slot, Source]) -> Compute:
     assert service is not None
     book, slot = service.prototypes, step.inputs[0]
-    source = tensor_of.get(slot)
+    source, version = tensor_of.get(slot), service.version.version
 
     def moments(journey: Journey) -> Value:
         prototypes = journey.request.prototypes
+        if isinstance(prototypes, Mapping):
+            prototypes = prototypes.get(version)
         if prototypes is None or not prototypes.phrases:
             return [], None
         if source is None:

@@ -27,6 +27,8 @@ class RowClass(IntEnum):
     FINAL = 0
     INTERIM = 1
     BACKGROUND = 2
+    SHADOW = 3
+    """A copy of a row that another version answers already; runs on a slot that nobody else wants, or never."""
 
 
 class Outcome(IntEnum):
@@ -58,6 +60,11 @@ class PrototypeSet:
     phrases: tuple[str, ...]
     vectors: EmbeddingArray
     label_of: NDArray[np.int32]
+
+
+Prototypes = PrototypeSet | Mapping[int, PrototypeSet]
+"""Vectors of one version compare with no other version's: a set for each version that may be asked, by number; or one
+set where only one version ever is."""
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -117,7 +124,7 @@ class Request:
     revision: int = 0
     row_class: RowClass = RowClass.FINAL
     deadline_s: float = float("inf")
-    prototypes: PrototypeSet | None = None
+    prototypes: Prototypes | None = None
     pins: Mapping[str, int] = field(default_factory=dict)
     on_output: Callable[[Output], None] = _ignore_output
     on_done: Callable[[Outcome, BaseException | None], None] = _ignore_outcome

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from inference.model_config import NUMPY_DTYPES
 from inference.plan import Bucket
 from inference.service import Service
 from inference.tokens import ID_BYTES, TokenBytes, pad_rows
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,12 @@ class Run:
     ids: Sequence[TokenBytes]
     shape: Bucket
     tokens: int
+
+
+def halves(rows: Sequence[Item]) -> tuple[Sequence[Item], ...]:
+    """What to retry of rows that failed together: two halves, or nothing where one row is to blame. Pure."""
+    middle = len(rows) // 2
+    return (rows[:middle], rows[middle:]) if middle else ()
 
 
 def run_rows(service: Service, journeys: Sequence[Journey]) -> Run:

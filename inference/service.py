@@ -1,6 +1,6 @@
 """A model version in service: its weights, tokeniser, heads and ladder, warmed and measured.
 
-ModelVersion ──Service.load──▶ backend.load, tokeniser, heads ──warm──▶ learned cost ──▶ ready
+ModelVersion ──Service.load──▶ backend.load, tokeniser, heads ──golden inputs──▶ ──warm──▶ learned cost ──▶ ready
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference.backends.contract import Backend, LoadedModel, is_token_input, warm
-from inference.batching import BatchingSettings, Ladder, Lane
+from inference.batching import BatchingSettings, Lane
 from inference.cost import CostModel
 from inference.errors import ModelError
+from inference.golden import check_version
 from inference.head_spec import HeadSpec
 from inference.heads import HeadBank
+from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.prototypes import PrototypeBook
 from inference.repository import ModelVersion
@@ -46,6 +48,7 @@ class Service:
         cost: Learned by the policy, under the engine's lock.
         prototypes: Tenants' examples compared with its embeddings.
         wanted: What some program reads.
+        is_proven: Whether it repeated its golden inputs; False where it has none.
     """
 
     def __init__(self, version: ModelVersion, model: LoadedModel, batching: BatchingSettings) -> None:
@@ -73,6 +76,7 @@ class Service:
                 raise ModelError(str(error), path=f"{version.name}/{version.version}") from error
         self._heads: dict[str, HeadSpec] = {}
         self.wanted = Wanted((), HeadBank({}, {}))
+        self.is_proven = False
 
     @classmethod
     def load(
@@ -82,7 +86,7 @@ class Service:
         batching: BatchingSettings,
         progress: Callable[[float], None] = lambda _: None,
     ) -> Service:
-        """Load, warm every bucket and measure the cost; blocks for up to some seconds.
+        """Load, check its golden inputs, warm every bucket and measure the cost; blocks for up to some seconds.
 
         Args:
             version: From the repository.
@@ -91,10 +95,15 @@ class Service:
             progress: Called with the share done, 0 to 1, from this thread.
 
         Raises:
-            ModelError: If it cannot be loaded, or fails on a bucket.
+            ModelError: If it cannot be loaded, answers its golden inputs otherwise, or fails on a bucket.
         """
         model = backend.load(version)
-        service = cls(version, model, batching)
+        try:
+            service = cls(version, model, batching)
+            service.is_proven = check_version(version, model, service.tokenizer, service.ladder)
+        except BaseException:
+            model.unload()
+            raise
         buckets = service.buckets
         done = iter(range(len(buckets)))
         names = [spec.name for spec in version.config.outputs]

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import msgspec
 
-from inference.engine import EMBEDDING, Engine
+from inference.embedding import EMBEDDING
+from inference.engine import Engine
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import EmbeddingArray
 from retrieval.dense import IndexKind

@@ -1,7 +1,6 @@
-"""Golden inputs: sentences of our own with the answers of the fp32 model, which every built file must repeat.
+"""Golden inputs of our own model: sentences with the answers of fp32, which every built file must repeat.
 
-{"tolerance": {"embedding": 0.02, "intent_logits": 0.8, …},
- "rows": [{"text": …, "input_ids": […], "outputs": {"embedding": […], …}}, …]}
+`inference.golden` has their form, and checks them again wherever a version is loaded.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS
 from inference.export.weights import ExportError, FloatArray
-
-GOLDEN_FILE = "golden.json"
+from inference.golden import Golden, GoldenRow, difference
+from inference.golden import read_golden as read_file
 
 SENTENCES = (
     "",
@@ -36,32 +35,6 @@ SENTENCES = (
     "daughter to the dentist on thursday and i can't be in two places at once you know",
 )
 """From one token to some forty, both speakers, in scope and out."""
-
-
-class GoldenRow(msgspec.Struct, frozen=True):
-    """One input and what fp32 answers.
-
-    Attributes:
-        text: Where the ids come from, for people.
-        input_ids: Tokens of the row, unpadded.
-        outputs: Tensor name to the row's numbers.
-    """
-
-    text: str
-    input_ids: list[int]
-    outputs: dict[str, list[float]]
-
-
-class Golden(msgspec.Struct, frozen=True):
-    """Content of `golden.json`.
-
-    Attributes:
-        tolerance: Tensor name to the largest difference of any number allowed, in any precision.
-        rows: The inputs.
-    """
-
-    tolerance: dict[str, float]
-    rows: list[GoldenRow]
 
 
 def run_row(session: ort.InferenceSession, ids: Sequence[int]) -> Mapping[str, FloatArray]:
@@ -106,8 +79,8 @@ def read_golden(path: Path) -> Golden:
         ExportError: If it is missing or malformed.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Golden)
-    except (OSError, msgspec.DecodeError) as error:
+        return read_file(path)
+    except (OSError, ValueError) as error:
         raise ExportError(f"{path}: {error}") from error
 
 
@@ -123,15 +96,8 @@ def check_golden(session: ort.InferenceSession, golden: Golden) -> FloatArray:
     cosines = []
     for number, row in enumerate(golden.rows):
         given = run_row(session, row.input_ids)
-        for name, numbers in row.outputs.items():
-            if name not in given:
-                raise ExportError(f"golden row {number}: the model has no output {name!r}")
-            expected = np.array(numbers, np.float32)
-            gap = float(np.abs(given[name] - expected).max())
-            if not gap <= golden.tolerance[name]:
-                raise ExportError(
-                    f"golden row {number}: {name} differs by {gap:.4f}, allowed are {golden.tolerance[name]}"
-                )
+        if problem := difference(row, given, golden.tolerance):
+            raise ExportError(f"golden row {number}: {problem}")
         if "embedding" in row.outputs:
             expected = np.array(row.outputs["embedding"], np.float32)
             cosines.append(expected @ given["embedding"] / np.linalg.norm(expected))

@@ -14,8 +14,9 @@ import onnxruntime as ort
 
 from inference.export.build import FP16_FILE, FP32_FILE, STATIC8_FILE
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS
-from inference.export.golden import GOLDEN_FILE, Golden, check_golden, read_golden, run_row
+from inference.export.golden import check_golden, read_golden, run_row
 from inference.export.weights import ExportError
+from inference.golden import GOLDEN_FILE, Golden
 
 MIN_MEAN_COSINE = 0.998
 MIN_COSINE = 0.99

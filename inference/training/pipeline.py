@@ -14,11 +14,12 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.export.build import FP32_FILE, STATIC8_FILE, build_version
-from inference.export.golden import GOLDEN_FILE, SENTENCES, make_golden, write_golden
+from inference.export.golden import SENTENCES, make_golden, write_golden
 from inference.export.heads import Heads, load_heads, save_heads
 from inference.export.scales import measure_ranges
 from inference.export.verify import open_session, verify_version
 from inference.export.weights import Encoder, base_model_folder, load_base_encoder
+from inference.golden import GOLDEN_FILE
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.features import Runner, open_tokenizer
 from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune

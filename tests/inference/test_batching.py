@@ -17,15 +17,15 @@ from inference.batching import (
     Batch,
     BatchingPolicy,
     BatchingSettings,
-    Ladder,
     Lane,
     Refusal,
     Row,
-    halves,
 )
 from inference.cost import CostModel
+from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.request import RowClass
+from inference.runner import halves
 
 LANE: Lane = ("utterance", 1)
 OTHER: Lane = ("other", 3)
@@ -476,3 +476,99 @@ def test_an_utterance_that_is_revised_for_ever_is_still_answered() -> None:
     starts = sorted(at_s for item, at_s in simulation.started_s.items() if item in talker)
     gaps = [after - before for before, after in itertools.pairwise([0.0, *starts])]
     assert max(gaps) < 0.2
+
+
+# -- fairness ----------------------------------------------------------------------------------------------------------
+
+LONGEST_S = A_S * 256 + B_S
+"""The largest batch of the default settings."""
+
+
+def talk(owner: str, first_s: float, gap_s: float, until_s: float) -> list[tuple[float, Row]]:
+    """Finals of a call that speaks."""
+    times = [first_s + i * gap_s for i in range(int((until_s - first_s) / gap_s))]
+    return [(at_s, make_row(12, owner=owner, deadline_s=at_s + 5.0)) for at_s in times]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    slots=st.integers(1, 3),
+    neighbours=st.integers(1, 8),
+    flood_tokens=st.integers(1, 128),
+    flood_class=st.sampled_from([RowClass.FINAL, RowClass.INTERIM]),
+    slack_s=st.sampled_from([math.inf, 5.0, 0.3]),
+    rate_factor=st.floats(0.5, 8.0),
+    burst=st.integers(1, 200),
+)
+def test_a_call_that_floods_waits_behind_itself_and_not_its_neighbours_behind_it(
+    slots: int,
+    neighbours: int,
+    flood_tokens: int,
+    flood_class: RowClass,
+    slack_s: float,
+    rate_factor: float,
+    burst: int,
+) -> None:
+    policy = make_policy(slots)
+    talking = [row for i in range(neighbours) for row in talk(f"n{i}", 0.05 + i * 0.013, 0.25, 1.2)]
+    # Bursts at up to eight times what all slots can do.
+    gap_s = burst * (A_S * flood_tokens + B_S) / slots / rate_factor
+    flood = [
+        (at_s, make_row(flood_tokens, flood_class, owner="flood", deadline_s=at_s + slack_s))
+        for at_s in (i * gap_s for i in range(min(int(1.0 / gap_s) + 1, 1 + 1500 // burst)))
+        for _ in range(burst)
+    ]
+    simulation = Simulation(policy, slots)
+    simulation.run(talking + flood)
+    for at_s, row in talking:
+        assert simulation.ends[row.item] == ["done"]
+        # What runs when it comes, and a batch of neighbours; without the rule it waits for the whole flood.
+        assert simulation.started_s[row.item] - at_s <= 2 * LONGEST_S + neighbours * (A_S * 12 + B_S)
+
+
+def test_a_flood_leaves_room_at_the_door() -> None:
+    policy = make_policy(max_queued_rows=100)
+    answers = [policy.admit(make_row(owner="flood"), 0.0).refusal for _ in range(100)]
+    assert answers.count(None) == 25
+    assert set(answers[25:]) == {Refusal.FLOOD}
+    assert policy.admit(make_row(owner="quiet", deadline_s=0.01), 0.0).refusal is None  # nor is it hopeless behind it
+
+
+def test_rows_that_belong_to_no_call_are_no_flood() -> None:
+    policy = make_policy(max_queued_rows=100)
+    assert all(policy.admit(make_row(owner=""), 0.0).refusal is None for _ in range(100))
+
+
+# -- shadow rows -------------------------------------------------------------------------------------------------------
+
+
+def test_shadow_rows_come_after_all_others_and_never_take_the_last_slot() -> None:
+    policy = make_policy(slots=2)
+    shadows = [make_row(lane=OTHER, row_class=RowClass.SHADOW, deadline_s=60.0) for _ in range(6)]
+    for row in shadows:
+        policy.admit(row, 0.0)
+    policy.admit(live := make_row(row_class=RowClass.BACKGROUND, arrived_s=1.0), 1.0)
+    first = policy.pop(1.0).batch
+    assert first is not None
+    assert first.rows == (live,)
+    assert policy.pop(1.0).batch is None  # one runs, and the other slot is for the next live row
+    policy.finished(first, None)
+    assert len(pop_rows(policy, 1.0)) <= BatchingSettings().max_shadow_rows
+    assert policy.pop(1.0).batch is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(slots=st.integers(1, 3), rate=st.floats(10.0, 5000.0), tokens=st.integers(1, 60))
+def test_shadow_rows_delay_a_live_row_by_at_most_one_small_batch(slots: int, rate: float, tokens: int) -> None:
+    policy = make_policy(slots)
+    live = talk("call", 0.01, 0.05, 2.0)
+    shadows = [
+        (i / rate, make_row(tokens, RowClass.SHADOW, lane=OTHER, owner="copy", deadline_s=i / rate + 0.5))
+        for i in range(int(min(2.0 * rate, 1000)))
+    ]
+    simulation = Simulation(policy, slots)
+    simulation.run(live + shadows)
+    bound_s = (A_S * tokens * 4 + B_S) if slots == 1 else 0.0
+    for at_s, row in live:
+        assert simulation.ends[row.item] == ["done"]
+        assert simulation.started_s[row.item] - at_s <= bound_s + 1e-9

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from inference.export.build import FP32_FILE, STATIC8_FILE, build_version
-from inference.export.golden import GOLDEN_FILE, make_golden, read_golden, write_golden
+from inference.export.golden import make_golden, read_golden, write_golden
 from inference.export.heads import save_heads
 from inference.export.scales import measure_ranges, save_ranges
 from inference.export.verify import expected_operators, open_session, verify_version
 from inference.export.weights import ExportError, save_encoder
+from inference.golden import GOLDEN_FILE
 from server.cli.models import models
 from tests.inference.export.tiny_bert import NUM_LAYERS, WORDS, tiny_encoder, tiny_heads
 
