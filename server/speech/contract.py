@@ -28,6 +28,8 @@ class Capabilities:
         languages: BCP 47 tags it understands.
         keyterms: Takes vocabulary hints.
         sample_rates_hz: Rates it takes as they are.
+        replay_speed: How many times faster than real time it takes audio that is sent again.
+        stall_after_s: So much speech without any answer means that it hears nothing any more.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Capabilities:
     languages: tuple[str, ...]
     keyterms: bool = False
     sample_rates_hz: tuple[int, ...] = (8_000, 16_000)
+    replay_speed: float = 4.0
+    stall_after_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,10 @@ class Interim:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """Text of `start_ms` to `end_ms` that will not change. Empty text is legal and means that nothing was said."""
+    """Text of `start_ms` to `end_ms` that will not change. Empty text is legal and means that nothing was said.
+
+    `is_backfill` marks text that closes a gap which was told before.
+    """
 
     start_ms: int
     end_ms: int
@@ -94,6 +101,7 @@ class Final:
     words: tuple[Word, ...] = ()
     confidence: float = 1.0
     language: str = "en"
+    is_backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,9 @@ class SpeechStream(Protocol):
 
     async def close(self) -> None:
         """No more audio. Remaining finals still arrive, then `Closed`. Idempotent."""
+
+    async def abandon(self) -> None:
+        """Let go at once: what was sent is forgotten, and at most `Closed` follows. Idempotent."""
 
     def events(self) -> AsyncIterator[SpeechEvent]:
         """Events in audio order; ends after `Closed`."""

@@ -93,6 +93,13 @@ class EmbeddedStream:
             self._is_closing = True
             self._slot.write(CloseStream(self._number))
 
+    async def abandon(self) -> None:
+        """Let go at once; the worker forgets what it was sent."""
+        if not self._is_closed:
+            self._slot.write(Abandon(self._number))
+            self._slot.streams.pop(self._number, None)
+            self.end(None)
+
     async def events(self) -> AsyncIterator[SpeechEvent]:
         """Events in audio order; ends after `Closed`. One reader."""
         while True:
@@ -246,6 +253,8 @@ class EmbeddedRecogniser:
             word_times=True,
             languages=("en",),
             sample_rates_hz=(8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+            # A worker that dies is known at once; one that is only late must not be given all its work twice.
+            stall_after_s=15.0,
         )
 
     @property

@@ -105,7 +105,8 @@ class ScriptedStream:
     async def finalize(self) -> None:
         """Release the rest of the utterance that is open, as at an end of speech."""
         rest = self._script[self._num_told :]
-        if self._num_told and not isinstance(self._script[self._num_told - 1].event, EndOfSpeech):
+        last = self._script[self._num_told - 1].event if self._num_told else None
+        if isinstance(last, SpeechStarted | Interim | Final):
             ends = [heard.at_ms for heard in rest if isinstance(heard.event, EndOfSpeech)]
             if ends:
                 self._tell(ends[0])
@@ -115,6 +116,10 @@ class ScriptedStream:
         if not self._is_closed:
             await self.finalize()
             self._put(Closed())
+
+    async def abandon(self) -> None:
+        """Nothing but `Closed` follows."""
+        self._put(Closed())
 
     async def events(self) -> AsyncIterator[SpeechEvent]:
         """Events, each `delay_s` after the audio that caused it."""
