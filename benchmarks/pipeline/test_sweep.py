@@ -1,0 +1,75 @@
+"""How much a server takes: the highest rates at p99 of 50 and 100 ms, beside bare onnxruntime in the same run.
+
+Writes `reports/load/`. Bias: generator and fifty readers take about a quarter of the machine from the server; bare
+onnxruntime has all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
+from benchmarks.pipeline.load import LoadResult, run_load
+from benchmarks.pipeline.sweep import highest, holds, sweep, write_report
+from benchmarks.texts import unique_texts
+from server.config.settings import PROJECT_ROOT
+from tests.integration.running import serve
+
+LIMITS_MS = (50.0, 100.0)
+START_PER_S = 100.0
+SECONDS = 6.0
+
+
+def bare_rows_per_s() -> float:
+    """Best of five rounds of bare onnxruntime on all cores."""
+    bare, side, texts = Bare(shipped_version()), Side(), unique_texts(7)
+    for _ in range(6):
+        batches = bare.batches(list(itertools.islice(texts, ROWS)), 16)
+        with side.round():
+            bare.run(batches)
+    return ROWS / min(side.wall_s)
+
+
+def test_highest_rate(tmp_path: Path):
+    limit = bare_rows_per_s()
+    texts = unique_texts(11)
+    runs = itertools.count()
+    with serve(tmp_path) as server:
+
+        async def measure(rate_per_s: float) -> LoadResult:
+            result = await run_load(
+                server.ws, texts, rate_per_s=rate_per_s, duration_s=SECONDS, conversations=50, prefix=f"n{next(runs)}"
+            )
+            print(f"  {result}")
+            return result
+
+        print()
+        asyncio.run(measure(START_PER_S))  # warm
+        lone = asyncio.run(measure(4.0))
+        found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
+    folder = PROJECT_ROOT / "reports" / "load"
+    write_report(folder, found, LIMITS_MS, limit, lone.percentile(50))
+    print(f"bare onnxruntime {limit:.0f} rows/s, lone update p50 {lone.percentile(50):.1f} ms; {folder / 'report.md'}")
+    for limit_ms in LIMITS_MS:
+        rate = highest(found, limit_ms)
+        print(f"p99 <= {limit_ms:g} ms up to {rate:.0f}/s, {rate / limit:.2f} of bare onnxruntime")
+    assert highest(found, max(LIMITS_MS)) >= START_PER_S
+
+
+@pytest.mark.parametrize("capacity_per_s", [150.0, 410.0, 999.0])
+def test_the_search_finds_a_known_limit(capacity_per_s: float, tmp_path: Path):
+    async def measure(rate_per_s: float) -> LoadResult:
+        latency_ms = 20.0 if rate_per_s <= capacity_per_s else 1000.0
+        return LoadResult(rate_per_s, 100, 100, 7, np.full(100, latency_ms), np.zeros(100))
+
+    found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
+    assert capacity_per_s / 1.06 <= highest(found, 50.0) <= capacity_per_s
+    assert not holds(found[-1], 50.0)
+    write_report(tmp_path, found, LIMITS_MS, 1000.0, 5.0)
+    assert f"| 50 ms | {highest(found, 50.0):.0f}/s |" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "latency.svg").read_text().startswith("<?xml")
