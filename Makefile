@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 GPU ?=
 DATA ?=
+COMPARE ?=
+SLOWER ?= 25%
 EXTRA := $(if $(GPU),gpu,cpu)
 BIN := .venv/bin
 READY := .venv/.ready-$(EXTRA)
@@ -47,8 +49,9 @@ lint: $(READY) ## Format, lint, types and import order.
 check: lint ## The same and the fast tests, on both cores.
 	@$(BIN)/python -m pytest tests -m "not slow and not browser and not triton" -n 2 -p no:benchmark
 
-bench: $(READY) ## Latency regressions and their gates, with a table a person can read.
-	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s
+bench: $(READY) ## All benchmarks, as tables; the run is kept in reports/bench. COMPARE=1 fails on what got slower.
+	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s \
+		--benchmark-storage=reports/bench --benchmark-autosave $(if $(COMPARE),--benchmark-compare --benchmark-compare-fail=median:$(SLOWER))
 
 models: ## Build every precision from the committed checkpoint; with DATA=dir train first.
 ifeq ($(DATA),)
