@@ -54,9 +54,7 @@ from server.metrics.loop import watch_loop
 from server.orchestrator import Orchestrator
 from server.orchestrator.graphs import config_error, offers, read_graphs
 from server.replay.demo import DemoPlayer
-from server.speech.embedded import EmbeddedRecogniser
-from server.speech.settings import EmbeddedSettings
-from server.store.contract import ReceiptRecord
+from server.speech.chosen import choose
 from server.store.outbox import Outbox
 from server.store.sql import SqlStore
 from server.wire.clock import wall_ms
@@ -188,14 +186,7 @@ class Server:
         self._stack.push_async_callback(policies.stop)
 
         self._progress("speech")
-        self._recogniser = recogniser = EmbeddedRecogniser(
-            EmbeddedSettings(
-                workers=settings.speech.workers,
-                endpoint_ms=settings.speech.endpoint_ms,
-                moonshine_folder=settings.speech.moonshine_folder,
-                max_streams=settings.speech.max_streams,
-            )
-        )
+        self._recogniser = recogniser = choose(settings.speech, data / "spool", os.environ, metrics)
         await recogniser.start()
         self._stack.push_async_callback(recogniser.stop)
 

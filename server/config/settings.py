@@ -43,22 +43,58 @@ class AuthSettings(_Section, frozen=True):
 
     @property
     def is_anonymous(self) -> bool:
-        """No key: everyone on this machine is the default agent."""
-        return not self.shared_key
+        """No keys: everyone on this machine is the default agent."""
+        return not self.shared_key and not self.jwks
+
+
+class TlsSettings(_Section, frozen=True):
+    """Encryption of the port. A renewed certificate is taken up while the server runs.
+
+    Attributes:
+        certificate: PEM file with the certificate and its chain; empty: no TLS.
+        key: PEM file with its private key.
+        client_ca: PEM file with the authorities whose client certificates are asked for and required; empty: none.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+
+class DeepgramSettings(_Section, frozen=True):
+    """Deepgram's live API, or a server that speaks it. The key comes from the environment alone: `DEEPGRAM_API_KEY`.
+
+    Attributes:
+        url: Where it is; `cueline speech-server` prints its own. Without TLS on this machine only.
+        model: Model name.
+        endpointing_ms: Silence after which it closes an utterance.
+        smart_format: Let it write numbers, dates and amounts as people do.
+        mip_opt_out: Keep customers' voices out of its training.
+        replay_speed: How many times faster than real time it takes audio that is sent again.
+    """
+
+    url: str = "wss://api.deepgram.com"
+    model: str = "nova-3"
+    endpointing_ms: Annotated[int, msgspec.Meta(ge=10, le=5_000)] = 300
+    smart_format: bool = True
+    mip_opt_out: bool = True
+    replay_speed: Annotated[float, msgspec.Meta(gt=1, le=100)] = 1.25
 
 
 class SpeechSettings(_Section, frozen=True):
     """The recogniser.
 
     Attributes:
-        recogniser: `embedded`; vendors are further names.
-        workers: Processes that recognise; 0: one a core.
+        recogniser: `embedded`, or a vendor: `deepgram`.
+        fallback: Who takes over while the vendor does not answer: `embedded`, or `none`.
+        workers: Processes that recognise here; 0: one a core.
         endpoint_ms: Silence that ends an utterance; 0: the recogniser's measured default.
         moonshine_folder: Folder of the recogniser's weights; empty: the installed package.
         max_streams: Audio channels at once; more are refused as overloaded.
     """
 
-    recogniser: Literal["embedded"] = "embedded"
+    recogniser: Literal["embedded", "deepgram"] = "embedded"
+    fallback: Literal["embedded", "none"] = "embedded"
     workers: NotNegative = 0
     endpoint_ms: NotNegative = 0
     moonshine_folder: str = ""
@@ -67,6 +103,9 @@ class SpeechSettings(_Section, frozen=True):
 
 class EngineSettings(_Section, frozen=True):
     """The inference engine.
+        ring_s: Audio of one channel kept in memory until it is recognised.
+        spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
+        deepgram: The vendor.
 
     Attributes:
         backend: Where models run: `onnxruntime` in this process, or `triton` on another machine.
@@ -74,6 +113,9 @@ class EngineSettings(_Section, frozen=True):
         triton_timeout_ms: Longest that one batch waits for Triton.
         fallback: Whether models run in this process while Triton does not answer; they are loaded here, too.
         device: `cpu` or `cuda`.
+    ring_s: Annotated[float, msgspec.Meta(ge=5, le=300)] = 30.0
+    spool_s: Annotated[float, msgspec.Meta(ge=0, le=7_200)] = 600.0
+    deepgram: DeepgramSettings = DeepgramSettings()
         precision: Which built file of a model version serves; empty: the repository's default.
         workers: Sessions side by side; 0: one a core.
         max_queue_rows: Rows that may wait; more are refused as overloaded.

@@ -4,7 +4,8 @@
                  └▶ side(agent)    ─▶ …
 
 A source outlives its socket: when the socket drops, the streams stay open for a grace period, so that a sender which
-comes back goes on in the middle of a word. What a recogniser loses becomes a gap that is told, never silence.
+comes back goes on in the middle of a word. What a recogniser loses is recovered behind the speech contract
+(`server.speech.recovery`); what cannot be becomes a gap that is told, never silence.
 """
 
 from __future__ import annotations
@@ -35,13 +36,9 @@ from server.wire.ids import ConversationId, Speaker, TenantId
 
 log = logging.getLogger(__name__)
 
-REOPEN_AFTER_MS = 1_000
-"""A side whose recogniser refused or died tries again after so much audio: soon enough to lose little, late enough
-not to hammer a recogniser that is drowning."""
-
 
 class _Side:
-    """One role's recogniser stream, reopened when it fails."""
+    """One role's recogniser stream. The recogniser recovers by itself; what it cannot recover it tells as a gap."""
 
     def __init__(self, speaker: Speaker, source: AudioSource) -> None:
         self.speaker = speaker
@@ -49,33 +46,16 @@ class _Side:
         self._source = source
         self._stream: SpeechStream | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._gap_from_ms: int | None = None
-        self._retry_at_ms = 0.0
 
     async def open(self) -> None:
         """Open a stream that starts at the source's clock. Raises `Overloaded` when there is no capacity."""
         start_ms = int(self._source.arrivals.end_ms)
         self._stream = await self._source.recogniser.open(self._source.speech_call(self.speaker, start_ms))
         self._pump = asyncio.create_task(self._forward(self._stream), name=f"speech-{self.speaker}")
-        if self._gap_from_ms is not None:
-            await self._tell(SpeechGap(self._gap_from_ms, start_ms, "recogniser_lost", "closed"))
-            self._gap_from_ms = None
 
     async def send(self, samples: SampleArray) -> None:
-        if self._stream is None:
-            if self._source.arrivals.end_ms < self._retry_at_ms:
-                return
-            try:
-                await self.open()
-            except CuelineError:
-                self._retry_at_ms = self._source.arrivals.end_ms + REOPEN_AFTER_MS
-                return
-        assert self._stream is not None
-        try:
+        if self._stream is not None:
             await self._stream.send(samples.tobytes())
-        except CuelineError as error:
-            # The recogniser's clock counts samples, so after a refused frame this stream cannot go on.
-            await self._lose(error.code, int(self._source.arrivals.end_ms))
 
     async def close(self) -> None:
         """No more audio; returns after the last event was handed on."""
@@ -93,9 +73,10 @@ class _Side:
                     self.covered_ms = max(self.covered_ms, covered_ms)
                     self._source.covered()
                 case Closed(error):
-                    if error is not None and self._stream is stream:
-                        self._stream = None
-                        await self._lose("recogniser_lost", int(self.covered_ms))
+                    if error is not None:
+                        log.error("speech stream failed", extra={"speaker": self.speaker}, exc_info=error)
+                        gap = SpeechGap(int(self.covered_ms), None, "recogniser_lost", "open")
+                        await self._source.call.on_speech(self.speaker, gap, Stamps())
                     return
                 case _:
                     stamps = self._source.arrivals.stamps(_end_ms(event), received_ms)
@@ -103,19 +84,6 @@ class _Side:
                     if isinstance(event, EndOfSpeech):
                         self.covered_ms = max(self.covered_ms, event.covered_ms)
                         self._source.covered()
-
-    async def _lose(self, cause: str, from_ms: int) -> None:
-        log.warning("recogniser stream lost", extra={"cause": cause, "speaker": self.speaker})
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.close()
-        self._retry_at_ms = self._source.arrivals.end_ms + REOPEN_AFTER_MS
-        if self._gap_from_ms is None:
-            self._gap_from_ms = from_ms
-            await self._tell(SpeechGap(from_ms, None, cause, "open"))
-
-    async def _tell(self, gap: SpeechGap) -> None:
-        await self._source.call.on_speech(self.speaker, gap, Stamps())
 
 
 def _end_ms(event: SpeechEvent) -> int:
@@ -170,8 +138,10 @@ class AudioSource:
 
     async def open(self) -> None:
         """Open the streams. Raises `Overloaded` when the recogniser has no capacity."""
-        for side in self._sides:
-            await side.open()
+        opened = await asyncio.gather(*(side.open() for side in self._sides), return_exceptions=True)
+        for failure in opened:
+            if isinstance(failure, BaseException):
+                raise failure
         self._acks = asyncio.create_task(self._acknowledge(), name="audio-acks")
 
     def speech_call(self, speaker: Speaker, start_ms: int) -> SpeechCall:

@@ -20,7 +20,7 @@ from inference.errors import InferenceError
 from inference.request import Outcome
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
-from server.speech.contract import SpeechEvent, SpeechGap
+from server.speech.contract import Final, SpeechEvent, SpeechGap
 from server.store.contract import (
     ActionRecord,
     ConversationRecord,
@@ -43,7 +43,7 @@ from server.wire.publication import (
     Payload,
     Transcript,
 )
-from server.wire.utterance import Annotation, Utterance
+from server.wire.utterance import Annotation, Origin, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +267,8 @@ class LiveCall:
             case _Heard(speaker, SpeechGap() as gap, stamps):
                 self._report_gap(speaker, gap, stamps)
             case _Heard(speaker, event, stamps):
-                for utterance in self._assembler.on_speech(speaker, event, self._now_s()):
+                origin: Origin = "backfill" if isinstance(event, Final) and event.is_backfill else "speech"
+                for utterance in self._assembler.on_speech(speaker, event, self._now_s(), origin=origin):
                     self._publish_utterance(utterance, stamps)
             case _Given(given, stamps, stored):
                 utterance_or_none = self._assembler.on_utterance(given)
