@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket as sockets
 import time
 from collections.abc import Callable, Iterator, Mapping

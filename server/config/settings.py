@@ -82,7 +82,7 @@ class DeepgramSettings(_Section, frozen=True):
 
 
 class SpeechSettings(_Section, frozen=True):
-    """The recogniser.
+    """The recogniser, and what is kept for the case that it fails.
 
     Attributes:
         recogniser: `embedded`, or a vendor: `deepgram`.
@@ -102,6 +102,9 @@ class SpeechSettings(_Section, frozen=True):
 
 
 class EngineSettings(_Section, frozen=True):
+        ring_s: Audio of one channel kept in memory until it is recognised.
+        spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
+        deepgram: The vendor.
     """The inference engine.
         ring_s: Audio of one channel kept in memory until it is recognised.
         spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
@@ -110,6 +113,9 @@ class EngineSettings(_Section, frozen=True):
     Attributes:
         backend: Where models run: `onnxruntime` in this process, or `triton` on another machine.
         triton_url: `host:port` of a Triton's gRPC port, `grpcs://host:port` for TLS; for `triton` only.
+    ring_s: Annotated[float, msgspec.Meta(ge=5, le=300)] = 30.0
+    spool_s: Annotated[float, msgspec.Meta(ge=0, le=7_200)] = 600.0
+    deepgram: DeepgramSettings = DeepgramSettings()
         triton_timeout_ms: Longest that one batch waits for Triton.
         fallback: Whether models run in this process while Triton does not answer; they are loaded here, too.
         device: `cpu` or `cuda`.
