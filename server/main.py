@@ -31,15 +31,18 @@ from inference.errors import InferenceError
 from inference.repository import ModelRepository
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
+from server.app.tls import Renewal, tls_context
+from server.auth.claims import ClaimRules
 from server.auth.desk import TicketDesk
-from server.auth.identity import Identity
+from server.auth.key_set import KeySet
 from server.auth.origin import OriginPolicy
 from server.auth.tickets import Tickets
-from server.auth.tokens import AnonymousAuthenticator, Authenticator, SharedKeyAuthenticator
+from server.auth.tokens import AnonymousAuthenticator, Authenticator, KeySetAuthenticator, SharedKeyAuthenticator
 from server.config.budget import load_budget
 from server.config.settings import EngineSettings, Settings
-from server.feed.access import Owner
+from server.feed.directory import CallDirectory
 from server.feed.endpoint import FeedEndpoint
+from server.feed.receipts import Receipts
 from server.feed.socket import Commands
 from server.feed.transport import DirectProtocol
 from server.ingest.audio_socket import AudioEndpoint
@@ -47,7 +50,6 @@ from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.live import LiveCalls, Stations
 from server.live.policies import Policies
-from server.log.contract import ChannelKey
 from server.log.embedded import EmbeddedLog, LogLimits
 from server.metrics import Metrics
 from server.metrics.engine import EngineMetrics
@@ -58,10 +60,7 @@ from server.replay.demo import DemoPlayer
 from server.speech.chosen import choose
 from server.store.outbox import Outbox
 from server.store.sql import SqlStore
-from server.wire.clock import wall_ms
 from server.wire.errors import ConfigError
-from server.wire.feed import Receipt
-from server.wire.ids import AgentId
 from server.wire.publication import Notice
 
 log = logging.getLogger(__name__)
@@ -192,7 +191,7 @@ class Server:
         self._stack.push_async_callback(recogniser.stop)
 
         self._progress("sockets")
-        authenticator = _authenticator(settings, policies.tenants)
+        authenticator = await self._authenticator(policies.tenants)
         origins = OriginPolicy(settings.auth.allowed_origins, is_loopback_only=settings.auth.is_anonymous)
         tickets = Tickets()
         calls = LiveCalls(
@@ -200,32 +199,18 @@ class Server:
             max_calls=settings.ingest.max_calls,
             grace_s=settings.ingest.resume_grace_s,
         )
-        door = Door(authenticator, origins)
+        directory = CallDirectory(calls, store)
+        door = Door(authenticator, origins, directory)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
 
-        async def on_receipt(identity: Identity, key: ChannelKey, receipt: Receipt) -> None:
-            conversation_id = key.channel.partition(":")[2]
-            calls.receipt(key.tenant_id, conversation_id, receipt.id, receipt.event)
-            await outbox.put(
-                ReceiptRecord(
-                    tenant_id=key.tenant_id,
-                    conversation_id=conversation_id,
-                    action_id=receipt.id,
-                    event=receipt.event,
-                    agent_id=identity.agent_id,
-                    at_ms=wall_ms(),
-                    painted_at_ms=receipt.painted_at_ms,
-                )
-            )
-            metrics.receipts.labels(receipt.event).inc()
-
+        receipts = Receipts(calls, event_log, store, outbox, metrics)
         feed = FeedEndpoint(
             event_log,
             tickets,
             metrics,
-            directory=_Directory(calls, store),
-            commands=Commands(on_receipt=on_receipt),
+            directory=directory,
+            commands=Commands(on_receipt=receipts.take),
             origins=origins,
         )
         self._drain = _drainer(audio, transcripts, calls, feed)
@@ -239,10 +224,12 @@ class Server:
                 tickets=TicketDesk(authenticator, tickets, origins=origins),
                 origins=origins,
                 store=store,
+                directory=directory,
                 metrics=metrics,
                 budget=budget,
                 health=self,
                 demo=demo,
+                metrics_key=settings.auth.metrics_key,
             ),
             version(),
         )
@@ -253,13 +240,30 @@ class Server:
             web,
         )
 
+    async def _authenticator(self, tenants: tuple[str, ...]) -> Authenticator:
+        auth = self._settings.auth
+        rules = ClaimRules(auth.claims_prefix, auth.issuer, auth.audience)
+        if auth.is_anonymous:
+            return AnonymousAuthenticator(auth.default_tenant, auth.default_agent, tenants)
+        if auth.shared_key:
+            return SharedKeyAuthenticator(auth.shared_key, rules)
+        keys = KeySet(auth.jwks)
+        await keys.start()
+        self._stack.push_async_callback(keys.stop)
+        return KeySetAuthenticator(keys, rules)
+
     # -- serve --------------------------------------------------------------------------------------------------
 
     async def _listen(
         self, application: Application, listener: sockets.socket, on_listening: Callable[[str], None]
     ) -> None:
         host, port = listener.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        tls = self._settings.tls
+        context = tls_context(tls) if tls.certificate else None
+        if context is not None:
+            renewal = asyncio.create_task(Renewal(context, tls).run(), name="tls-renewal")
+            self._stack.callback(renewal.cancel)
+        self.url = f"http{'s' if context else ''}://{f'[{host}]' if ':' in host else host}:{port}"
         web = _Uvicorn(
             uvicorn.Config(
                 application,
@@ -274,6 +278,7 @@ class Server:
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=GRACEFUL_STOP_S,
+                ssl_context_factory=None if context is None else lambda *_: context,
             ),
             before_shutdown=self._shut,
         )
@@ -345,12 +350,6 @@ def _tell(notice: Notice) -> None:
     log.warning(notice.message, extra={"code": notice.code})
 
 
-def _authenticator(settings: Settings, tenants: tuple[str, ...]) -> Authenticator:
-    if settings.auth.is_anonymous:
-        return AnonymousAuthenticator(settings.auth.default_tenant, settings.auth.default_agent, tenants)
-    return SharedKeyAuthenticator(settings.auth.shared_key)
-
-
 def _drainer(
     audio: AudioEndpoint, transcripts: TranscriptEndpoint, calls: LiveCalls, feed: FeedEndpoint
 ) -> Callable[[], Any]:
@@ -360,27 +359,6 @@ def _drainer(
         await feed.drain()
 
     return drain
-
-
-class _Directory:
-    """Who owns a call: the live one knows, the store remembers."""
-
-    def __init__(self, calls: LiveCalls, store: SqlStore) -> None:
-        self._calls = calls
-        self._store = store
-
-    async def owner(self, key: ChannelKey) -> Owner | None:
-        """See `server.feed.access.Directory`."""
-        kind, _, name = key.channel.partition(":")
-        if kind != "call":
-            return None
-        found, agent_id = self._calls.agent_of(key.tenant_id, name)
-        if not found:
-            conversation = await self._store.conversation(key.tenant_id, name)
-            if conversation is None:
-                return None
-            agent_id = conversation["agent_id"]
-        return Owner(AgentId(agent_id) if agent_id else None)
 
 
 def _bind(host: str, port: int) -> sockets.socket:

@@ -1,17 +1,23 @@
 """The HTTP side: health, metrics, tickets, conversations, the demo, the schema.
 
-Every handler asks for an identity first and for a right second; `server.auth.rights` holds the table.
+Every route says who may come in (`access`): `public`, or whoever has an `identity` and then, in its handler, a right of
+`server.auth.rights`. One that says nothing is closed.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Request, Response, Router, get, post
+from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, FromQuery
@@ -20,20 +26,27 @@ from server.app.page import page_handlers
 from server.auth.desk import MAX_BODY_BYTES as MAX_TICKET_BYTES
 from server.auth.desk import TicketDesk
 from server.auth.identity import Identity
-from server.auth.origin import OriginPolicy
+from server.auth.origin import LOOPBACK_HOSTS, OriginPolicy
+from server.auth.rate import RateLimiter
 from server.auth.rights import Resource, require
 from server.auth.tokens import Authenticator
 from server.config.budget import Budget
+from server.feed.access import Directory, resource_of
+from server.log.contract import ChannelKey
 from server.metrics import Metrics
 from server.store.contract import Store
 from server.wire.codec import error_message
-from server.wire.errors import BadRequest, CuelineError, Forbidden, NotFound, TooLarge
+from server.wire.errors import BadRequest, CuelineError, Forbidden, NotFound, TooLarge, Unauthorised
 from server.wire.feed import TicketResponse
+from server.wire.ids import call_channel
 
 log = logging.getLogger(__name__)
 
 MAX_RECORDING_BYTES = 64 * 1024 * 1024
 """Body limit of a dropped recording: over an hour of two-channel telephone audio."""
+REQUESTS_PER_S = 20.0
+REQUESTS_BURST = 100.0
+"""Of one identity: a desktop asks a few times a call; a loop that reads everything there is does not."""
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
 
@@ -67,45 +80,71 @@ class ApiDependencies:
         tickets: `POST /v1/tickets`.
         origins: Which pages may ask.
         store: Conversations.
+        directory: Whose they are.
         metrics: `/metrics`.
         budget: `/v1/budget`.
         health: Health routes and `/v1/status`.
         demo: The demo desk, None where it is switched off.
+        metrics_key: Bearer of `/metrics` from other machines; empty: from this machine only, unless nobody signs in.
+        limiter: Requests of one identity.
     """
 
     authenticator: Authenticator
     tickets: TicketDesk
     origins: OriginPolicy
     store: Store
+    directory: Directory
     metrics: Metrics
     budget: Budget
     health: Health
     demo: DemoDesk | None
+    metrics_key: str = ""
+    limiter: RateLimiter = field(default_factory=lambda: RateLimiter(REQUESTS_PER_S, REQUESTS_BURST))
 
 
 def build_api(deps: ApiDependencies, version: str) -> Litestar:
     """Build the HTTP application."""
 
-    def identify(request: Request[Any, Any, Any], tenant_id: str | None = None) -> Identity:
+    async def identify(request: ASGIConnection[Any, Any, Any, Any]) -> Identity:
         if not deps.origins.allows(request.headers.get("origin"), request.headers.get("host")):
             raise Forbidden("pages of this origin may not ask", field="Origin")
-        return deps.authenticator.authenticate(request.headers.get("authorization"), tenant_id)
+        authorization = request.headers.get("authorization")
+        await deps.authenticator.prepare(authorization)
+        identity = deps.authenticator.authenticate(authorization)
+        if not identity.is_anonymous:
+            deps.limiter.check((identity.tenant_id, identity.agent_id, identity.roles), time.monotonic())
+        return identity
 
-    @get("/healthz", media_type=MediaType.JSON, summary="The process answers.")
+    async def admit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """Deny by default: a route that does not say who may come in lets nobody in."""
+        match handler.opt.get("access"):
+            case "public":
+                return
+            case "identity":
+                connection.scope["state"]["identity"] = await identify(connection)
+            case _:
+                raise Forbidden("this route is closed")
+
+    @get("/healthz", access="public", media_type=MediaType.JSON, summary="The process answers.")
     async def healthz() -> JsonObject:
         return {"live": True}
 
-    @get("/readyz", media_type=MediaType.JSON, summary="Models are warm and calls are accepted.")
+    @get("/readyz", access="public", media_type=MediaType.JSON, summary="Models are warm and calls are accepted.")
     async def readyz() -> Response[JsonObject]:
         return Response({"ready": deps.health.is_ready}, status_code=200 if deps.health.is_ready else 503)
 
-    @get("/metrics", media_type="text/plain; version=0.0.4", summary="Prometheus metrics.")
-    async def metrics() -> bytes:
+    @get("/metrics", access="public", media_type="text/plain; version=0.0.4", summary="Prometheus metrics.")
+    async def metrics(request: Request[Any, Any, Any]) -> bytes:
+        # A scraper belongs to no tenant and needs no identity; the numbers name no tenant either.
+        sent = (request.headers.get("authorization") or "").encode("utf-8", "replace")
+        is_known = deps.metrics_key and hmac.compare_digest(sent, f"Bearer {deps.metrics_key}".encode())
+        if not is_known and (request.client is None or request.client.host not in LOOPBACK_HOSTS):
+            raise Unauthorised("metrics are for this machine, or for the bearer of auth.metrics_key")
         return deps.metrics.render()
 
-    @get("/v1/status", summary="What this server is and can.")
+    @get("/v1/status", access="identity", summary="What this server is and can.")
     async def status(request: Request[Any, Any, Any]) -> JsonObject:
-        identity = identify(request)
+        identity = _identity(request)
         return {
             "version": version,
             "tenant_id": identity.tenant_id,
@@ -113,7 +152,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             **deps.health.status(),
         }
 
-    @get("/v1/budget", summary="The latency budget per stage, in milliseconds.")
+    @get("/v1/budget", access="public", summary="The latency budget per stage, in milliseconds.")
     async def budget() -> JsonObject:
         return {
             "total_ms": deps.budget.total_ms,
@@ -121,42 +160,52 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             "stages": deps.budget.stages,
         }
 
-    @post("/v1/tickets", summary="A single-use ticket that opens the feed's socket.", status_code=201)
+    @post("/v1/tickets", access="public", summary="A single-use ticket that opens the feed's socket.", status_code=201)
     async def tickets(request: Request[Any, Any, Any]) -> TicketResponse:
+        authorization = request.headers.get("authorization")
+        await deps.authenticator.prepare(authorization)
         return deps.tickets.issue(
             await _body(request, MAX_TICKET_BYTES),
-            authorization=request.headers.get("authorization"),
+            authorization=authorization,
             origin=request.headers.get("origin"),
             host=request.headers.get("host"),
         )
 
-    @get("/v1/conversations", summary="Conversations, newest first.")
+    @get("/v1/conversations", access="identity", summary="Conversations, newest first.")
     async def conversations(
         request: Request[Any, Any, Any], limit: FromQuery[int] = DEFAULT_PAGE, before_ms: FromQuery[float | None] = None
     ) -> JsonObject:
-        identity = identify(request)
+        identity = _identity(request)
         require(identity, "list", Resource("tenant", identity.tenant_id))
         if not 1 <= limit <= MAX_PAGE:
             raise BadRequest(f"has to be between 1 and {MAX_PAGE}", field="limit")
+        if before_ms is not None and not math.isfinite(before_ms):
+            raise BadRequest("has to be a number", field="before_ms")
         found = await deps.store.conversations(identity.tenant_id, limit=limit, before_ms=before_ms)
         return {"conversations": found}
 
-    @get("/v1/conversations/{conversation_id:str}", summary="One conversation, whole.")
+    @get("/v1/conversations/{conversation_id:str}", access="identity", summary="One conversation, whole.")
     async def conversation(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> JsonObject:
-        identity = identify(request)
+        identity = _identity(request)
+        key = ChannelKey(identity.tenant_id, call_channel(conversation_id))
+        try:
+            require(identity, "read", await resource_of(deps.directory, key))
+        except Forbidden:
+            # One that may not be read is told apart from none at all by nobody.
+            raise NotFound("there is no such conversation") from None
         found = await deps.store.conversation(identity.tenant_id, conversation_id)
-        # A conversation that may not be read is told apart from none at all by nobody.
         if found is None:
             raise NotFound("there is no such conversation")
-        try:
-            require(identity, "read", Resource("call", identity.tenant_id, found.get("agent_id")))
-        except Forbidden:
-            raise NotFound("there is no such conversation") from None
         return found
 
-    @post("/v1/demo/calls", summary="Play the demo call, or a two-channel recording sent as the body.", status_code=201)
+    @post(
+        "/v1/demo/calls",
+        access="identity",
+        summary="Play the demo call, or a two-channel recording sent as the body.",
+        status_code=201,
+    )
     async def demo_calls(request: Request[Any, Any, Any]) -> JsonObject:
-        identity = identify(request)
+        identity = _identity(request)
         if deps.demo is None or not identity.is_anonymous:
             raise NotFound("the demo is switched off")
         recording = await _body(request, MAX_RECORDING_BYTES)
@@ -175,13 +224,22 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             demo_calls,
             *page_handlers(),
         ],
+        guards=[admit],
         exception_handlers={CuelineError: _known, HTTPException: _http, Exception: _unknown},
         openapi_config=OpenAPIConfig(
-            title="Cueline", version=version, path="/schema", render_plugins=[JsonRenderPlugin(path="/")]
+            title="Cueline",
+            version=version,
+            openapi_router=Router("/schema", route_handlers=[], opt={"access": "public"}),
+            render_plugins=[JsonRenderPlugin(path="/")],
         ),
         request_max_body_size=MAX_RECORDING_BYTES,
         logging_config=None,
     )
+
+
+def _identity(request: Request[Any, Any, Any]) -> Identity:
+    identity: Identity = request.scope["state"]["identity"]  # from `admit`
+    return identity
 
 
 async def _body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:

@@ -32,6 +32,11 @@ class Application:
         self._sockets = dict(sockets)
         self._web = web
 
+    @property
+    def sockets(self) -> frozenset[str]:
+        """Paths that are sockets."""
+        return frozenset(self._sockets)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch one connection. An endpoint that fails closes its own socket and nothing else."""
         if scope["type"] != "websocket":

@@ -118,11 +118,11 @@ def page_handlers(folder: Path = STATIC_FOLDER, frame_ancestors: Iterable[str] =
             return Response(asset.gzipped, media_type=asset.content_type, headers=zipped)
         return Response(asset.body, media_type=asset.content_type, headers=asset_headers)
 
-    @get("/", include_in_schema=False, name="agent_app")
+    @get("/", access="public", include_in_schema=False, name="agent_app")
     async def index(request: Request[Any, Any, Any]) -> Response[bytes]:
         return respond(request, "index.html")
 
-    @get("/app/{name:path}", include_in_schema=False, name="agent_app_asset")
+    @get("/app/{name:path}", access="public", include_in_schema=False, name="agent_app_asset")
     async def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         return respond(request, name.lstrip("/"))
 

@@ -1,36 +1,49 @@
 """From the `Authorization` header to an identity, and back for development.
 
-Two authenticators today: none configured (anonymous, this machine only) and an HS256 shared key. A key set is a
-third class of the same contract. Tokens never reach a log or an error.
+    none configured   anonymous, this machine only
+    shared key        HS256, for development and small installations
+    key set           RS256 and ES256, signed by an identity provider
 
-Source: RFC 7519 (JWT), RFC 6750 (bearer tokens).
+Tokens never reach a log or an error.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import OctKey
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey, RSAKey
+from joserfc.jws import extract_compact
 
-from server.auth.identity import ROLES, Identity, Role, check_tenant
-from server.wire.errors import BadRequest, Forbidden, Unauthorised
-from server.wire.ids import ID_PATTERN, AgentId, TenantId
+from server.auth.claims import ID, LEEWAY_S, ClaimRules, bearer, identity_of, verified
+from server.auth.identity import Identity, Role, check_tenant
+from server.auth.key_set import KeySet
+from server.wire.errors import BadRequest, CuelineError, Forbidden, Unauthorised
+from server.wire.ids import AgentId, TenantId
+
+__all__ = [
+    "LEEWAY_S",
+    "AnonymousAuthenticator",
+    "Authenticator",
+    "KeySetAuthenticator",
+    "SharedKeyAuthenticator",
+    "issue_token",
+]
 
 ALGORITHM = "HS256"
-LEEWAY_S = 30
-"""How far the clocks of token issuer and server may disagree."""
-MAX_TOKEN_CHARS = 8192
-
-_ID = re.compile(ID_PATTERN)
 
 
 class Authenticator(Protocol):
     """Turns credentials into an identity."""
+
+    async def prepare(self, authorization: str | None) -> None:
+        """Fetch what it takes to judge these credentials, if that is not at hand. Never raises.
+
+        Called once a request or connection, before `authenticate`, which never waits.
+        """
 
     def authenticate(self, authorization: str | None, tenant_id: str | None = None) -> Identity:
         """Identify the bearer of an `Authorization` header.
@@ -59,6 +72,9 @@ class AnonymousAuthenticator:
         self._agent_id = AgentId(agent_id)
         self._tenants = frozenset(tenants) | {default_tenant}
 
+    async def prepare(self, authorization: str | None) -> None:
+        """See `Authenticator`."""
+
     def authenticate(self, authorization: str | None, tenant_id: str | None = None) -> Identity:
         """See `Authenticator`; credentials are not looked at."""
         if tenant_id is not None and tenant_id not in self._tenants:
@@ -76,43 +92,88 @@ class SharedKeyAuthenticator:
 
     Args:
         shared_key: At least 32 bytes.
+        rules: What a token has to say besides who it is.
         wall_s: Wall clock, seconds since the Unix epoch.
         now_s: Monotonic clock, for `Identity.expires_s`.
     """
 
     def __init__(
-        self, shared_key: str, *, wall_s: Callable[[], float] = time.time, now_s: Callable[[], float] = time.monotonic
+        self,
+        shared_key: str,
+        rules: ClaimRules | None = None,
+        *,
+        wall_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._key = OctKey.import_key(shared_key)
+        self._rules = rules or ClaimRules()
         self._wall_s = wall_s
         self._now_s = now_s
 
+    async def prepare(self, authorization: str | None) -> None:
+        """See `Authenticator`."""
+
     def authenticate(self, authorization: str | None, tenant_id: str | None = None) -> Identity:
         """See `Authenticator`."""
-        claims = self._claims(_bearer(authorization))
-        identity = Identity(
-            tenant_id=TenantId(_id_claim(claims, "tenant")),
-            agent_id=AgentId(_id_claim(claims, "agent")) if claims.get("agent") is not None else None,
-            roles=_roles(claims),
-            teams=frozenset(_strings_claim(claims, "teams")),
-            expires_s=self._now_s() + (claims["exp"] - self._wall_s()) + LEEWAY_S,
-        )
+        claims = verified(bearer(authorization), self._key, [ALGORITHM], self._rules, self._wall_s())
+        identity = identity_of(claims, self._rules, wall_s=self._wall_s(), now_s=self._now_s())
         check_tenant(identity, tenant_id)
         return identity
 
-    def _claims(self, token: str) -> dict[str, Any]:
-        registry = jwt.JWTClaimsRegistry(
-            now=lambda: int(self._wall_s()), leeway=LEEWAY_S, exp={"essential": True}, tenant={"essential": True}
-        )
-        # Errors are raised without their cause: it may quote parts of the token.
+
+class KeySetAuthenticator:
+    """RS256 and ES256 tokens of an identity provider, whose key set says which of its keys holds now.
+
+    Args:
+        keys: Started.
+        rules: What a token has to say besides who it is.
+        wall_s: Wall clock, seconds since the Unix epoch.
+        now_s: Monotonic clock, for `Identity.expires_s`.
+    """
+
+    def __init__(
+        self,
+        keys: KeySet,
+        rules: ClaimRules | None = None,
+        *,
+        wall_s: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keys = keys
+        self._rules = rules or ClaimRules()
+        self._wall_s = wall_s
+        self._now_s = now_s
+
+    async def prepare(self, authorization: str | None) -> None:
+        """Look for the key that signed this token; see `Authenticator`."""
         try:
-            claims = jwt.decode(token, self._key, algorithms=[ALGORITHM]).claims
-            registry.validate(claims)
-        except ExpiredTokenError:
-            raise Unauthorised("the token has expired") from None
-        except (JoseError, ValueError):
-            raise Unauthorised("the token is not valid") from None
-        return claims
+            kid = _kid(bearer(authorization))
+        except CuelineError:
+            return
+        await self._keys.look_for(kid)
+
+    def authenticate(self, authorization: str | None, tenant_id: str | None = None) -> Identity:
+        """See `Authenticator`."""
+        token = bearer(authorization)
+        key = self._keys.find(_kid(token))
+        if key is None:
+            raise Unauthorised("the token is not valid")
+        # The algorithm is the key's, never the token's: a public key must not become an HMAC secret.
+        algorithm = "RS256" if isinstance(key, RSAKey) else "ES256"
+        claims = verified(token, key, [algorithm], self._rules, self._wall_s())
+        identity = identity_of(claims, self._rules, wall_s=self._wall_s(), now_s=self._now_s())
+        check_tenant(identity, tenant_id)
+        return identity
+
+
+def _kid(token: str) -> str | None:
+    try:
+        kid = extract_compact(token.encode()).protected.get("kid")
+    except (JoseError, ValueError):
+        raise Unauthorised("the token is not valid") from None
+    if kid is not None and not isinstance(kid, str):
+        raise Unauthorised("the token is not valid")
+    return kid
 
 
 def issue_token(
@@ -140,7 +201,7 @@ def issue_token(
         BadRequest: An id with characters that ids cannot have, or a life that is not positive.
     """
     for field, value in (("tenant", tenant_id), ("agent", agent_id)):
-        if value is not None and not _ID.match(value):
+        if value is not None and not ID.match(value):
             raise BadRequest("is not an id: letters, digits and ._:@+- only", field=field)
     if ttl_s <= 0:
         raise BadRequest("must be above 0", field="ttl")
@@ -150,32 +211,3 @@ def issue_token(
     if teams:
         claims["teams"] = list(teams)
     return jwt.encode({"alg": ALGORITHM}, claims, OctKey.import_key(shared_key))
-
-
-def _bearer(authorization: str | None) -> str:
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthorised("a bearer token is required")
-    if len(token) > MAX_TOKEN_CHARS:
-        raise Unauthorised("the token is not valid")
-    return token.strip()
-
-
-def _id_claim(claims: dict[str, Any], name: str) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str) or not _ID.match(value):
-        raise Unauthorised(f"the token's claim `{name}` is not an id")
-    return value
-
-
-def _strings_claim(claims: dict[str, Any], name: str) -> list[str]:
-    value = claims.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Unauthorised(f"the token's claim `{name}` is not a list of strings")
-    return value
-
-
-def _roles(claims: dict[str, Any]) -> frozenset[Role]:
-    # Roles of other systems share the token; those that we do not know give no right.
-    named = _strings_claim(claims, "roles")
-    return frozenset(role for role in ROLES if role in named)

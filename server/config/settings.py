@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -27,16 +28,26 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AuthSettings(_Section, frozen=True):
-    """Who may connect.
+    """Who may connect. Without `shared_key` and `jwks`: anonymous mode, loopback only.
 
     Attributes:
-        shared_key: HS256 key for tokens, at least 32 bytes. Empty: anonymous mode, loopback only.
+        shared_key: HS256 key for tokens, at least 32 bytes; for development and small installations.
+        jwks: The identity provider's key set for RS256 and ES256 tokens: an https address, or a file.
+        issuer: What a token's `iss` has to be; empty: any.
+        audience: What a token's `aud` has to hold; empty: any. Needed with `jwks`: a provider signs for others, too.
+        claims_prefix: Before the claims `tenant`, `agent`, `roles` and `teams`, where the provider wants a namespace.
+        metrics_key: Bearer of `/metrics` for a scraper on another machine; empty: this machine only.
         default_tenant: Tenant of the anonymous agent.
         default_agent: Id of the anonymous agent.
         allowed_origins: Origins of web pages that may open sockets besides our own.
     """
 
     shared_key: str = ""
+    jwks: str = ""
+    issuer: str = ""
+    audience: str = ""
+    claims_prefix: str = ""
+    metrics_key: str = ""
     default_tenant: ExternalId = "car_service"
     default_agent: ExternalId = "agent"
     allowed_origins: tuple[str, ...] = ()
@@ -91,6 +102,9 @@ class SpeechSettings(_Section, frozen=True):
         endpoint_ms: Silence that ends an utterance; 0: the recogniser's measured default.
         moonshine_folder: Folder of the recogniser's weights; empty: the installed package.
         max_streams: Audio channels at once; more are refused as overloaded.
+        ring_s: Audio of one channel kept in memory until it is recognised.
+        spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
+        deepgram: The vendor.
     """
 
     recogniser: Literal["embedded", "deepgram"] = "embedded"
@@ -99,29 +113,20 @@ class SpeechSettings(_Section, frozen=True):
     endpoint_ms: NotNegative = 0
     moonshine_folder: str = ""
     max_streams: Positive = 64
+    ring_s: Annotated[float, msgspec.Meta(ge=5, le=300)] = 30.0
+    spool_s: Annotated[float, msgspec.Meta(ge=0, le=7_200)] = 600.0
+    deepgram: DeepgramSettings = DeepgramSettings()
 
 
 class EngineSettings(_Section, frozen=True):
-        ring_s: Audio of one channel kept in memory until it is recognised.
-        spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
-        deepgram: The vendor.
     """The inference engine.
-        ring_s: Audio of one channel kept in memory until it is recognised.
-        spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
-        deepgram: The vendor.
 
     Attributes:
         backend: Where models run: `onnxruntime` in this process, or `triton` on another machine.
         triton_url: `host:port` of a Triton's gRPC port, `grpcs://host:port` for TLS; for `triton` only.
-    ring_s: Annotated[float, msgspec.Meta(ge=5, le=300)] = 30.0
-    spool_s: Annotated[float, msgspec.Meta(ge=0, le=7_200)] = 600.0
-    deepgram: DeepgramSettings = DeepgramSettings()
         triton_timeout_ms: Longest that one batch waits for Triton.
         fallback: Whether models run in this process while Triton does not answer; they are loaded here, too.
         device: `cpu` or `cuda`.
-    ring_s: Annotated[float, msgspec.Meta(ge=5, le=300)] = 30.0
-    spool_s: Annotated[float, msgspec.Meta(ge=0, le=7_200)] = 600.0
-    deepgram: DeepgramSettings = DeepgramSettings()
         precision: Which built file of a model version serves; empty: the repository's default.
         workers: Sessions side by side; 0: one a core.
         max_queue_rows: Rows that may wait; more are refused as overloaded.
@@ -159,6 +164,38 @@ class IngestSettings(_Section, frozen=True):
     start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     idle_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     resume_grace_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+
+
+class ConnectSettings(_Section, frozen=True):
+    """`cueline connect-kvs`: Amazon Connect's audio from Kinesis Video Streams.
+
+    Attributes:
+        host: Address for contact events; anything but loopback needs authentication.
+        port: Port for contact events; 0 takes a free one.
+        server_url: The Cueline server, `ws://host:port` or `wss://…`.
+        token: Bearer token for the server; empty: one is signed with `auth.shared_key`, if that is set.
+        region: AWS region; empty: the AWS environment's.
+        endpoint_url: Kinesis Video Streams' control plane; empty: Amazon's own.
+        max_contacts: Contacts that one process reads at once; more are refused and come again.
+        max_skew_ms: A side that falls so far behind the other is filled up with silence.
+        stall_s: A stream that says nothing for so long is connected to anew.
+        drain_s: After a contact's end, how long to wait for more audio of it.
+        stream_end_s: A stream that stopped for so long ends its contact, if its contact event never came.
+        abandon_s: A contact without any audio for so long is given up.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 8090
+    server_url: str = "ws://127.0.0.1:8080"
+    token: str = ""
+    region: str = ""
+    endpoint_url: str = ""
+    max_contacts: Positive = 50
+    max_skew_ms: Positive = 2000
+    stall_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    drain_s: Annotated[float, msgspec.Meta(gt=0)] = 3.0
+    stream_end_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    abandon_s: Annotated[float, msgspec.Meta(gt=0)] = 900.0
 
 
 class LogSettings(_Section, frozen=True):
@@ -222,9 +259,11 @@ class Settings(_Section, frozen=True):
     data_dir: str = "data"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     auth: AuthSettings = AuthSettings()
+    tls: TlsSettings = TlsSettings()
     speech: SpeechSettings = SpeechSettings()
     engine: EngineSettings = EngineSettings()
     ingest: IngestSettings = IngestSettings()
+    connect: ConnectSettings = ConnectSettings()
     log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
     paths: PathSettings = PathSettings()
@@ -250,8 +289,16 @@ def check(settings: Settings) -> Settings:
         raise ConfigError(f"needs at least {MIN_SHARED_KEY_BYTES} bytes", field="auth.shared_key")
     if settings.auth.is_anonymous and not is_loopback(settings.host):
         raise ConfigError(
-            f"{settings.host} can be reached from other machines, which needs authentication: set auth.shared_key",
+            f"{settings.host} can be reached from other machines, which needs authentication: "
+            "set auth.jwks or auth.shared_key",
             field="host",
+        )
+    _check_auth(settings.auth)
+    _check_tls(settings.tls)
+    if settings.auth.is_anonymous and not is_loopback(settings.connect.host):
+        raise ConfigError(
+            f"{settings.connect.host} can be reached from other machines, which needs authentication",
+            field="connect.host",
         )
     if settings.engine.backend == "triton" and not settings.engine.triton_url:
         raise ConfigError("the backend triton needs its address, host:port", field="engine.triton_url")
@@ -262,6 +309,27 @@ def check(settings: Settings) -> Settings:
     if data_path.exists() and not data_path.is_dir():
         raise ConfigError(f"is not a folder: {data_path}", field="data_dir")
     return settings
+
+
+def _check_auth(auth: AuthSettings) -> None:
+    if not auth.jwks:
+        return
+    if auth.shared_key:
+        # Two ways in are one too many: the weaker one decides.
+        raise ConfigError("is set as well as auth.jwks; use one of them", field="auth.shared_key")
+    address = urlsplit(auth.jwks)
+    if address.scheme and (address.scheme != "https" and not is_loopback(address.hostname or "")):
+        raise ConfigError("has to be an https address, or the path of a file", field="auth.jwks")
+    if not auth.audience:
+        raise ConfigError("is needed with auth.jwks: the provider signs tokens for others, too", field="auth.audience")
+
+
+def _check_tls(tls: TlsSettings) -> None:
+    if bool(tls.certificate) != bool(tls.key):
+        field = "tls.key" if tls.certificate else "tls.certificate"
+        raise ConfigError("certificate and key need each other", field=field)
+    if tls.client_ca and not tls.certificate:
+        raise ConfigError("is needed to ask for client certificates", field="tls.certificate")
 
 
 def is_loopback(host: str) -> bool:

@@ -136,7 +136,9 @@ class AudioEndpoint:
                 if not isinstance(start, AudioStart):
                     raise BadMessage("the first message has to be start", field="type")
                 audio_format = AudioFormat.of(start)
-                identity, agent_id = self._door.admit(socket, start.tenant_id, start.agent_id)
+                identity, agent_id = await self._door.admit(
+                    socket, start.tenant_id, start.agent_id, start.conversation_id
+                )
             except CuelineError as error:
                 await self._refuse(socket, error)
                 continue

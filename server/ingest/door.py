@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from server.auth.identity import Identity
 from server.auth.origin import OriginPolicy
-from server.auth.rights import Resource, require
+from server.auth.rights import Resource, may, require
 from server.auth.tokens import Authenticator
 from server.ingest.websocket import CLOSE_POLICY, Scope, Socket
 from server.wire.errors import CuelineError, Forbidden
-from server.wire.ids import AgentId
+from server.wire.ids import AgentId, TenantId
+
+
+class Owners(Protocol):
+    """Knows whose a call is, live or over."""
+
+    async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
+        """Whether there is such a call, and whose it is. Raises `Unavailable` when that cannot be known now."""
 
 
 class Door:
@@ -17,39 +26,52 @@ class Door:
     Args:
         authenticator: Knows identities.
         origins: Which web pages may connect; where nobody signs in, any other page could bring calls in.
+        owners: Knows whose calls are.
     """
 
-    def __init__(self, authenticator: Authenticator, origins: OriginPolicy) -> None:
+    def __init__(self, authenticator: Authenticator, origins: OriginPolicy, owners: Owners) -> None:
         self._authenticator = authenticator
         self._origins = origins
+        self._owners = owners
 
     async def knock(self, socket: Socket) -> bool:
         """Whether the peer is known; one that is not has been told and closed."""
         try:
             if not self._origins.allows(_header(socket.scope, b"origin"), _header(socket.scope, b"host")):
                 raise Forbidden("pages of this origin may not connect", field="Origin")
-            self._authenticator.authenticate(authorization_of(socket.scope))
+            authorization = authorization_of(socket.scope)
+            await self._authenticator.prepare(authorization)
+            self._authenticator.authenticate(authorization)
         except CuelineError as error:
             await socket.send_error(error)
             await socket.close(CLOSE_POLICY, error.code)
             return False
         return True
 
-    def admit(self, socket: Socket, tenant_id: str | None, agent_id: str | None) -> tuple[Identity, AgentId | None]:
+    async def admit(
+        self, socket: Socket, tenant_id: str | None, agent_id: str | None, conversation_id: str
+    ) -> tuple[Identity, AgentId | None]:
         """Identity and agent of a source that names its call.
 
         Args:
             socket: Where it knocked.
             tenant_id: Tenant that its start names, if any.
             agent_id: Agent that its start names; without one the call is the identity's own.
+            conversation_id: The call.
 
         Raises:
             Unauthorised: The token has ended meanwhile.
-            Forbidden: Another tenant than the token's, or no right to bring calls in.
+            Forbidden: Another tenant than the token's, no right to bring calls in, or somebody else's call.
+            Unavailable: Whose call it is cannot be known now.
         """
         identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
         owner = AgentId(agent_id) if agent_id else identity.agent_id
         require(identity, "ingest", Resource("call", identity.tenant_id, owner))
+        if not may(identity, "ingest", Resource("call", identity.tenant_id)):
+            # Who may only bring in calls of their own must not take over another's by its name, and then read it.
+            is_known, agent = await self._owners.agent_of(identity.tenant_id, conversation_id)
+            if is_known:
+                require(identity, "ingest", Resource("call", identity.tenant_id, agent))
         return identity, owner
 
 

@@ -114,7 +114,9 @@ class TranscriptEndpoint:
                 start = self._decode(await socket.receive())
                 if not isinstance(start, TranscriptStart):
                     raise BadMessage("the first message has to be start", field="type")
-                identity, agent_id = self._door.admit(socket, start.tenant_id, start.agent_id)
+                identity, agent_id = await self._door.admit(
+                    socket, start.tenant_id, start.agent_id, start.conversation_id
+                )
             except CuelineError as error:
                 await self._refuse(socket, error)
                 continue

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from server.wire.ids import TenantId
+from server.wire.ids import AgentId, TenantId
 from server.wire.publication import Action, Gap
 from server.wire.utterance import Utterance
 
@@ -94,6 +94,12 @@ class Store(Protocol):
 
     async def conversation(self, tenant_id: TenantId, conversation_id: str) -> dict[str, Any] | None:
         """One conversation with its utterances (highest revisions, audio order), actions, gaps and receipts."""
+
+    async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
+        """Whether there is such a conversation, and whose it is."""
+
+    async def has_action(self, tenant_id: TenantId, conversation_id: str, action_id: str) -> bool:
+        """Whether that card was published in that conversation."""
 
     async def covered_ms(self, tenant_id: TenantId, conversation_id: str, speaker: str) -> int:
         """What was acknowledged of that side, at least to its last stored final, else 0: where a source resumes."""

@@ -25,7 +25,7 @@ from server.store.database import MAX_CONNECTIONS, STATEMENT_TIMEOUT_S, open_dat
 from server.store.migrate import migrate
 from server.store.records import rows
 from server.wire.errors import ConfigError, Unavailable
-from server.wire.ids import TenantId
+from server.wire.ids import AgentId, TenantId
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,27 @@ class SqlStore:
                 "gaps": await of(schema.gaps, "from_ms", "speaker"),
                 "receipts": await of(schema.receipts, "at_ms", "action_id", "event"),
             }
+
+    async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
+        """Whether there is such a conversation, and whose it is."""
+        table = schema.conversations
+        query = select(table.c.agent_id).where(
+            table.c.tenant_id == tenant_id, table.c.conversation_id == conversation_id
+        )
+        async with self._transaction() as connection:
+            found = (await connection.execute(query)).first()
+        return (False, None) if found is None else (True, found[0])
+
+    async def has_action(self, tenant_id: TenantId, conversation_id: str, action_id: str) -> bool:
+        """Whether that card was published in that conversation."""
+        table = schema.actions
+        query = select(table.c.revision).where(
+            table.c.tenant_id == tenant_id,
+            table.c.conversation_id == conversation_id,
+            table.c.action_id == action_id,
+        )
+        async with self._transaction() as connection:
+            return (await connection.execute(query)).first() is not None
 
     async def covered_ms(self, tenant_id: TenantId, conversation_id: str, speaker: str) -> int:
         """What was acknowledged of that side, at least to its last stored final, else 0: where a source resumes."""

@@ -190,6 +190,7 @@ class Stage:
                 tickets=TicketDesk(self._authenticator, tickets, origins=origins),
                 origins=origins,
                 store=cast(Store, None),  # the page asks for no stored conversation
+                directory=_Directory(),
                 metrics=metrics,
                 budget=load_budget(REPOSITORY / "graphs"),
                 health=self.health,

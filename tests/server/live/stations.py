@@ -88,6 +88,12 @@ class MemoryStore:
             await asyncio.Event().wait()
         return self.known
 
+    async def agent_of(self, *_):
+        return False, None
+
+    async def has_action(self, *_):
+        return False
+
     async def covered_ms(self, tenant_id, conversation_id, speaker):
         return self.covered.get(speaker, 0)
 

@@ -72,6 +72,12 @@ class Shelf:
     async def conversation(self, *_: Any) -> dict[str, Any] | None:
         return None
 
+    async def agent_of(self, *_: Any) -> tuple[bool, None]:
+        return False, None
+
+    async def has_action(self, *_: Any) -> bool:
+        return False
+
     async def covered_ms(self, *_: Any) -> int:
         return 0
 

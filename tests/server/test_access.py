@@ -1,0 +1,311 @@
+"""Who may do what, over every door of the application: each route, socket, channel and command is in one table.
+
+A route, a socket or a command that is new and not in the table fails here; so does one that lets in anybody whom the
+table does not name. Everything is real but the rooms behind the doors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import time
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import httpx
+import pytest
+from litestar.routes import HTTPRoute
+
+from server.app.api import ApiDependencies, build_api
+from server.app.asgi import Application
+from server.auth.desk import TicketDesk
+from server.auth.identity import Role
+from server.auth.origin import OriginPolicy
+from server.auth.rate import RateLimiter
+from server.auth.tickets import Tickets
+from server.auth.tokens import SharedKeyAuthenticator, issue_token
+from server.config.budget import Budget
+from server.config.settings import IngestSettings
+from server.feed.access import Owner
+from server.feed.endpoint import FeedEndpoint
+from server.feed.socket import Commands
+from server.ingest.audio_socket import AudioEndpoint
+from server.ingest.door import Door
+from server.ingest.transcript_socket import TranscriptEndpoint
+from server.log.contract import ChannelKey
+from server.main import Server
+from server.metrics import Metrics
+from server.speech.scripted import ScriptedRecogniser
+from server.wire import feed
+from server.wire.errors import Overloaded
+from server.wire.ids import AgentId, TenantId
+from tests.server.feed.harness import MemoryLog, transcript
+
+KEY = "k" * 32
+WORLD = "nobody who signs in"
+
+
+def token(tenant: str = "t", agent: str | None = None, *roles: Role, teams: tuple[str, ...] = ()) -> str:
+    return issue_token(KEY, tenant_id=tenant, agent_id=agent, roles=roles, teams=teams, ttl_s=600, wall_s=time.time())
+
+
+PEOPLE: dict[str, str | None] = {
+    WORLD: None,
+    "forger": issue_token("f" * 32, tenant_id="t", agent_id="a1", roles=["admin"], ttl_s=600, wall_s=time.time()),
+    "no role": token("t", "a1"),
+    "agent": token("t", "a1", "agent"),
+    "colleague": token("t", "a2", "agent"),
+    "supervisor": token("t", "s1", "supervisor", teams=("north",)),
+    "far supervisor": token("t", "s2", "supervisor", teams=("south",)),
+    "telephony": token("t", None, "telephony"),
+    "admin": token("t", None, "admin"),
+    "other tenant": token("u", "a1", "agent", "supervisor", "telephony", "admin", teams=("north",)),
+}
+KNOWN = set(PEOPLE) - {WORLD, "forger"}
+"""The call c1 belongs to agent a1 of team north of tenant t. In the other tenant, where "other tenant" may do all
+there is to do, the same names mean other things."""
+SECRET = "words of tenant t"
+
+ROUTES: dict[str, set[str]] = {
+    # what a page or a probe needs before anybody has signed in, and nothing of a tenant
+    "GET /": set(PEOPLE),
+    "GET /app/{name:path}": set(PEOPLE),
+    "GET /healthz": set(PEOPLE),
+    "GET /readyz": set(PEOPLE),
+    "GET /schema": set(PEOPLE),
+    "GET /schema/openapi.json": set(PEOPLE),
+    "GET /schema/{path:str}": set(PEOPLE),
+    "GET /v1/budget": set(PEOPLE),
+    "GET /metrics": set(),  # from another machine, without its own key
+    # whoever is known
+    "POST /v1/tickets": KNOWN,
+    "GET /v1/status": KNOWN,
+    # a tenant's
+    "GET /v1/conversations": {"admin", "other tenant"},  # each its own
+    "GET /v1/conversations/{conversation_id:str}": {"agent", "supervisor", "admin"},
+    "POST /v1/demo/calls": set(),  # where somebody signs in there is none
+}
+SOCKETS = {
+    "/v1/feed": KNOWN,  # with a ticket; what then may be followed is below
+    "/v1/ingest/audio": {"agent", "telephony", "other tenant"},
+    "/v1/ingest/transcripts": {"agent", "telephony", "other tenant"},
+}
+CHANNELS = {
+    "call": {"agent", "supervisor", "admin", "other tenant"},
+    "agent": {"agent", "supervisor", "admin", "other tenant"},
+}
+COMMANDS = {
+    "receipt": {"agent", "supervisor"},
+    "ask": {"agent", "supervisor"},
+    "say": {"agent"},
+}
+PROTOCOL = {"auth", "sub", "unsub", "ping", "pong"}
+"""Feed messages that act on nothing but the socket itself; `sub` is the table of channels."""
+
+
+class _Store:
+    async def conversations(self, tenant_id: str, **_: Any) -> list[dict[str, Any]]:
+        return [{"tenant_id": tenant_id}]
+
+    async def conversation(self, tenant_id: str, conversation_id: str) -> dict[str, Any] | None:
+        return {"tenant_id": tenant_id, "agent_id": "a1", "team": "north"} if tenant_id == "t" else None
+
+
+class _Directory:
+    async def owner(self, key: ChannelKey) -> Owner | None:
+        return Owner(AgentId("a1"), "north") if key.tenant_id == "t" and key.channel[-2:] in ("c1", "a1") else None
+
+    async def agent_of(self, tenant_id: str, conversation_id: str) -> tuple[bool, AgentId | None]:
+        owner = await self.owner(ChannelKey(TenantId(tenant_id), f"call:{conversation_id}"))
+        return owner is not None, owner and owner.agent_id
+
+
+class _Desk:
+    """Opens nothing: that it was asked is what counts."""
+
+    async def open(self, *_: Any, **__: Any) -> Any:
+        raise Overloaded("let in")
+
+
+class World:
+    """The application and what reached the rooms behind it."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        metrics, tickets, origins = Metrics(), Tickets(), OriginPolicy()
+        log = MemoryLog()
+        for channel in ("call:c1", "agent:a1"):
+            log.append_now(ChannelKey(TenantId("t"), channel), transcript(1, text=SECRET))
+        authenticator = SharedKeyAuthenticator(KEY)
+        door = Door(authenticator, origins, _Directory())
+        desk = TicketDesk(authenticator, tickets, limiter=RateLimiter(1e6, 1e6))
+        self.web = build_api(
+            ApiDependencies(
+                authenticator=authenticator,
+                tickets=desk,
+                origins=origins,
+                store=_Store(),  # type: ignore[arg-type]
+                directory=_Directory(),
+                metrics=metrics,
+                budget=Budget(1250.0, 1500.0, {}),
+                health=SimpleNamespace(is_ready=True, status=dict),
+                demo=None,
+            ),
+            "1",
+        )
+        self.application = Application(
+            {
+                "/v1/feed": FeedEndpoint(
+                    log,
+                    tickets,
+                    metrics,
+                    directory=_Directory(),
+                    commands=Commands(self.take("receipt"), self.take("ask"), self.take("say")),
+                ),
+                "/v1/ingest/audio": AudioEndpoint(_Desk(), ScriptedRecogniser([]), door, IngestSettings(), metrics),
+                "/v1/ingest/transcripts": TranscriptEndpoint(_Desk(), door, IngestSettings(), metrics),
+            },
+            self.web,
+        )
+
+    def take(self, name: str) -> Any:
+        async def taken(*_: Any) -> None:
+            self.commands.append(name)
+
+        return taken
+
+    async def http(self, method: str, path: str, person: str) -> httpx.Response:
+        bearer = PEOPLE[person]
+        transport = httpx.ASGITransport(self.application, client=("203.0.113.7", 1))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://cueline.example") as client:
+            return await client.request(method, path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
+
+    async def socket(self, path: str, person: str, *frames: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send frames and read what comes back until the server has nothing more to say to them, or closes."""
+        sent: list[dict[str, Any]] = []
+        incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        incoming.put_nowait({"type": "websocket.connect"})
+        for frame in frames:
+            incoming.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
+        incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        bearer = PEOPLE[person]
+        headers = [(b"authorization", f"Bearer {bearer}".encode())] if bearer else []
+        scope = {"type": "websocket", "path": path, "headers": headers, "subprotocols": [], "extensions": {}}
+
+        async def receive() -> dict[str, Any]:
+            for _ in range(10):  # answers to the frame before come first
+                await asyncio.sleep(0)
+            return await incoming.get()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self.application(scope, receive, send)
+        return [json.loads(message["text"]) for message in sent if message["type"] == "websocket.send"]
+
+    async def feed(self, person: str, *frames: dict[str, Any]) -> list[dict[str, Any]] | None:
+        answer = await self.http("POST", "/v1/tickets", person)
+        if answer.status_code != 201:
+            return None
+        return await self.socket("/v1/feed", person, {"type": "auth", "ticket": answer.json()["ticket"]}, *frames)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_every_route_is_in_the_table() -> None:
+    found = {
+        f"{method} {route.path}"
+        for route in World().web.routes
+        if isinstance(route, HTTPRoute)
+        for method in route.methods - {"OPTIONS", "HEAD"}
+    }
+    assert found == ROUTES.keys()
+
+
+def test_every_socket_is_in_the_table() -> None:
+    assert World().application.sockets == SOCKETS.keys()
+    served = set(re.findall(r'"(/[\w/]+)": ?\w+', inspect.getsource(Server)))
+    assert served == SOCKETS.keys(), "the composition root serves a socket that the table does not know"
+
+
+def test_every_channel_and_command_is_in_the_table() -> None:
+    tags = {message.__struct_config__.tag for message in get_args(feed.ClientMessage)}
+    assert tags == COMMANDS.keys() | PROTOCOL
+    (pattern,) = [meta.pattern for meta in feed.Channel.__metadata__]
+    kinds = re.match(r"\^\(([\w|]+)\):", pattern)
+    assert kinds is not None
+    assert set(kinds[1].split("|")) == CHANNELS.keys()
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("route", ROUTES)
+async def test_a_route_lets_in_whom_the_table_names_and_nobody_else(world: World, route: str, person: str) -> None:
+    method, path = route.split(" ")
+    path = (
+        path.replace("{name:path}", "main.js")
+        .replace("{conversation_id:str}", "c1")
+        .replace("{path:str}", "openapi.json")
+    )
+    answer = await world.http(method, path, person)
+    if person in ROUTES[route]:
+        assert answer.status_code < 300
+    else:
+        assert answer.status_code in ((401,) if person not in KNOWN else (401, 403, 404))
+        assert set(answer.json()) <= {"code", "message", "retryable", "field"}
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_a_socket_lets_in_whom_the_table_names_and_nobody_else(world: World, path: str, person: str) -> None:
+    if path == "/v1/feed":
+        answers = await world.feed(person)
+        assert (person in SOCKETS[path]) == bool(answers and answers[0]["type"] == "authenticated")
+        return
+    start: dict[str, Any] = {"type": "start", "conversation_id": "c1"}
+    if path.endswith("audio"):
+        start |= {"encoding": "linear16", "sample_rate_hz": 8000, "layout": "stereo", "roles": ["customer", "agent"]}
+    answers = await world.socket(path, person, start)
+    assert (person in SOCKETS[path]) == (answers[0]["message"] == "let in")
+
+
+@pytest.mark.parametrize("person", sorted(KNOWN))
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_a_channel_is_followed_by_whom_the_table_names(world: World, channel: str, person: str) -> None:
+    ch = "call:c1" if channel == "call" else "agent:a1"
+    answers = await world.feed(person, {"type": "sub", "ch": ch})
+    assert answers is not None
+    assert (person in CHANNELS[channel]) == (answers[1]["type"] == "subscribed")
+    if person not in CHANNELS[channel]:
+        assert answers[1]["code"] == "forbidden"
+    is_reading = SECRET in json.dumps(answers)
+    assert is_reading == (person in CHANNELS[channel] - {"other tenant"})
+
+
+@pytest.mark.parametrize("person", sorted(KNOWN))
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_a_command_is_taken_from_whom_the_table_names(world: World, command: str, person: str) -> None:
+    frame = {"type": command, "ch": "call:c1", "text": "hello", "id": "a-1", "event": "shown"}
+    await world.feed(person, {"type": "sub", "ch": "call:c1"}, frame)
+    assert (world.commands == [command]) == (person in COMMANDS[command])
+
+
+@pytest.mark.parametrize("path", ["/v1/feeds", "/", "/v1/ingest", "/v1/feed/x", "//v1/feed"])
+async def test_a_socket_that_there_is_not_is_closed(world: World, path: str) -> None:
+    assert await world.socket(path, "admin") == []
+
+
+async def test_an_identity_has_a_rate_of_its_own(world: World) -> None:
+    statuses = [(await world.http("GET", "/v1/status", "agent")).status_code for _ in range(130)]
+    assert set(statuses) == {200, 429}
+    assert (await world.http("GET", "/v1/status", "colleague")).status_code == 200
+
+
+@pytest.mark.parametrize("before", ["nan", "inf", "-inf"])
+async def test_a_page_begins_at_a_number(world: World, before: str) -> None:
+    answer = await world.http("GET", f"/v1/conversations?before_ms={before}", "admin")
+    assert (answer.status_code, answer.json()["field"]) == (400, "before_ms")
