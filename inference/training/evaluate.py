@@ -25,12 +25,15 @@ from inference.training.calibrate import sigmoid, softmax
 from inference.training.corpus import Corpus
 from inference.training.features import Runner, open_tokenizer
 from inference.training.retrieval import read_retrieval_set, score_retrieval
-from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, FloatArray, Kind, Task, sample
+from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, FloatArray, Kind, Task, join, sample
 
 SHAPES = ((1, 8), (1, 16), (1, 32), (8, 16), (16, 16))
 """Rows x tokens that are timed."""
 
 HEARD_SEED = 7
+
+ALL_SOURCES = "all"
+"""Name of all sources of a task together: what a target means that is set for the head as a whole."""
 
 Hear = Callable[[Sequence[str]], Sequence[str]]
 """Speaks texts over a telephone line and returns what the recogniser wrote, in the same order."""
@@ -53,7 +56,7 @@ class TaskReport:
 
     Attributes:
         task: Its name.
-        source: Data set.
+        source: Data set, or `ALL_SOURCES`.
         rows: Rows scored.
         numbers: Name to number; the first is the one that the targets speak of.
         unmarked: The first number without case and marks.
@@ -62,6 +65,9 @@ class TaskReport:
         labels: A row a label that occurs.
         confusions: Most frequent errors: true label, given label, rows.
         reliability: Scores against truth.
+        matrix: Rows of each true label (first) given each label, `[labels, labels]`; None unless one label is true.
+        names: Labels of the matrix.
+        exact: The first number in fp32; None: not asked for.
     """
 
     task: str
@@ -74,6 +80,9 @@ class TaskReport:
     labels: tuple[LabelRow, ...]
     confusions: tuple[tuple[str, str, int], ...]
     reliability: metrics.Reliability
+    matrix: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ()
+    exact: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,7 @@ def evaluate_file(
     corpus: Corpus,
     *,
     max_rows: int = 2000,
+    against: Path | None = None,
     hear: Hear | None = None,
     spoken_rows: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -108,6 +118,7 @@ def evaluate_file(
         file: Such as `model_repo/utterance/1/model.onnx`; `heads.json` lies beside it.
         corpus: Data, cut under the seed of the training.
         max_rows: At most so many rows a source.
+        against: fp32 file that is judged on the same rows, to tell what the precision costs.
         hear: Speaks and recognises.
         spoken_rows: At most so many rows a source are spoken.
         progress: Called with what is being done.
@@ -120,9 +131,17 @@ def evaluate_file(
     if number not in model.versions:
         raise model.problems.get(number) or ModelError("no such version", path=f"{model.where}/{number}")
     version = model.versions[number]
-    runner = Runner.for_file(file, open_tokenizer(version.tokenizer or model.path / "tokenizer.json"))
+    tokenizer = open_tokenizer(version.tokenizer or model.path / "tokenizer.json")
+    runner = Runner.for_file(file, tokenizer)
     found = evaluate(
-        runner, version.heads, corpus, max_rows=max_rows, hear=hear, spoken_rows=spoken_rows, progress=progress
+        runner,
+        version.heads,
+        corpus,
+        max_rows=max_rows,
+        reference=None if against is None else Runner.for_file(against, tokenizer),
+        hear=hear,
+        spoken_rows=spoken_rows,
+        progress=progress,
     )
     progress("retrieval")
     retrieval = score_retrieval(read_retrieval_set(), runner.embed)
@@ -194,6 +213,7 @@ def evaluate(
     *,
     part: str = "validate",
     max_rows: int = 2000,
+    reference: Runner | None = None,
     hear: Hear | None = None,
     spoken_rows: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -206,31 +226,63 @@ def evaluate(
         corpus: Data, cut under the seed of the training.
         part: Which part to score.
         max_rows: At most so many rows a source, drawn at random but always the same.
+        reference: Over the fp32 file, to tell what the precision costs.
         hear: Speaks and recognises.
         spoken_rows: At most so many rows a source are spoken.
         progress: Called with each task's name.
     """
     reports: list[TaskReport] = []
     errors = words = 0
+    judged = _Remembered(runner)
+    exact = None if reference is None else _Remembered(reference)
     for task in TASKS:
-        rows: Examples = getattr(corpus.splits[task.name], part)
-        for source in sorted(set(rows.sources)):
+        for source, some in _by_source(getattr(corpus.splits[task.name], part), max_rows):
             progress(f"{task.name} on {source}")
-            chosen = np.flatnonzero([name == source for name in rows.sources])
-            some = sample(rows.take(chosen), max_rows)
-            report = _evaluate_task(runner, heads[task.tensor], some)
+            report = _evaluate_task(judged, heads[task.tensor], some, source)
+            if exact is not None:
+                report = replace(report, exact=_first_number(exact, heads[task.tensor], some))
             if task.name == "intent":
-                scope = _scope_metrics(runner, heads[task.tensor], some, getattr(corpus.outside, part))
+                scope = _scope_metrics(judged, heads[task.tensor], some, getattr(corpus.outside, part))
                 report = replace(report, numbers={**report.numbers, **scope})
-            if hear is not None and spoken_rows:
+            if hear is not None and spoken_rows and source != ALL_SOURCES:
                 progress(f"{task.name} on {source}, spoken")
                 typed = sample(some, spoken_rows)
                 recognised = hear(typed.texts)
-                report = replace(report, spoken=_spoken(runner, heads[task.tensor], typed, recognised))
+                report = replace(report, spoken=_spoken(judged, heads[task.tensor], typed, recognised))
                 errors += sum(map(word_errors, typed.texts, recognised))
                 words += sum(len(_words(text)) for text in typed.texts)
             reports.append(report)
     return Evaluation(tuple(reports), word_errors=errors / words if words else None)
+
+
+class _Remembered:
+    """A runner that runs each text once for an output: tasks share texts, and all sources together are the parts."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._known: dict[str, dict[str, FloatArray]] = {}
+
+    def run(self, texts: Sequence[str], outputs: Sequence[str]) -> dict[str, FloatArray]:
+        """Run all texts and return each output `[rows, …]`."""
+        found = {}
+        for output in outputs:
+            known = self._known.setdefault(output, {})
+            missing = [text for text in dict.fromkeys(texts) if text not in known]
+            if missing:
+                known.update(zip(missing, self._runner.run(missing, [output])[output], strict=True))
+            found[output] = np.stack([known[text] for text in texts])
+        return found
+
+
+def _by_source(rows: Examples, max_rows: int) -> Iterable[tuple[str, Examples]]:
+    """Cut rows by data set, at most so many of each; where there are several, all of these together come last."""
+    parts = []
+    for source in sorted(set(rows.sources)):
+        chosen = np.flatnonzero([name == source for name in rows.sources])
+        parts.append(sample(rows.take(chosen), max_rows))
+        yield source, parts[-1]
+    if len(parts) > 1:
+        yield ALL_SOURCES, join(parts)
 
 
 def _words(text: str) -> list[str]:
@@ -248,23 +300,23 @@ def word_errors(typed: str, recognised: str) -> int:
     return row[-1]
 
 
-def _spoken(runner: Runner, spec: HeadSpec, rows: Examples, recognised: Sequence[str]) -> tuple[float, float]:
+def _spoken(runner: _Remembered, spec: HeadSpec, rows: Examples, recognised: Sequence[str]) -> tuple[float, float]:
     """Return the first number of recognised and of typed rows."""
     heard = replace(rows, texts=tuple(recognised))
     return _first_number(runner, spec, heard), _first_number(runner, spec, rows)
 
 
-def _score(runner: Runner, spec: HeadSpec, rows: Examples) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _score(runner: _Remembered, spec: HeadSpec, rows: Examples) -> tuple[FloatArray, NDArray[np.bool_]]:
     logits = runner.run(rows.texts, [rows.task.tensor])[rows.task.tensor]
     scores = silence_other_speaker(spec, rows, scores_of(spec, logits))
     return scores, decide(spec, scores)
 
 
-def _first_number(runner: Runner, spec: HeadSpec, rows: Examples) -> float:
+def _first_number(runner: _Remembered, spec: HeadSpec, rows: Examples) -> float:
     return next(iter(task_metrics(rows.task, *_score(runner, spec, rows), rows).values()))
 
 
-def _evaluate_task(runner: Runner, spec: HeadSpec, rows: Examples) -> TaskReport:
+def _evaluate_task(runner: _Remembered, spec: HeadSpec, rows: Examples, source: str) -> TaskReport:
     task = rows.task
     rng = random.Random(HEARD_SEED)
 
@@ -276,15 +328,18 @@ def _evaluate_task(runner: Runner, spec: HeadSpec, rows: Examples) -> TaskReport
     known, true = rows.mask > 0, rows.targets > 0.5
     return TaskReport(
         task=task.name,
-        source=rows.sources[0],
+        source=source,
         rows=len(rows),
-        numbers={**task_metrics(task, scores, claimed, rows), "calibration_error": reliability.error},
+        numbers={**task_metrics(task, scores, claimed, rows), "calibration_error": reliability.error}
+        | {"calibration_chance": reliability.chance},
         unmarked=rewritten(strip_marks(text) for text in rows.texts),
         heard=rewritten(as_heard(text, rng) for text in rows.texts),
         spoken=None,
         labels=tuple(_label_rows(rows.labels, metrics.count(claimed & known, true & known))),
         confusions=tuple(_confusions(rows.labels, claimed, true)) if task.kind.is_softmax else (),
         reliability=reliability,
+        matrix=true.T.astype(np.int64) @ claimed if task.kind.is_softmax else None,
+        names=rows.labels,
     )
 
 
@@ -302,7 +357,7 @@ def _confusions(
     return ((was, given, rows) for (was, given), rows in pairs.most_common(most))
 
 
-def _scope_metrics(runner: Runner, spec: HeadSpec, inside: Examples, outside: Examples) -> dict[str, float]:
+def _scope_metrics(runner: _Remembered, spec: HeadSpec, inside: Examples, outside: Examples) -> dict[str, float]:
     def scope(texts: Sequence[str]) -> FloatArray:
         logits = runner.run(texts, [SCOPE_TENSOR])[SCOPE_TENSOR][:, 0]
         return sigmoid(logits / spec.scope_temperature + spec.scope_bias)

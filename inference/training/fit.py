@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,20 +12,30 @@ from numpy.typing import NDArray
 
 from inference.export.heads import Heads, Linear, OpenSet
 from inference.training import calibrate, open_set
+from inference.training.augment import as_heard, strip_marks
 from inference.training.corpus import Corpus
 from inference.training.linear import fit_linear, logits
-from inference.training.splits import Split
-from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, FloatArray, Kind, Task
+from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, FloatArray, Kind, Task, join
 
 Embed = Callable[[Sequence[str], str], FloatArray]
 """Texts and a title for the progress bar in, `[rows, dims] float32` out."""
 
-STRENGTH = {"sentiment": 1.0, "dissatisfied": 1.0, "question": 5.0}
-"""Inverse L2 penalty where it is not `DEFAULT_STRENGTH`: noisy labels take a stronger one."""
+STRENGTH = {"sentiment": 1.0, "dissatisfied": 1.0, "question": 5.0, "intent_modular": 80.0}
+"""Inverse L2 penalty where it is not `DEFAULT_STRENGTH`: noisy labels take a stronger one, clean small sets less."""
 DEFAULT_STRENGTH = 20.0
 
 CATALOGUE_WEIGHT = 10.0
 """A phrase of the action catalogue stands for many; rows of other tasks only say that an action is or is not shown."""
+
+BALANCE = {"tweeteval": 0.7}
+"""How far a source's classes are evened out: 0 as they come, 1 all of equal weight. Tweets are told by the mean recall
+of the classes, held out: 0.675 at 0, 0.698 at 0.7. MELD, told by weighted F1, comes as it is: 0.657, then 0.660."""
+
+REFITTED = ("actions", "sentiment")
+"""Heads that are always fitted afterwards: the likelihood of the rows as they come would choose against `BALANCE`, and
+the catalogue of `actions` is small and grows without another fine-tuning."""
+
+FORMS_SEED = 11
 
 SHRINKAGE = 1.0
 """Of the open-set covariance; 0.01 to 3 differ by less than 0.001 AUROC once mixed."""
@@ -41,15 +53,14 @@ def fit_heads(corpus: Corpus, embed: Embed) -> Heads:
 def choose_heads(corpus: Corpus, embed: Embed, tuned: Mapping[str, Linear]) -> dict[str, Linear]:
     """Take for each task the head that explains the calibrate rows better: tuned with the encoder, or fitted after it.
 
-    Tuned heads have seen augmented text; fitted ones are the optimum on clean text. `actions` is always fitted: its
-    catalogue of phrases is small, and grows without another fine-tuning.
+    Tuned heads have seen augmented text; fitted ones are the optimum on clean text.
     """
     chosen = {}
     for task in TASKS:
         split = corpus.splits[task.name]
         fitted = fit_head(task, split.fit, embed)
         rows, features = split.calibrate, embed(split.calibrate.texts, "")
-        candidates = (fitted,) if task.name == "actions" else (tuned[task.tensor], fitted)
+        candidates = (fitted,) if task.name in REFITTED else (tuned[task.tensor], fitted)
         chosen[task.tensor] = min(candidates, key=lambda head: _loss(task, logits(features, head), rows))
     return chosen
 
@@ -67,17 +78,27 @@ def _loss(task: Task, values: FloatArray, rows: Examples) -> float:
 
 def fit_head(task: Task, rows: Examples, embed: Embed) -> Linear:
     """Fit one head."""
-    weights = None
-    if task.name == "actions":
-        weights = np.array([CATALOGUE_WEIGHT if s == "catalogue" else 1.0 for s in rows.sources], np.float32)
     return fit_linear(
         embed(rows.texts, task.name),
         rows.targets,
         mask=rows.mask,
-        weights=weights,
+        weights=row_weights(rows),
         softmax=task.kind.is_softmax,
         strength=STRENGTH.get(task.name, DEFAULT_STRENGTH),
     )
+
+
+def row_weights(rows: Examples) -> FloatArray:
+    """Say how much each row counts, `[rows] float32`: by source, and by class where its source is evened out."""
+    sources = np.array(rows.sources)
+    weights = np.where(sources == "catalogue", CATALOGUE_WEIGHT, 1.0).astype(np.float32)
+    for source, power in BALANCE.items():
+        chosen = sources == source
+        if chosen.any():
+            share = rows.targets[chosen].mean(0)
+            even = rows.targets[chosen] @ np.maximum(share, 1e-6) ** -power
+            weights[chosen] = even / even.mean()
+    return weights
 
 
 def fit_open_set(corpus: Corpus, head: Linear, embed: Embed) -> OpenSet:
@@ -95,6 +116,9 @@ def fit_open_set(corpus: Corpus, head: Linear, embed: Embed) -> OpenSet:
 def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[str]], Mapping[str, FloatArray]]) -> Any:
     """Calibrate on the calibrate parts, with the logits of the model as it will be served.
 
+    A score must hold on a call, where marks come and go with the recogniser: every row is read as typed, without case
+    and marks, and as it might be heard.
+
     Args:
         corpus: Splits.
         run: Texts and output tensors in, tensors `[rows, …]` out.
@@ -104,15 +128,24 @@ def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[s
     """
     heads = {}
     for task in TASKS:
-        split = corpus.splits[task.name]
-        values = run(split.calibrate.texts, [task.tensor])[task.tensor]
-        heads[task.tensor] = _post_process(task, split, values)
+        part = as_on_calls(corpus.splits[task.name].calibrate)
+        values = run(part.texts, [task.tensor])[task.tensor]
+        heads[task.tensor] = _post_process(task, part, values)
+        if task.name == "acts":
+            said = corpus.splits[task.name].fit
+            heads[task.tensor]["speakers"] = {speaker: _labels_said_by(said, speaker) for speaker in SPEAKERS}
     heads["intent_logits"] |= _scope(corpus, run)
     return heads
 
 
-def _post_process(task: Task, split: Split, values: FloatArray) -> dict[str, Any]:
-    part = split.calibrate
+def as_on_calls(rows: Examples) -> Examples:
+    """Put rows below each other as typed, without case and marks, and as a recogniser might have heard them."""
+    rng = random.Random(FORMS_SEED)
+    unmarked = replace(rows, texts=tuple(strip_marks(text) for text in rows.texts))
+    return join([rows, unmarked, replace(rows, texts=tuple(as_heard(text, rng) for text in rows.texts))])
+
+
+def _post_process(task: Task, part: Examples, values: FloatArray) -> dict[str, Any]:
     if task.kind.is_softmax:
         return {"kind": task.kind.value, "temperature": round(calibrate.fit_temperature(values, part.targets), 4)}
     num_labels = len(part.labels)
@@ -132,8 +165,6 @@ def _post_process(task: Task, split: Split, values: FloatArray) -> dict[str, Any
     }
     if task.kind is Kind.BINARY and task.name in FLAGS:
         head["flag"] = FLAGS[task.name]
-    if task.name == "acts":
-        head["speakers"] = {speaker: _labels_said_by(split.fit, speaker) for speaker in SPEAKERS}
     return head
 
 
@@ -159,8 +190,10 @@ def _shortest(values: NDArray[np.float64]) -> float | list[float]:
 
 def _scope(corpus: Corpus, run: Callable[[Sequence[str], Sequence[str]], Mapping[str, FloatArray]]) -> dict[str, Any]:
     """Calibrate the in-scope score; both sides weigh the same, as nobody knows the share of outside on a call."""
-    inside = run(corpus.splits["intent"].calibrate.texts, [SCOPE_TENSOR])[SCOPE_TENSOR][:, 0]
-    outside = run(corpus.outside.calibrate.texts, [SCOPE_TENSOR])[SCOPE_TENSOR][:, 0]
+    inside, outside = (
+        run(as_on_calls(rows).texts, [SCOPE_TENSOR])[SCOPE_TENSOR][:, 0]
+        for rows in (corpus.splits["intent"].calibrate, corpus.outside.calibrate)
+    )
     both = np.concatenate([inside, outside])
     targets = np.concatenate([np.ones_like(inside), np.zeros_like(outside)])
     weights = np.concatenate([np.full_like(inside, 1 / len(inside)), np.full_like(outside, 1 / len(outside))])

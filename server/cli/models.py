@@ -103,10 +103,19 @@ def train(data: Path, out: Path | None, steps: int, seed: int, threads: int, wor
 @click.option("--precision", type=click.Choice(["static8", "fp32"]), default="static8", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the training, which decides what is held out.")
 @click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
+@click.option("--against-fp32", is_flag=True, help="Judge fp32 on the same rows, to tell what int8 costs.")
 @click.option("--spoken", type=click.IntRange(min=0), default=0, help="Rows a source to speak, recognise and judge.")
 @click.option("--out", type=click.Path(path_type=Path), help="Report folder. Default: reports/<model>-<version>.")
 def evaluate(
-    data: Path, repo: Path, version: int | None, precision: str, seed: int, rows: int, spoken: int, out: Path | None
+    data: Path,
+    repo: Path,
+    version: int | None,
+    precision: str,
+    seed: int,
+    rows: int,
+    against_fp32: bool,
+    spoken: int,
+    out: Path | None,
 ) -> None:
     """Judge a version on held-out rows: right, calibrated, fast. Writes a report with plots."""
     _training_extra()
@@ -130,7 +139,15 @@ def evaluate(
     try:
         with _console.status("reading") as status:
             corpus = read_corpus(data, seed)
-            found = evaluate_file(file, corpus, max_rows=rows, hear=hear, spoken_rows=spoken, progress=status.update)
+            found = evaluate_file(
+                file,
+                corpus,
+                max_rows=rows,
+                against=folders[chosen] / FP32_FILE if against_fp32 else None,
+                hear=hear,
+                spoken_rows=spoken,
+                progress=status.update,
+            )
     except (DataError, ModelError) as error:
         raise click.ClickException(str(error)) from error
     folder = out or Path("reports") / f"{MODEL}-{chosen}"

@@ -14,6 +14,7 @@ pytest.importorskip("torch", reason="training and judging need the extra `train`
 from inference.head_spec import HeadSpec
 from inference.training.corpus import Corpus
 from inference.training.evaluate import (
+    ALL_SOURCES,
     Evaluation,
     decide,
     evaluate,
@@ -24,7 +25,7 @@ from inference.training.evaluate import (
 )
 from inference.training.report import write_report
 from inference.training.splits import Split
-from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, Kind, Task
+from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, Kind, Task, join
 
 SIZES = {"intent": 3, "intent_banking": 2, "intent_modular": 2, "sentiment": 3, "acts": 2, "actions": 2}
 SPECS = {
@@ -101,7 +102,7 @@ def test_the_report_is_a_page_with_its_plots(corpus: Corpus, tmp_path: Path) -> 
     text = page.read_text()
     assert "| intent | made | 12 | accuracy | 1.0000 |" in text
     assert "of words wrong" in text
-    for plot in ("scores.svg", "calibration.svg"):
+    for plot in ("scores.svg", "calibration.svg", "confusion.svg"):
         assert plot in text
         assert (page.parent / plot).read_text().startswith("<?xml")
 
@@ -147,3 +148,14 @@ def test_latency_is_measured_for_every_shape() -> None:
     found = measure_latency(runner, ["embedding"], repeats=2)  # type: ignore[arg-type]
     assert set(found) == set(runner.shapes)
     assert all(0 < least <= median for median, least in found.values())
+
+
+def test_sources_are_judged_alone_and_together(corpus: Corpus) -> None:
+    both = corpus.splits["sentiment"].validate
+    both = join([both, replace(both, sources=("other",) * len(both))])
+    found = judge(replace(corpus, splits={**corpus.splits, "sentiment": Split(both, both, both)}))
+    told = [(task.source, task.rows) for task in found.tasks if task.task == "sentiment"]
+    assert told == [("made", 12), ("other", 12), (ALL_SOURCES, 24)]
+    matrix = next(task.matrix for task in found.tasks if task.task == "sentiment")
+    assert matrix is not None
+    assert matrix.tolist() == [[4, 0, 0], [0, 4, 0], [0, 0, 4]]

@@ -56,3 +56,12 @@ def test_a_perfectly_calibrated_score_has_no_error_and_a_boastful_one_has() -> N
     assert reliability(scores, true).error < 0.01
     assert reliability(np.full(1000, 0.9, np.float32), np.arange(1000) < 500).error == pytest.approx(0.4, abs=1e-5)
     assert reliability(np.zeros(0, np.float32), np.zeros(0, bool)).error == 0
+
+
+def test_chance_tells_a_wrong_scale_from_few_rows() -> None:
+    scores = np.random.default_rng(1).random(4000).astype(np.float32)
+    right = np.random.default_rng(2).random(4000) < scores
+    many, few = reliability(scores, right), reliability(scores[:12], right[:12])
+    assert many.error <= many.chance < 0.05 < few.chance
+    assert reliability(scores**3, right).error > 5 * many.chance
+    assert reliability(scores[:0], right[:0]).error == 0
