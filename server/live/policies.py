@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from server.live.stations import Pinned
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
 from server.policy.prototypes import build_prototypes, prototype_spec, read_negatives
+from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.policy.store import PolicyStore
@@ -44,7 +44,7 @@ class Policies:
         self._orchestrator = orchestrator
         self._negatives = read_negatives(folder / "general_negatives.txt")
         self._metrics = metrics
-        self._ready: dict[str, tuple[Policy, Guide, Mapping[str, float]]] = {}
+        self._ready: dict[str, tuple[RuleBook, Guide]] = {}
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -75,8 +75,8 @@ class Policies:
             NotFound: The tenant has no policy.
         """
         tenant = self._store.get(tenant_id).tenant
-        policy, guide, thresholds = self._ready[tenant]
-        return Pinned(CallPolicy(policy, thresholds), policy.name, policy.languages, guide)
+        book, guide = self._ready[tenant]
+        return Pinned(CallPolicy(book), book.policy.name, book.policy.languages, guide)
 
     async def _prepare(self, policy: Policy) -> None:
         spec = prototype_spec(policy)
@@ -94,7 +94,7 @@ class Policies:
         for warning in policy.warnings:
             log.warning("policy warning", extra={"policy": policy.name, "warning": warning})
         guide = self._orchestrator.compile(policy.name, policy.graph, policy.wanted_outputs, prototypes, policy.pins)
-        self._ready[policy.tenant] = (policy, guide, thresholds or {})
+        self._ready[policy.tenant] = (RuleBook(policy, thresholds), guide)
 
     async def _poll(self) -> None:
         while True:

@@ -6,12 +6,13 @@ decide an `any` before the models have answered, and nothing is taken for a no t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from server.policy.rulebook import RuleBook
 from server.policy.rules import SEMANTIC_OUTPUT, AllOf, AnyOf, Condition, Lexical, OutputIs, Semantic
 
 KEEP_MARGIN = 0.1
@@ -87,23 +88,15 @@ class Judge:
     """Judges conditions of one call. Remembers what the words of the last view decided; otherwise without state.
 
     Args:
-        thresholds: Calibrated threshold of each semantic path; where a path is missing, a claim is believed as listed.
-        rivals: Semantic paths that compete for the words of each semantic path: those that read the same speaker.
+        book: The rules whose conditions are judged.
         run_of: Number of turns in a row before this one on which the leaf of a path held.
     """
 
-    def __init__(
-        self,
-        thresholds: Mapping[str, float],
-        rivals: Mapping[str, frozenset[str]],
-        run_of: Callable[[str], int],
-    ) -> None:
-        self._thresholds = thresholds
-        self._rivals = rivals
+    def __init__(self, book: RuleBook, run_of: Callable[[str], int]) -> None:
+        self._book = book
         self._run_of = run_of
         self._view: View | None = None
-        self._vocabulary: frozenset[str] = frozenset()
-        self._found: dict[str, Verdict] = {}
+        self._said: dict[str, Verdict] = {}
 
     def judge(self, condition: Condition, view: View, margin: float = 0.0) -> Verdict:
         """Judge a condition on a view, its thresholds lowered by `margin`."""
@@ -137,14 +130,10 @@ class Judge:
 
     def _lexical(self, condition: Lexical, view: View) -> Verdict:
         if view is not self._view:
-            self._view, self._vocabulary = view, frozenset(view.words.split())
-            self._found.clear()
-        verdict = self._found.get(condition.path)
-        if verdict is None:
-            pattern = condition.patterns.find(view.words, self._vocabulary)
-            verdict = _NO if pattern is None else Verdict(True, Hit(condition.path, pattern.source))
-            self._found[condition.path] = verdict
-        return verdict
+            self._view = view
+            found = self._book.lexicon.find(view.words)
+            self._said = {path: Verdict(True, Hit(path, pattern.source)) for path, pattern in found.items()}
+        return self._said.get(condition.path, _NO)
 
     def _semantic(self, condition: Semantic, view: View, margin: float) -> Verdict:
         if not view.words:
@@ -154,8 +143,8 @@ class Judge:
             return _UNKNOWN
         threshold = condition.threshold
         if threshold is None:
-            threshold = self._thresholds.get(condition.path, 0.0)
-        rivals = self._rivals.get(condition.path, frozenset())
+            threshold = self._book.thresholds.get(condition.path, 0.0)
+        rivals = self._book.rivals.get(condition.path, frozenset())
         found: dict[str, Any] | None = None
         for entry in claim.value or ():
             label, score = entry["label"], entry["score"]

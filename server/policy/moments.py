@@ -5,7 +5,7 @@ Pure: audio time comes in as milliseconds, and the same inputs give the same eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,9 +13,9 @@ import msgspec
 
 from server.policy.conditions import KEEP_MARGIN, Claim, Hit, Judge, Verdict, View, claimed
 from server.policy.memory import MatcherState, Occurrence, Run, Track, Turn, Window
-from server.policy.rules import Moment, OutputIs, Policy, Semantic, leaves
+from server.policy.rulebook import RuleBook
+from server.policy.rules import Moment
 from server.policy.words import normalise
-from server.wire.ids import Speaker
 from server.wire.publication import Evidence
 from server.wire.utterance import Annotation, Utterance
 
@@ -67,36 +67,21 @@ class MomentMatcher:
     """Finds the moments of one call.
 
     Args:
-        policy: The rules.
-        thresholds: Calibrated threshold of each semantic path (`server.policy.prototypes.calibrated`); None believes
-            every claim of the `moments` output as listed.
+        book: The rules.
         state: To go on from, as `state` gave it; the matcher owns it from here on.
     """
 
-    def __init__(
-        self, policy: Policy, thresholds: Mapping[str, float] | None = None, state: MatcherState | None = None
-    ) -> None:
-        self._rules = {moment.id: moment for moment in policy.moments}
-        self._of_speaker: dict[str, tuple[Moment, ...]] = {}
-        self._readers: dict[tuple[str, frozenset[str]], tuple[Moment, ...]] = {}
-        for moment in policy.moments:
-            self._of_speaker[moment.speaker] = (*self._of_speaker.get(moment.speaker, ()), moment)
-        self._absences = tuple(moment for moment in policy.moments if moment.is_absence)
-        self._runs = tuple(
-            (moment.speaker, leaf)
-            for moment in policy.moments
-            for leaf in leaves(moment.condition)
-            if isinstance(leaf, OutputIs) and leaf.for_turns > 1
-        )
+    def __init__(self, book: RuleBook, state: MatcherState | None = None) -> None:
+        self._book = book
         self._events: list[MomentEvent] = []
         if state is None:
             state = MatcherState()
-            for moment in self._absences:
+            for moment in book.absences:
                 if not moment.after and moment.not_within_s is not None:
                     state.windows[moment.id] = Window(0, round(moment.not_within_s * 1000))
         self.state = state
         self._judged = ""
-        self._judge = Judge(thresholds or {}, _rivals(policy), self._run_before)
+        self._judge = Judge(book, self._run_before)
 
     def observe(self, utterance: Utterance) -> tuple[MomentEvent, ...]:
         """Take in one utterance revision. A revision that is not newer, or that follows a final, changes nothing."""
@@ -115,7 +100,7 @@ class MomentMatcher:
             view.claims = dict(last.claims)  # the same words mean the same: no need to wait for the models again
         turn.views = [view] if view.is_final else [*turn.views[1 - _VIEWS_KEPT :], view]
         turn.start_ms, turn.end_ms = utterance.start_ms, utterance.end_ms
-        self._evaluate(turn, view, self._of_speaker.get(turn.speaker, ()))
+        self._evaluate(turn, view, self._book.of_speaker(turn.speaker))
         for output in view.claims:
             self._count_run(turn, view, output)
         return self._taken()
@@ -131,7 +116,7 @@ class MomentMatcher:
                 if annotation.revision == view.revision:
                     view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
             if outputs:
-                self._evaluate(turn, view, self._readers_of(turn.speaker, outputs))
+                self._evaluate(turn, view, self._book.readers(turn.speaker, outputs))
             for output in sorted(outputs):
                 self._count_run(turn, view, output)
         return self._taken()
@@ -144,7 +129,7 @@ class MomentMatcher:
                 continue
             window = self.state.windows.pop(name)
             if not window.said_by:
-                self._declare(self._rules[name], window, deadline_ms, ())
+                self._declare(self._book.moments[name], window, deadline_ms, ())
         return self._taken()
 
     def next_due_ms(self) -> int | None:
@@ -152,14 +137,6 @@ class MomentMatcher:
         return min((self._due_ms(name) for name in self.state.windows), default=None)
 
     # One moment on one view
-
-    def _readers_of(self, speaker: Speaker, outputs: frozenset[str]) -> tuple[Moment, ...]:
-        """Moments that a claim of one of these outputs can change, as declared. Few sets ever come: a graph's steps."""
-        key = (speaker, outputs)
-        if key not in self._readers:
-            of_speaker = self._of_speaker.get(speaker, ())
-            self._readers[key] = tuple(moment for moment in of_speaker if not outputs.isdisjoint(moment.reads))
-        return self._readers[key]
 
     def _evaluate(self, turn: Turn, view: View, rules: tuple[Moment, ...]) -> None:
         self._judged = turn.utterance_id
@@ -213,7 +190,7 @@ class MomentMatcher:
         occurrence.evidence = _evidence(turn, view, hit)
         for name, window in self.state.windows.items():
             if window.anchor == (rule.id, occurrence.number):
-                window.deadline_ms = turn.end_ms + round((self._rules[name].not_within_s or 0.0) * 1000)
+                window.deadline_ms = turn.end_ms + round((self._book.moments[name].not_within_s or 0.0) * 1000)
                 window.evidence = occurrence.evidence
         self._emit(Change.CONFIRMED, rule.id, occurrence)
 
@@ -222,7 +199,7 @@ class MomentMatcher:
         if not view.is_final or not view.is_turn or output in turn.counted:
             return
         turn.counted.append(output)
-        for speaker, leaf in self._runs:
+        for speaker, leaf in self._book.runs:
             if speaker == turn.speaker and leaf.output == output:
                 found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
                 run = self.state.runs.setdefault(leaf.path, Run())
@@ -281,7 +258,7 @@ class MomentMatcher:
         known.append(occurrence)
         del known[:-_OCCURRENCES_KEPT]
         self._emit(Change.BEGAN, rule.id, occurrence)
-        for absence in self._absences:
+        for absence in self._book.absences:
             if rule.id in absence.before:
                 self._close(absence, at_ms, (rule.id, number))
             if rule.id in absence.after:
@@ -366,7 +343,7 @@ class MomentMatcher:
 
     def _due_ms(self, name: str) -> int:
         """When a window may be judged: at its deadline, or once those who spoke in time have been understood."""
-        rule, window = self._rules[name], self.state.windows[name]
+        rule, window = self._book.moments[name], self.state.windows[name]
         due_ms = window.deadline_ms
         for turn in self.state.turns.values():
             is_in_time = turn.speaker == rule.speaker and window.since_ms < turn.end_ms
@@ -375,25 +352,6 @@ class MomentMatcher:
                 if track is None or not track.is_decided:
                     due_ms = max(due_ms, max(window.deadline_ms, turn.end_ms) + PATIENCE_MS)
         return due_ms
-
-
-def _rivals(policy: Policy) -> dict[str, frozenset[str]]:
-    """Semantic paths of each speaker compete with each other, but not with those of their own moment."""
-    moments_of: dict[str, set[str]] = {}
-    speaker_of: dict[str, Speaker] = {}
-    for moment in policy.moments:
-        for leaf in leaves(moment.condition):
-            if isinstance(leaf, Semantic):
-                moments_of.setdefault(leaf.path, set()).add(moment.id)
-                speaker_of[leaf.path] = moment.speaker
-    return {
-        path: frozenset(
-            other
-            for other, theirs in moments_of.items()
-            if speaker_of[other] == speaker_of[path] and not theirs & moments_of[path]
-        )
-        for path in moments_of
-    }
 
 
 def _evidence(turn: Turn, view: View, hit: Hit) -> Evidence:

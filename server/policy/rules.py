@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from server.policy.document import AssistTrigger, RecordingDocument, RedactionDocument, RetentionDocument, Trigger
-from server.policy.words import PatternSet
+from server.policy.words import WordPattern
 from server.wire.ids import Speaker
 from server.wire.publication import ActionType
 
@@ -35,7 +35,7 @@ class Lexical:
     """One of the patterns occurs in the words."""
 
     path: str
-    patterns: PatternSet
+    patterns: tuple[WordPattern, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Assist:
 
     on: frozenset[AssistTrigger] = frozenset({"question", "checking"})
     min_score: float | None = None
-    checking: PatternSet = field(default_factory=lambda: PatternSet(()))
+    checking: tuple[WordPattern, ...] = ()
     priority: int = 6
     ttl_s: float = 90.0
     max_shown: int = 2

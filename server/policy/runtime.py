@@ -19,7 +19,7 @@ from server.policy.cards import Deck, DeckState, Finding
 from server.policy.checklist import ChecklistBoard, ChecklistState
 from server.policy.memory import MatcherState
 from server.policy.moments import MomentEvent, MomentMatcher
-from server.policy.rules import Policy
+from server.policy.rulebook import RuleBook
 from server.wire.errors import BadRequest
 from server.wire.publication import Action, Checklist
 from server.wire.utterance import Annotation, Utterance
@@ -47,16 +47,14 @@ class CallPolicy:
     `next_wakeup_s`. What comes back is to be published in that order. Not thread-safe; one owner.
 
     Args:
-        policy: Pinned for the call.
-        thresholds: Calibrated threshold of each semantic path; None believes the `moments` output as listed.
+        book: Of the policy that is pinned for the call.
     """
 
-    def __init__(self, policy: Policy, thresholds: Mapping[str, float] | None = None) -> None:
-        self.policy = policy
-        self._thresholds = thresholds
-        self._matcher = MomentMatcher(policy, thresholds)
-        self._deck = Deck(policy)
-        self._checklist = ChecklistBoard(policy)
+    def __init__(self, book: RuleBook) -> None:
+        self.policy = book.policy
+        self._matcher = MomentMatcher(book)
+        self._deck = Deck(self.policy)
+        self._checklist = ChecklistBoard(self.policy)
         self._offset_s: float | None = None
         self._is_ended = False
 
@@ -170,16 +168,13 @@ class CallPolicy:
         return builtins
 
     @classmethod
-    def restore(
-        cls, policy: Policy, state: Mapping[str, Any], now_s: float, thresholds: Mapping[str, float] | None = None
-    ) -> CallPolicy:
+    def restore(cls, book: RuleBook, state: Mapping[str, Any], now_s: float) -> CallPolicy:
         """Go on where another process stopped.
 
         Args:
-            policy: The same version as before.
+            book: Of the same version as before.
             state: From `state`.
             now_s: This process's monotonic time; audio time goes on from here.
-            thresholds: As in the constructor.
 
         Raises:
             BadRequest: The state is of another policy, or is no state.
@@ -188,12 +183,12 @@ class CallPolicy:
             known = msgspec.convert(state, CallState)
         except msgspec.ValidationError:
             raise BadRequest("not the state of a call's policy", field="state") from None
-        if known.policy != policy.name:
+        if known.policy != book.policy.name:
             raise BadRequest(f"the state is of policy {known.policy}", field="policy")
-        call = cls(policy, thresholds)
-        call._matcher = MomentMatcher(policy, thresholds, known.matcher)
-        call._deck = Deck(policy, known.deck)
-        call._checklist = ChecklistBoard(policy, known.checklist)
+        call = cls(book)
+        call._matcher = MomentMatcher(book, known.matcher)
+        call._deck = Deck(book.policy, known.deck)
+        call._checklist = ChecklistBoard(book.policy, known.checklist)
         call._is_ended = known.is_ended
         if known.at_ms is not None:
             call._offset_s = known.at_ms / 1000 - now_s

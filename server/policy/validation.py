@@ -35,7 +35,7 @@ from server.policy.rules import (
     leaves,
     outputs_read,
 )
-from server.policy.words import PatternSet, compile_pattern, normalise
+from server.policy.words import WordPattern, compile_pattern, normalise
 from server.wire.errors import ConfigError
 from server.wire.ids import Speaker
 
@@ -283,7 +283,7 @@ class _Compiler:
             seen.add(words)
         return listed
 
-    def _patterns(self, patterns: str | list[str] | None, path: str) -> PatternSet:
+    def _patterns(self, patterns: str | list[str] | None, path: str) -> tuple[WordPattern, ...]:
         listed = _listed(patterns)
         if not listed:
             self._fail(path, "holds no pattern")
@@ -293,7 +293,7 @@ class _Compiler:
                 compiled.append(compile_pattern(pattern))
             except ValueError as error:
                 self._fail(path if isinstance(patterns, str) else f"{path}[{index}]", str(error))
-        return PatternSet(compiled)
+        return tuple(compiled)
 
     def _output(self, document: ConditionDocument, path: str, rule_path: str) -> OutputIs:
         wanted = dict(document.output or {})

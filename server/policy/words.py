@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 _WORD = re.compile(r"[^\W_]+")
 _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019\u02bc](?=\w)")
@@ -165,47 +166,46 @@ def _choices(token: str) -> list[str]:
     return choices
 
 
-class PatternSet:
-    """Several patterns, searched at once: only those are tried whose first word occurs at all.
+Key = TypeVar("Key")
+
+
+class PatternIndex(Generic[Key]):
+    """Many patterns of many owners, searched at once: only those are tried whose first word occurs at all.
 
     Immutable. A policy has hundreds of patterns and a call a revision several times a second, so most of the work is
-    done by one look-up of the text's words.
+    done by looking the text's words up.
 
     Args:
-        patterns: In the order in which a match is preferred.
+        patterns: Owner and pattern; of one owner in the order in which a match is preferred.
     """
 
-    def __init__(self, patterns: Sequence[WordPattern]) -> None:
-        self.patterns = tuple(patterns)
-        self._by_word: dict[str, list[int]] = {}
+    def __init__(self, patterns: Iterable[tuple[Key, WordPattern]]) -> None:
+        self._patterns = tuple(patterns)
         self._always: list[int] = []
-        prefixed: dict[int, None] = {}
-        prefixes = []
-        for index, pattern in enumerate(self.patterns):
+        self._by_word: dict[str, list[int]] = {}
+        self._by_prefix: dict[str, list[int]] = {}
+        for index, (_, pattern) in enumerate(self._patterns):
             if not pattern.starts:
                 self._always.append(index)
             for start in pattern.starts:
-                if start.endswith("*"):
-                    prefixes.append(re.escape(start[:-1]))
-                    prefixed[index] = None
-                else:
-                    self._by_word.setdefault(start, []).append(index)
-        self._prefixed = list(prefixed)
-        self._prefix = re.compile(rf"(?<!\w)(?:{'|'.join(prefixes)})") if prefixes else None
+                table, word = (self._by_prefix, start[:-1]) if start.endswith("*") else (self._by_word, start)
+                table.setdefault(word, []).append(index)
+        self._prefix_lengths = sorted({len(prefix) for prefix in self._by_prefix})
 
-    def find(self, words: str, vocabulary: frozenset[str]) -> WordPattern | None:
-        """Return the first pattern that occurs.
+    def find(self, words: str) -> dict[Key, WordPattern]:
+        """Return the first pattern of each owner that occurs.
 
         Args:
             words: From `normalise`.
-            vocabulary: The set of these words.
         """
-        candidates = list(self._always)
-        for word in vocabulary & self._by_word.keys():
-            candidates.extend(self._by_word[word])
-        if self._prefix is not None and self._prefix.search(words):
-            candidates.extend(self._prefixed)
-        for index in sorted(set(candidates)):
-            if self.patterns[index].matches(words):
-                return self.patterns[index]
-        return None
+        candidates = set(self._always)
+        for word in set(words.split()):
+            candidates.update(self._by_word.get(word, ()))
+            for length in self._prefix_lengths:
+                candidates.update(self._by_prefix.get(word[:length], ()))
+        found: dict[Key, WordPattern] = {}
+        for index in sorted(candidates):
+            owner, pattern = self._patterns[index]
+            if owner not in found and pattern.matches(words):
+                found[owner] = pattern
+        return found

@@ -11,6 +11,7 @@ from server.live.stations import Pinned, Stations
 from server.log.contract import Entry, Position, Recovery
 from server.metrics import Metrics
 from server.policy.loading import parse_policy
+from server.policy.rulebook import RuleBook
 from server.policy.runtime import CallPolicy
 from server.wire.errors import NotFound, Unavailable
 from server.wire.utterance import Annotation
@@ -141,7 +142,7 @@ class OnePolicy:
         if tenant_id != "test":
             raise NotFound("no such tenant", field="tenant_id")
         policy = parse_policy(POLICY, source="test.yaml")
-        return Pinned(CallPolicy(policy), policy.name, policy.languages, guide=None)
+        return Pinned(CallPolicy(RuleBook(policy)), policy.name, policy.languages, guide=None)
 
 
 def make_stations():

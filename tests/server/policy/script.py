@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.policy.loading import parse_policy
+from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.wire.ids import ConversationId, Speaker, TenantId, UtteranceId
@@ -53,7 +54,7 @@ class ScriptedCall:
     """
 
     def __init__(self, policy: Policy, thresholds: dict[str, float] | None = None, *, together: bool = False) -> None:
-        self.policy = CallPolicy(policy, thresholds)
+        self.policy = CallPolicy(RuleBook(policy, thresholds))
         self._together = together
         self.now_s = 0.0
         self.published: list[Action | Checklist] = []

@@ -4,6 +4,7 @@ import pytest
 
 from server.policy.cards import Finding
 from server.policy.loading import parse_policy
+from server.policy.rulebook import RuleBook
 from server.policy.runtime import CallPolicy
 from server.wire.errors import ConfigError
 from server.wire.publication import Citation, Evidence
@@ -37,7 +38,7 @@ def finding(key, **changes):
 
 
 def started():
-    call = CallPolicy(POLICY)
+    call = CallPolicy(RuleBook(POLICY))
     call.on_utterance(utterance("u1", "how long does it take", end_s=1.0), 1.0)
     return call
 
@@ -78,7 +79,7 @@ def test_only_the_newest_answers_stay():
 
 
 def test_a_card_that_wants_a_passage_gets_it():
-    call = CallPolicy(POLICY)
+    call = CallPolicy(RuleBook(POLICY))
     (hint,) = call.on_utterance(utterance("u1", "a refund please", end_s=1.0), 1.0)
     (cited,) = call.on_finding(finding("card", action_id=hint.id), 1.1)
     assert (cited.id, cited.state, cited.title, cited.cites) == (hint.id, "update", "Ask for the receipt", CITES)
@@ -96,14 +97,14 @@ def test_a_question_that_is_none_any_more_takes_its_card_along():
 def test_receipts_hand_over_and_the_end_are_those_of_every_card():
     call = started()
     (card,) = call.on_finding(finding("u1"), 1.1)
-    moved = CallPolicy.restore(POLICY, call.state(), 100.0)
+    moved = CallPolicy.restore(RuleBook(POLICY), call.state(), 100.0)
     assert [c.state for c in moved.on_receipt(card.id, "used", 101.0)] == ["expire"]
     assert [c.state for c in call.on_end(3.0)] == ["expire"]
     assert call.on_finding(finding("u2"), 4.0) == ()
 
 
 def test_an_agent_may_ask_before_anybody_spoke():
-    (card,) = CallPolicy(POLICY).on_finding(finding("ask-1", evidence=None, is_asked=True), 50.0)
+    (card,) = CallPolicy(RuleBook(POLICY)).on_finding(finding("ask-1", evidence=None, is_asked=True), 50.0)
     assert card.state == "new"
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.wire.errors import BadRequest
@@ -423,7 +424,7 @@ def test_receipts_end_a_card() -> None:
 
 
 def test_nothing_happens_before_the_first_word_or_after_the_end() -> None:
-    policy = CallPolicy(SHOP)
+    policy = CallPolicy(RuleBook(SHOP))
     assert policy.on_tick(5.0) == ()
     assert policy.next_wakeup_s() is None
     assert policy.on_receipt("reset-1", "used", 5.0) == ()
@@ -433,7 +434,7 @@ def test_nothing_happens_before_the_first_word_or_after_the_end() -> None:
     assert call.end() == []
     assert call.say(utterance("u2", "I hang up", end_s=4)) == []
     assert call.policy.next_wakeup_s() is None
-    assert CallPolicy(SHOP).on_end(1.0) == ()
+    assert CallPolicy(RuleBook(SHOP)).on_end(1.0) == ()
 
 
 def test_an_annotation_of_another_utterance_is_refused() -> None:
@@ -448,15 +449,15 @@ def test_an_annotation_of_another_utterance_is_refused() -> None:
         version=1,
     )
     with pytest.raises(BadRequest):
-        CallPolicy(SHOP).on_annotations([wrong], spoken, 1.0)
+        CallPolicy(RuleBook(SHOP)).on_annotations([wrong], spoken, 1.0)
 
 
 def test_a_state_of_another_policy_is_refused() -> None:
-    state = CallPolicy(SHOP).state()
+    state = CallPolicy(RuleBook(SHOP)).state()
     with pytest.raises(BadRequest):
-        CallPolicy.restore(CROWD, state, 0.0)
+        CallPolicy.restore(RuleBook(CROWD), state, 0.0)
     with pytest.raises(BadRequest):
-        CallPolicy.restore(SHOP, {"policy": 1}, 0.0)
+        CallPolicy.restore(RuleBook(SHOP), {"policy": 1}, 0.0)
 
 
 def test_a_text_of_ten_thousand_words_is_cut_in_the_evidence() -> None:
@@ -521,7 +522,7 @@ def run(
     policy: Policy, steps: list[tuple[float, Utterance, list[dict[str, Any]]]], hand_over_at: int | None = None
 ) -> list[tuple[float, Action | Checklist]]:
     """Publications with the monotonic time at which they came; optionally the call changes process on the way."""
-    subject, shift_s = CallPolicy(policy), 0.0
+    subject, shift_s = CallPolicy(RuleBook(policy)), 0.0
     out: list[tuple[float, Action | Checklist]] = []
 
     def wait_until(now_s: float) -> None:
@@ -548,7 +549,7 @@ def run(
         if index == hand_over_at:
             subject.on_tick(now_s - shift_s)  # bring its clock up to now
             state = json.loads(json.dumps(subject.state()))
-            subject = CallPolicy.restore(policy, state, now_s - 1000.0)
+            subject = CallPolicy.restore(RuleBook(policy), state, now_s - 1000.0)
             shift_s = 1000.0
     end_s = steps[-1][0] + 3.0 if steps else 3.0
     wait_until(end_s)

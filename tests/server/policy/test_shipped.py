@@ -10,6 +10,7 @@ from inference.repository import ModelRepository
 from server.policy.loading import load_policy
 from server.policy.moments import Change, MomentMatcher
 from server.policy.prototypes import Prototypes, build_prototypes, prototype_spec, read_negatives
+from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
 from server.wire.utterance import Annotation
 from tests.server.policy.encoder import ROOT, Encoder
@@ -104,7 +105,7 @@ def test_finds_moments_in_new_words(tenant: str, encoder: Encoder, ready: dict[s
     shows_a_card = frozenset[str]().union(*(action.on for action in policy.actions))
     hits = misses = extras = disturbed = quiet = 0
     for wanted, speaker, text in sentences(f"held_out_{tenant}"):
-        matcher = MomentMatcher(policy, prototypes.thresholds)
+        matcher = MomentMatcher(RuleBook(policy, prototypes.thresholds))
         spoken = utterance("u1", text, end_s=5, speaker=speaker)
         claims = encoder.claims(text, speaker, prototypes.set)
         events = list(matcher.observe(spoken))
@@ -118,7 +119,7 @@ def test_finds_moments_in_new_words(tenant: str, encoder: Encoder, ready: dict[s
                 model="utterance",
                 version=1,
             )
-            events += matcher.annotate(annotation)
+            events += matcher.annotate([annotation])
         absences = {moment.id for moment in policy.moments if moment.is_absence}
         found = {event.moment for event in events if event.change is Change.BEGAN} & shows_a_card - absences
         if wanted == "-":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.policy.words import PatternSet, compile_pattern, normalise
+from server.policy.words import PatternIndex, compile_pattern, normalise
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ TOKENS = ("oil", "light*", "oil|brake", "li*", "don't", "...", "/\\d+/", "24", "
 
 
 @given(
-    st.lists(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=3), max_size=6),
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.sampled_from(TOKENS), min_size=1, max_size=3)), max_size=8),
     st.lists(st.sampled_from(("oil", "lights", "brake", "do", "not", "24", "engine", "x")), max_size=8),
 )
-def test_a_set_finds_what_its_patterns_find(sources: list[list[str]], text: list[str]) -> None:
+def test_an_index_finds_what_its_patterns_find(sources: list[tuple[int, list[str]]], text: list[str]) -> None:
     patterns = []
-    for source in sources:
+    for owner, source in sources:
         with contextlib.suppress(ValueError):
-            patterns.append(compile_pattern(" ".join(source)))
+            patterns.append((owner, compile_pattern(" ".join(source))))
     words = normalise(" ".join(text))
-    expected = next((pattern for pattern in patterns if pattern.matches(words)), None)
-    assert PatternSet(patterns).find(words, frozenset(words.split())) is expected
+    expected = {owner: pattern for owner, pattern in reversed(patterns) if pattern.matches(words)}
+    assert PatternIndex(patterns).find(words) == expected
