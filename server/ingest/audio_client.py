@@ -58,6 +58,11 @@ class AudioClient:
         self.stored_ms = 0
         """Everything said before is safe."""
 
+    @property
+    def is_broken(self) -> bool:
+        """It is of no use any more: open another one."""
+        return self._failure is not None or self._socket is None
+
     async def open(self) -> None:
         """Connect and start.
 

@@ -62,6 +62,12 @@ class Metrics:
         self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "code")
         self.live_calls = gauge("cueline_live_calls", "Calls in progress.")
         self.live_streams = gauge("cueline_live_streams", "Audio channels in progress.")
+        # Amazon Connect's consumer
+        self.kvs_behind = histogram("cueline_kvs_behind_seconds", "Fragment behind the newest of its stream.")
+        self.kvs_contacts = gauge("cueline_kvs_contacts", "Contacts being read.")
+        self.kvs_reconnects = counter("cueline_kvs_reconnects_total", "Broken readings of a contact.", "cause")
+        self.kvs_filled_seconds = counter("cueline_kvs_filled_seconds_total", "Silence where a stream has nothing.")
+        self.kvs_late_seconds = counter("cueline_kvs_late_seconds_total", "Audio given up: its place was filled.")
         # feed
         self.feed_deliver = histogram("cueline_feed_deliver_seconds", "Published to socket write.")
         self.feed_sockets = gauge("cueline_feed_sockets", "Open feed sockets.")

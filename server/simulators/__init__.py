@@ -1,1 +1,1 @@
-"""Real peers for tests, demos and drills: they speak the vendors' protocols byte for byte, and can misbehave on demand."""
+"""Real peers for tests, demos and drills: they speak vendors' protocols byte for byte, and misbehave on demand."""

@@ -1,7 +1,8 @@
 """Where each contact's reading stands, durable: whoever finds a contact that nobody reads takes over without a loss.
 
-    <folder>/<contact>.json    the contact and its marks, replaced as a whole
-    <folder>/<contact>.lock    held by the process that reads it; the system lets go of it however that process ends
+    <folder>/<tenant>~<contact>.json    the contact and its marks, replaced as a whole
+    <folder>/<tenant>~<contact>.lock    held by the process that reads it, however that process ends
+    <folder>/<tenant>~<contact>.end     the contact is over, said by a process that does not read it
 
 The audio itself needs no copy of ours: the stream keeps it for its retention time. The folder may be shared by
 processes, and by machines if its file system has locks (NFS 4 has).
@@ -9,9 +10,9 @@ processes, and by machines if its file system has locks (NFS 4 has).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class Claim:
 
     def save(self, snapshot: bytes) -> None:
         """Replace it, safe against a crash at any instant."""
-        scratch = self._path.with_suffix(".tmp")
+        scratch = self._path.with_name(f"{self._path.name}.tmp")
         with open(scratch, "wb") as file:
             file.write(snapshot)
             file.flush()
@@ -129,26 +130,44 @@ class CursorFolder:
         Raises:
             Conflict: Another process, or another task of this one, reads it.
         """
-        # Ids hold neither slashes nor a leading dot, so they are safe as names, and "~" is in none.
-        stem = f"{tenant_id}~{contact_id}"
-        lock = os.open(self._folder / f"{stem}.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        lock = os.open(self._path(tenant_id, contact_id, ".lock"), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
             raise Conflict("this contact is being read already", field="contact_id") from None
-        return Claim(self._folder / f"{stem}.json", lock)
+        return Claim(self._path(tenant_id, contact_id, ".json"), lock)
 
-    def waiting(self) -> Iterator[tuple[str, str]]:
-        """Tenant and contact id of everything that is not over; old contacts that are over are forgotten."""
+    def waiting(self, now_s: float) -> Iterator[tuple[str, str]]:
+        """Tenant and contact id of everything that is not over; what is over for long is forgotten.
+
+        Args:
+            now_s: Wall time, seconds since the Unix epoch.
+        """
         for path in sorted(self._folder.glob("*.json")):
-            tenant_id, _, contact_id = path.stem.partition("~")
+            tenant_id, _, contact_id = path.name.removesuffix(".json").partition("~")
             try:
                 cursor = _decoder.decode(path.read_bytes())
                 if not cursor.is_over:
                     yield tenant_id, contact_id
-                elif path.stat().st_mtime < time.time() - FORGET_AFTER_S:
-                    path.unlink()
-                    path.with_suffix(".lock").unlink(missing_ok=True)
+                elif path.stat().st_mtime < now_s - FORGET_AFTER_S:
+                    for suffix in (".json", ".lock", ".end"):
+                        self._path(tenant_id, contact_id, suffix).unlink(missing_ok=True)
             except FileNotFoundError:
                 continue
+        for path in self._folder.glob("*.end"):  # most contacts that end were never streamed
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < now_s - FORGET_AFTER_S:
+                    path.unlink()
+
+    def announce_end(self, tenant_id: str, contact_id: str) -> None:
+        """Leave word that a contact is over, for whoever reads it, or will."""
+        self._path(tenant_id, contact_id, ".end").touch(mode=0o600)
+
+    def has_end(self, tenant_id: str, contact_id: str) -> bool:
+        """Whether somebody left word."""
+        return self._path(tenant_id, contact_id, ".end").exists()
+
+    def _path(self, tenant_id: str, contact_id: str, suffix: str) -> Path:
+        # Ids hold neither slashes nor a leading dot, so they are safe as names, and "~" is in none.
+        return self._folder / f"{tenant_id}~{contact_id}{suffix}"

@@ -114,7 +114,6 @@ class FragmentReader:
         self._tag_name = self._tag_value = ""
         self._tags: dict[str, str] = {}
         self._cluster_ms = 0.0
-        self._is_open = False
 
     def feed(self, data: bytes) -> list[FragmentEvent]:
         """Take bytes, cut anywhere, and return what they complete.
@@ -143,8 +142,6 @@ class FragmentReader:
                         events.append(ContactTagged(self._tag_value))
                 case mkv.Close(mkv.TAGS):
                     self._end_tags(events)
-                case mkv.Close(mkv.SEGMENT):
-                    self._end_fragment(self._tags.get(f"{_PREFIX}FRAGMENT_NUMBER", ""), events)
         return events
 
     def _take_value(self, element_id: int, payload: bytes, events: list[FragmentEvent]) -> None:
@@ -170,7 +167,6 @@ class FragmentReader:
         # The tag is always on the producer's clock; a producer may number its clusters from zero.
         stamp = _seconds(self._tags.get(f"{_PREFIX}PRODUCER_TIMESTAMP", ""))
         self._cluster_ms = timecode_ms if stamp is None else stamp * 1000
-        self._is_open = True
         number = self._tags.get(f"{_PREFIX}FRAGMENT_NUMBER", "")
         events.append(FragmentStarted(number, self._cluster_ms, self._tags.get("ContactId")))
 
@@ -191,18 +187,13 @@ class FragmentReader:
         return Block(role, self._cluster_ms + offset_ms, pcm)
 
     def _end_tags(self, events: list[FragmentEvent]) -> None:
-        # The token is the last thing of a fragment; a document of unknown size ends only when the next one begins.
+        # Only the token says that a fragment is whole: a document also ends where the stream breaks off.
         token = self._tags.pop(f"{_PREFIX}CONTINUATION_TOKEN", None)
         if token is not None:
-            self._end_fragment(token, events)
+            events.append(FragmentEnded(token, _integer(self._tags.get(f"{_PREFIX}MILLIS_BEHIND_NOW", ""))))
         code, error_id = self._tags.pop(f"{_PREFIX}ERROR_CODE", None), self._tags.pop(f"{_PREFIX}ERROR_ID", None)
         if code is not None or error_id is not None:
             events.append(StreamFailed(code or "", _integer(error_id or "") or 0))
-
-    def _end_fragment(self, token: str, events: list[FragmentEvent]) -> None:
-        if self._is_open:
-            self._is_open = False
-            events.append(FragmentEnded(token, _integer(self._tags.get(f"{_PREFIX}MILLIS_BEHIND_NOW", ""))))
 
 
 def _text(payload: bytes) -> str:

@@ -68,8 +68,8 @@ class Timeline:
         role, pcm = block.role, block.pcm
         target = round((block.at_ms - self.zero_ms) * SAMPLES_PER_MS)
         if role not in self.positions:
-            # Whatever the stamps say of the first block, nothing of it is lost.
-            self.positions[role] = max(0, target)
+            # Whatever the stamps say of the first block, nothing of it is lost. Sources start on a whole millisecond.
+            self.positions[role] = max(0, target - target % SAMPLES_PER_MS)
         ahead = target - self.positions[role]
         if ahead > JITTER_SAMPLES:
             placed.append(self._fill(role, ahead))

@@ -138,6 +138,6 @@ def test_reading_on_from_any_mark_gives_the_same_again(index, cut, is_skewed):
 def test_a_fragment_without_end_that_says_not_whose_it_is_is_refused():
     audio = reading()
     audio.feed(media.head("1", ZERO_MS, ZERO_MS))
+    endless = b"".join(media.block(1, 0, samples) for _, _, samples in blocks(0, MAX_HELD_BYTES // 1024 + 1, (FROM,)))
     with pytest.raises(BadAudio):
-        for _, _, samples in blocks(0, MAX_HELD_BYTES // 1024 + 1, (FROM,)):
-            audio.feed(media.block(1, 0, samples))
+        audio.feed(endless)

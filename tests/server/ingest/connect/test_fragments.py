@@ -77,3 +77,8 @@ def test_an_error_in_the_stream_is_told():
 def test_a_block_that_is_none_is_refused(payload):
     with pytest.raises(BadAudio):
         FragmentReader().feed(media.head("1", 0.0, 0.0) + media.element(0xA3, payload))
+
+
+def test_a_fragment_that_broke_off_is_not_whole():
+    body = media.head("1", 0.0, 0.0) + media.block(1, 0, b"\0\0") + media.head("2", 0.0, 0.0)
+    assert not any(isinstance(event, FragmentEnded) for event in FragmentReader().feed(body))

@@ -39,14 +39,8 @@ def test_an_element_leaves_with_its_last_byte():
 def test_masters_of_unknown_size_end_with_what_cannot_be_inside():
     found = parsed(media.head("1", 0.0, 0.0) + media.tail("c", "1", 0) + media.head("2", 0.0, 0.0))
     order = [e for e in found if isinstance(e, Open | Close) and e.id in (mkv.SEGMENT, mkv.CLUSTER)]
-    assert order == [
-        Open(mkv.SEGMENT),
-        Open(mkv.CLUSTER),
-        Close(mkv.CLUSTER),
-        Close(mkv.SEGMENT),
-        Open(mkv.SEGMENT),
-        Open(mkv.CLUSTER),
-    ]
+    assert order[:4] == [Open(mkv.SEGMENT), Open(mkv.CLUSTER), Close(mkv.CLUSTER), Close(mkv.SEGMENT)]
+    assert order[4:] == [Open(mkv.SEGMENT), Open(mkv.CLUSTER)]
 
 
 def test_what_nobody_asked_for_is_skipped_and_not_kept():
