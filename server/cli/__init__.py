@@ -19,7 +19,14 @@ _COMMANDS = {
     "graph": ("server.cli.graph", "graph", "Check and explain graphs."),
     "kb": ("server.cli.kb", "kb", "Fill, search and judge knowledge bases."),
     "models": ("server.cli.models", "models", "Build, train and evaluate models."),
+    "speech-server": ("server.cli.speech_server", "speech_server", "Recognise for clients of Deepgram's protocol."),
     "token": ("server.cli.token", "token", "Print a token for development."),
+    "connect-kvs": ("server.cli.connect_kvs", "connect_kvs", "Read Amazon Connect's calls from Kinesis Video Streams."),
+    "connect-simulator": (
+        "server.simulators.connect.command",
+        "connect_simulator",
+        "Play Amazon Connect with a recorded call.",
+    ),
     "demo": ("server.cli.demo", "demo", "Render the demo call."),
 }
 """Name → module, attribute, help line. The help lines are repeated here so that `--help` imports nothing."""
