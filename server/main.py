@@ -58,6 +58,7 @@ from server.orchestrator import Orchestrator
 from server.orchestrator.graphs import config_error, offers, read_graphs
 from server.replay.demo import DemoPlayer
 from server.speech.chosen import choose
+from server.speech.contract import Recogniser
 from server.store.outbox import Outbox
 from server.store.sql import SqlStore
 from server.wire.errors import ConfigError
@@ -158,7 +159,11 @@ class Server:
         await outbox.start()
         self._stack.push_async_callback(outbox.stop)
 
-        self._progress("models")
+        self._progress("models and speech")
+        # Side by side: the recogniser loads in processes of its own, and starting is what a person waits for.
+        self._recogniser = recogniser = choose(settings.speech, data / "spool", os.environ, metrics)
+        hearing = asyncio.create_task(recogniser.start(), name="speech-start")
+        self._stack.push_async_callback(_stop, recogniser, hearing)
         graphs = read_graphs(graphs_folder)
         try:
             repository = ModelRepository.open(settings.paths.model_repo)
@@ -185,10 +190,7 @@ class Server:
         await policies.start()
         self._stack.push_async_callback(policies.stop)
 
-        self._progress("speech")
-        self._recogniser = recogniser = choose(settings.speech, data / "spool", os.environ, metrics)
-        await recogniser.start()
-        self._stack.push_async_callback(recogniser.stop)
+        await hearing
 
         self._progress("sockets")
         authenticator = await self._authenticator(policies.tenants)
@@ -343,6 +345,13 @@ def _backends(settings: EngineSettings) -> Mapping[str, Backend] | None:
     except ValueError as error:
         raise ConfigError(str(error), field="engine.triton_url") from None
     return {remote.name: GuardedBackend(remote, fallback, timeout_s=settings.triton_timeout_ms / 1000)}
+
+
+async def _stop(recogniser: Recogniser, start: asyncio.Task[None]) -> None:
+    """Stop a recogniser whose start may still be under way or have failed: half a start would leave processes."""
+    await asyncio.wait([start])
+    if start.exception() is None:
+        await recogniser.stop()
 
 
 def _tell(notice: Notice) -> None:
