@@ -93,7 +93,9 @@ class Policies:
                 )
         for warning in policy.warnings:
             log.warning("policy warning", extra={"policy": policy.name, "warning": warning})
-        guide = self._orchestrator.compile(policy.name, policy.graph, policy.wanted_outputs, prototypes, policy.pins)
+        guide = self._orchestrator.compile(
+            policy.name, policy.graph, policy.wanted_outputs, prototypes, policy.pins, policy.labels
+        )
         self._ready[policy.tenant] = (RuleBook(policy, thresholds), guide)
 
     async def _poll(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from inference.plan import Plan
 from inference.request import PrototypeSet
@@ -18,9 +19,27 @@ class Guide:
         plan: Steps to run.
         prototypes: The tenant's labels by example, None if it has none.
         pins: Model name to version, empty: what serves now.
+        labels: Output name to the labels that make sense for the tenant; outputs that are absent keep all.
     """
 
     name: str
     plan: Plan
     prototypes: PrototypeSet | None = None
     pins: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def narrow(self, output: str, value: Any) -> Any:
+        """Mark a claim as out of scope, or drop it from a list of claims, where its label is not for this tenant.
+
+        Args:
+            output: Name of the graph output.
+            value: As the graph gave it: `{label, score, …}`, `[{label, score}]` or something without labels.
+        """
+        allowed = self.labels.get(output)
+        if allowed is None:
+            return value
+        if isinstance(value, list):
+            return [claim for claim in value if claim.get("label") in allowed]
+        if isinstance(value, dict) and "label" in value and value["label"] not in allowed:
+            return {**value, "in_scope": False}
+        return value

@@ -51,6 +51,7 @@ class Orchestrator:
         outputs: Sequence[str],
         prototypes: PrototypeSet | None,
         pins: Mapping[str, int],
+        labels: Mapping[str, frozenset[str]],
     ) -> Guide:
         """Compile what a policy wants.
 
@@ -60,6 +61,7 @@ class Orchestrator:
             outputs: Outputs wanted of it.
             prototypes: Labels by example.
             pins: Pinned model versions.
+            labels: Labels that make sense for the tenant, by output.
 
         Raises:
             ConfigError: The policy names a graph that does not exist.
@@ -67,7 +69,7 @@ class Orchestrator:
         declared = self._graphs.get(graph)
         if declared is None:
             raise ConfigError(f"there is no graph `{graph}`", field=f"{name}: graph")
-        return Guide(name, self._engine.compile(declared, outputs), prototypes, pins)
+        return Guide(name, self._engine.compile(declared, outputs), prototypes, pins, labels)
 
     def annotate(
         self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotation: OnAnnotation, on_done: OnDone
@@ -99,7 +101,7 @@ class Orchestrator:
                 deadline_s=now_s + wait_ms / 1000,
                 prototypes=guide.prototypes,
                 pins=guide.pins,
-                on_output=partial(_forward, utterance, started, on_annotation),
+                on_output=partial(_forward, guide, utterance, started, on_annotation),
                 on_done=partial(on_done, utterance),
             )
         )
@@ -114,14 +116,14 @@ def owner_of(utterance: Utterance) -> str:
     return f"{utterance.tenant_id}/{utterance.conversation_id}"
 
 
-def _forward(utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
+def _forward(guide: Guide, utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
     # The engine measures on the monotonic clock; one offset, taken now, turns it into wall time.
     offset_ms = wall_ms() - time.monotonic() * 1000
     annotation = Annotation(
         utterance_id=utterance.utterance_id,
         revision=utterance.revision,
         output=output.name,
-        value=output.value,
+        value=guide.narrow(output.name, output.value),
         score=output.score,
         model=output.model,
         version=output.version,

@@ -168,9 +168,16 @@ class StepDocument(Document, frozen=True, kw_only=True):
 
 
 class OutputDocument(Document, frozen=True, kw_only=True):
-    """One graph output this policy wants, with the lowest score at which it believes a label."""
+    """One graph output this policy wants.
+
+    Attributes:
+        min_score: Lowest score at which it believes a label.
+        labels: Labels that make sense for this tenant; a claim of another one is marked as out of scope. All where
+            absent.
+    """
 
     min_score: Score | None = None
+    labels: list[str] | None = None
 
 
 class RedactionDocument(Document, frozen=True, kw_only=True):

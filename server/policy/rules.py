@@ -190,6 +190,7 @@ class Policy:
         graph: Product graph.
         languages: Expected languages.
         outputs: Graph outputs wanted, with the threshold of each (None: the output's own).
+        labels: Labels of an output that make sense for the tenant; outputs that are absent keep all.
         pins: Model name to pinned version.
         moments: In the order declared; steps with their own condition come last.
         actions: In the order declared.
@@ -209,6 +210,7 @@ class Policy:
     graph: str
     languages: tuple[str, ...] = ("en",)
     outputs: Mapping[str, float | None] = field(default_factory=dict)
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pins: Mapping[str, int] = field(default_factory=dict)
     moments: tuple[Moment, ...] = ()
     actions: tuple[ActionRule, ...] = ()

@@ -114,6 +114,7 @@ class _Compiler:
             graph=document.graph,
             languages=document.languages,
             outputs={name: output.min_score for name, output in document.outputs.items()},
+            labels={name: frozenset(output.labels) for name, output in document.outputs.items() if output.labels},
             pins=dict(document.pins),
             moments=tuple(moments),
             actions=actions,
@@ -160,9 +161,12 @@ class _Compiler:
         if document.graph not in self._graphs:
             self._fail("graph", f"no graph `{document.graph}`; there are: {', '.join(sorted(self._graphs))}")
         self._offered = self._graphs[document.graph]
-        for name in document.outputs:
+        for name, output in document.outputs.items():
             if name not in self._offered:
                 self._fail(f"outputs.{name}", f"graph `{document.graph}` has no output `{name}`")
+            for index, label in enumerate(output.labels or ()):
+                if label not in (self._offered[name] or ()):
+                    self._fail(f"outputs.{name}.labels[{index}]", f"output `{name}` has no label `{label}`")
 
     def _check_unique(self, section: str, ids: list[str]) -> None:
         first: dict[str, int] = {}
@@ -311,6 +315,10 @@ class _Compiler:
             if not labels or not all(isinstance(label, str) and label for label in labels):
                 self._fail(where, "expected a label, a list of labels, or `true` for an output that is a bare score")
         threshold = self._min_score(name, min_score, where)
+        own = self._document.outputs[name].labels
+        for label in labels if own else ():
+            if label not in (own or ()):
+                self._fail(where, f"`{label}` is not among the `labels` of this policy's output `{name}`")
         known = self._offered.get(name) if self._offered is not None else None
         if known is not None:
             for label in labels:

@@ -4,8 +4,7 @@
  * @typedef {import("./state.js").Call} Call
  * @typedef {{level: "positive"|"neutral"|"negative", trend: "better"|"worse"|"steady", isDissatisfied: boolean,
  *   points: {utteranceId: string, value: number}[]}} Mood
- * @typedef {{label: string, score: number|null, isInScope: boolean, utteranceId: string, startMs: number,
- *   isLatest: boolean}} Intent
+ * @typedef {{label: string, score: number|null, utteranceId: string, startMs: number, isLatest: boolean}} Intent
  */
 
 /** How many utterances the sparkline shows, and how many are averaged for the words beside it. */
@@ -57,29 +56,29 @@ export function mood(call) {
 const COURTESIES = new Set(["greeting", "goodbye", "thank_you", "yes", "no", "maybe", "repeat"]);
 
 /**
- * What the customer wants: the newest request in scope, since a later "thanks" does not take it back. Where none was
- * in scope yet, the newest guess, marked as such.
+ * What the customer wants: the newest request in scope, since a later "thanks" does not take it back. Nothing, rather
+ * than a guess, where none was in scope yet.
  *
  * @param {Call} call @returns {Intent|null}
  */
 export function currentIntent(call) {
-  let guess = null;
+  let isLatest = true;
   for (const utterance of customerUtterances(call)) {
     const annotation = call.annotations.get(utterance.utterance_id)?.get("intent");
     if (annotation?.value && !COURTESIES.has(annotation.value.label)) {
-      const intent = {
-        label: String(annotation.value.label ?? ""),
-        score: annotation.value.score ?? annotation.score,
-        isInScope: annotation.value.in_scope !== false,
-        utteranceId: utterance.utterance_id,
-        startMs: utterance.start_ms,
-        isLatest: guess === null,
-      };
-      if (intent.isInScope) return intent;
-      guess ??= intent;
+      if (annotation.value.in_scope !== false) {
+        return {
+          label: String(annotation.value.label ?? ""),
+          score: annotation.value.score ?? annotation.score,
+          utteranceId: utterance.utterance_id,
+          startMs: utterance.start_ms,
+          isLatest,
+        };
+      }
+      isLatest = false;
     }
   }
-  return guess;
+  return null;
 }
 
 function mean(points) {

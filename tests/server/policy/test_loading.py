@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,17 @@ knowledge: car_service
     policy = parse_policy(text, source="car_service.yaml")
     assert len(policy.checklist) == 5
     assert policy.warnings == ()
+
+
+def test_labels_narrow_an_output_to_what_makes_sense() -> None:
+    own = parse_policy(
+        WHOLE.replace("{min_score: 0.6}", "{labels: [oil_change_when]}"), source="shop.yaml", graphs=GRAPHS
+    )
+    assert own.labels == {"intent": frozenset({"oil_change_when"})}
+    for labels, path, problem in (
+        ("[oil_change_when, weather]", r"outputs\.intent\.labels\[1\]", "no label `weather`"),
+        ("[appointment]", r"moments\[0\]\.any\[2\]\.output\.intent", "not among the `labels`"),
+    ):
+        with pytest.raises(ConfigError, match=problem) as caught:
+            parse_policy(WHOLE.replace("{min_score: 0.6}", f"{{labels: {labels}}}"), source="shop.yaml", graphs=GRAPHS)
+        assert re.search(path, caught.value.field or "")

@@ -59,11 +59,8 @@ export class SignalsView {
     this.intent = intent;
     this.intentRow.hidden = intent === null;
     if (intent === null) return;
-    const label = labelText(intent.label);
-    setText(this.intentText, intent.isInScope ? label : "No clear request");
-    const note = intent.isInScope
-      ? `${percentText(intent.score)} sure${intent.isLatest ? "" : `, said at ${clockText(intent.startMs)}`}`
-      : `best guess ${label}, ${percentText(intent.score)}; outside known topics`;
-    setText(this.intentNote, note);
+    setText(this.intentText, labelText(intent.label));
+    const said = intent.isLatest ? "" : `, said at ${clockText(intent.startMs)}`;
+    setText(this.intentNote, `${percentText(intent.score)} sure${said}`);
   }
 }
