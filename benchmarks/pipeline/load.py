@@ -63,6 +63,22 @@ class _Book:
     last_s: dict[str, float] = field(default_factory=dict)
     count: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
+    def answer(self, key: str, received_s: float) -> None:
+        self.last_s[key] = received_s
+        self.count[key] += 1
+
+    def result(self, rate_per_s: float, late_ms: list[float]) -> LoadResult:
+        outputs = max(self.count.values(), default=0)
+        answered = [key for key in self.due_s if self.count[key] == outputs]
+        return LoadResult(
+            rate_per_s=rate_per_s,
+            sent=len(self.due_s),
+            answered=len(answered),
+            outputs=outputs,
+            latency_ms=np.array([(self.last_s[key] - self.due_s[key]) * 1000 for key in answered]),
+            late_ms=np.array(late_ms),
+        )
+
 
 async def run_load(
     url: str, texts: Iterator[str], *, rate_per_s: float, duration_s: float, conversations: int, prefix: str
@@ -104,16 +120,29 @@ async def run_load(
         await asyncio.gather(*followers, *drains, return_exceptions=True)
         for socket in sockets:
             await socket.close()
-    outputs = max(book.count.values(), default=0)
-    answered = [key for key in book.due_s if book.count[key] == outputs]
-    return LoadResult(
-        rate_per_s=rate_per_s,
-        sent=len(book.due_s),
-        answered=len(answered),
-        outputs=outputs,
-        latency_ms=np.array([(book.last_s[key] - book.due_s[key]) * 1000 for key in answered]),
-        late_ms=np.array(late_ms),
-    )
+    return book.result(rate_per_s, late_ms)
+
+
+async def run_bare_load(
+    url: str, texts: Iterator[str], *, rate_per_s: float, duration_s: float, conversations: int, prefix: str
+) -> LoadResult:
+    """The same schedule for `annotator`, which answers on the socket that the utterance came on."""
+    book = _Book()
+    ids = [f"{prefix}-{index}" for index in range(conversations)]
+    sockets = [await connect(f"{url}/{name}", compression=None, max_queue=None) for name in ids]
+    readers = [
+        asyncio.create_task(_read_annotations(name, socket, book)) for name, socket in zip(ids, sockets, strict=True)
+    ]
+    try:
+        late_ms = await _send(sockets, ids, texts, rate_per_s, duration_s, book)
+        await _settle(book)
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        for socket in sockets:
+            await socket.close()
+    return book.result(rate_per_s, late_ms)
 
 
 async def _send(
@@ -158,9 +187,12 @@ async def _follow(url: str, ids: list[str], book: _Book, subscribed: asyncio.Sem
                 case Subscribed():
                     subscribed.release()
                 case Received(publication, received_s) if publication.kind == "annotation":
-                    key = f"{publication.ch.partition(':')[2]}/{publication.d['utterance_id']}"
-                    book.last_s[key] = received_s
-                    book.count[key] += 1
+                    book.answer(f"{publication.ch.partition(':')[2]}/{publication.d['utterance_id']}", received_s)
+
+
+async def _read_annotations(name: str, socket: ClientConnection, book: _Book) -> None:
+    async for frame in socket:
+        book.answer(f"{name}/{msgspec.json.decode(frame)['utterance_id']}", time.monotonic())
 
 
 async def _drain(socket: ClientConnection) -> None:
