@@ -16,6 +16,7 @@ from inference.explain_svg import explain_svg
 from inference.graph import Graph, read_graph
 from inference.plan import Op
 from inference.repository import ModelRepository
+from server.cli.examples import examples
 from server.policy.loading import load_policy
 from server.wire.errors import ConfigError
 
@@ -44,7 +45,10 @@ _folders = [
 
 @click.group()
 def graph() -> None:
-    """Check and explain graphs."""
+    """Check and explain graphs, and the policies on top of them."""
+
+
+graph.add_command(examples)
 
 
 @graph.command()

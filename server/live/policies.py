@@ -14,6 +14,7 @@ from pathlib import Path
 from server.live.stations import Pinned
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
+from server.policy.examples import leave_one_out
 from server.policy.prototypes import build_prototypes, prototype_spec, read_negatives
 from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
@@ -86,11 +87,16 @@ class Policies:
             num_phrases = len(spec.phrases)
             built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
             prototypes, thresholds = built.set, built.thresholds
-            for collision in built.collisions:
-                log.debug(
-                    "phrases of two moments mean the same to the encoder",
-                    extra={"policy": policy.name, "one": collision.label, "other": collision.other_label},
-                )
+            tried = leave_one_out(spec, vectors[:num_phrases], built.thresholds, self._negatives, vectors[num_phrases:])
+            log.info(
+                "example phrases tried; `cueline graph examples` names them",
+                extra={
+                    "policy": policy.name,
+                    "phrases": num_phrases,
+                    "found_by_others": round(tried.share, 3),
+                    "collisions": len(built.collisions),
+                },
+            )
         for warning in policy.warnings:
             log.warning("policy warning", extra={"policy": policy.name, "warning": warning})
         guide = self._orchestrator.compile(
