@@ -19,7 +19,7 @@ MAX_PASSAGE_WORDS = 40
 """On customer-service guidelines 25 and 40 words find as well as single sentences and better than 80; 40 makes the
 fewest vectors and is what an agent reads at a glance (benchmarks/retrieval)."""
 MAX_PART_WORDS = 300
-_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9ÄÖÜÉÀ])")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9ÄÖÜÉÀ])")
 _ID_DIGITS = 16
 
 
@@ -101,7 +101,7 @@ def _group(blocks: tuple[str, ...]) -> Iterator[str]:
 def _sentences(blocks: tuple[str, ...]) -> Iterator[str]:
     """Give sentences; what has no end for a very long stretch (a log, a table) is cut by words."""
     for block in blocks:
-        for sentence in _SENTENCE.split(block):
+        for sentence in SENTENCE_END.split(block):
             words = sentence.split()
             for start in range(0, len(words), 2 * MAX_PASSAGE_WORDS):
                 yield " ".join(words[start : start + 2 * MAX_PASSAGE_WORDS])

@@ -34,6 +34,8 @@ from retrieval.words import query_terms
 
 RULES_FILE = "access.yaml"
 """In the ingested folder: `{"internal/*": {rights: [supervisor]}, …}`; narrows what files say of themselves."""
+FOLDER = "folder"
+"""Origin of a base that the server fills from its own folder, and keeps in step with it."""
 EMBED_BLOCK = 512
 THRESHOLD_QUANTILE = 0.95
 """Share of off-topic questions whose evidence lies below the threshold."""
@@ -92,7 +94,9 @@ class _Before:
     manifest: Manifest | None = None
 
 
-async def ingest(folder: Path, store: BaseStore, embedder: Embedder, progress: Progress | None = None) -> Report:
+async def ingest(
+    folder: Path, store: BaseStore, embedder: Embedder, progress: Progress | None = None, *, origin: str = ""
+) -> Report:
     """Make a base hold what a folder holds. A search meanwhile sees the base as it was, then as it is.
 
     Args:
@@ -100,6 +104,7 @@ async def ingest(folder: Path, store: BaseStore, embedder: Embedder, progress: P
         store: Where to.
         embedder: The encoder that searches will use.
         progress: Called now and then, from this task or from its worker thread.
+        origin: Noted in the manifest: `FOLDER`, or empty for an ingest by hand.
 
     Raises:
         EmptyFolder: If the folder is missing or has no readable file; the base stays as it was.
@@ -134,6 +139,7 @@ async def ingest(folder: Path, store: BaseStore, embedder: Embedder, progress: P
             calibration=Calibration(0.0, 0.0, 0.0),
             digest=digest,
             sizes_bytes={},
+            origin=origin,
         )
         tell("index", 0, 1)
         manifest = await asyncio.to_thread(_write, target, content, vectors, anchors, draft)

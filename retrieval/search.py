@@ -7,11 +7,15 @@ query ─▶ vectors ─▶ candidates (rights first) ─▶ evidence ─▶ top
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +26,17 @@ from retrieval.article import Viewer
 from retrieval.conversation import GIST_WEIGHT, QUESTION_WEIGHT, Query, Topic, weigh_turns
 from retrieval.errors import BadQuery, DamagedIndex, NoSuchBase
 from retrieval.generation import Generation
+from retrieval.highlight import Span, choose, sentence_texts, sentences
 from retrieval.manifest import Embedder
 from retrieval.scoring import Candidates, Evidence, candidates, lexical_scores, score
 from retrieval.store import BaseStore
 from retrieval.words import query_terms, terms
 
+T = TypeVar("T")
+
 MAX_TOP_K = 50
+MAX_KNOWN_SENTENCES = 4096
+"""Passages whose sentences' vectors are kept: what is asked is asked again. A few megabytes."""
 NEAR_DUPLICATE_SHARE = 0.9
 """Share of common words from which a second article says the same as the first. High on purpose: guidelines for three
 kinds of return differ in a word, and each is an answer of its own."""
@@ -48,6 +57,7 @@ class Result:
         text: The passage.
         score: Fused evidence, comparable within a base.
         passage_id: Stable id of the passage.
+        highlights: Spans of its text that answer; empty where nobody asked for them.
     """
 
     source: str
@@ -55,6 +65,7 @@ class Result:
     text: str
     score: float
     passage_id: str
+    highlights: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,12 @@ class Search:
     def texts(self) -> tuple[str, ...]:
         """Texts whose vectors `listen` takes."""
         return self._query.texts
+
+    @property
+    def question_vector(self) -> EmbeddingArray:
+        """`[1, dims] float32`, once `listen` has been called."""
+        assert self._vectors is not None
+        return self._vectors[:1]
 
     def listen(self, vectors: EmbeddingArray) -> str:
         """Score question and turns.
@@ -216,7 +233,9 @@ class KnowledgeBase:
     Methods may be called from any thread; a search keeps the generation it began with.
     """
 
-    def __init__(self, data: Path, tenant: str, base: str, embedder: Embedder) -> None:
+    def __init__(
+        self, data: Path, tenant: str, base: str, embedder: Embedder, executor: Executor | None = None
+    ) -> None:
         """Address a base; `generation` opens it.
 
         Args:
@@ -224,12 +243,15 @@ class KnowledgeBase:
             tenant: Owner.
             base: Name.
             embedder: Must be the one that built it.
+            executor: Threads that search, so that an event loop need not; None: the caller's own thread.
 
         Raises:
             BadQuery: If a name is none.
         """
         self.store = BaseStore(data, tenant, base)
         self._embedder = embedder
+        self._executor = executor
+        self._sentences: OrderedDict[str, EmbeddingArray] = OrderedDict()
         self._lock = threading.Lock()
         self._opened: tuple[int, Generation] | None = None
 
@@ -255,7 +277,13 @@ class KnowledgeBase:
             return self._opened[1]
 
     async def search(
-        self, query: Query, *, top_k: int = 3, viewer: Viewer | None = None, shown: Collection[str] = ()
+        self,
+        query: Query,
+        *,
+        top_k: int = 3,
+        viewer: Viewer | None = None,
+        shown: Collection[str] = (),
+        highlights: bool = False,
     ) -> Answer:
         """Answer a question.
 
@@ -264,6 +292,7 @@ class KnowledgeBase:
             top_k: Most results.
             viewer: Whose rights apply; None: what everybody may see.
             shown: Sources not to return again.
+            highlights: Find out which sentences of the best passage answer.
 
         Raises:
             BadQuery: If `top_k` is out of range.
@@ -272,19 +301,24 @@ class KnowledgeBase:
         if not 1 <= top_k <= MAX_TOP_K:
             raise BadQuery(f"expected 1 to {MAX_TOP_K}", field="top_k")
         clock = _Clock()
-        generation = self.generation()
+        generation = await self._run(self.generation)
         clock.lap("open")
         search = Search(generation, query, viewer or Viewer())
         vectors = await self._embedder.embed(search.texts)
         clock.lap("embed")
-        gist = search.listen(vectors)
+        gist = await self._run(lambda: search.listen(vectors))
         clock.lap("score")
         gist_vector = None
         if gist:
             gist_vector = await self._embedder.embed([gist])
             clock.lap("embed_gist")
-        results, evidence = search.answer(gist_vector, top_k, shown)
+        results, evidence = await self._run(lambda: search.answer(gist_vector, top_k, shown))
         clock.lap("rank")
+        if highlights and results:
+            asked = search.question_vector
+            asked = asked if gist_vector is None else np.concatenate([asked, gist_vector])
+            results = (await self._highlighted(results[0], asked), *results[1:])
+            clock.lap("embed_sentences")
         return Answer(
             results,
             evidence,
@@ -293,6 +327,23 @@ class KnowledgeBase:
             generation.manifest.generation,
             clock.stages_ms,
         )
+
+    async def _highlighted(self, result: Result, asked: EmbeddingArray) -> Result:
+        spans = sentences(result.text)
+        if len(spans) == 1:
+            return replace(result, highlights=spans)
+        vectors = self._sentences.get(result.passage_id)
+        if vectors is None:
+            vectors = await self._embedder.embed(sentence_texts(result.title, result.text, spans))
+            self._sentences[result.passage_id] = vectors
+            while len(self._sentences) > MAX_KNOWN_SENTENCES:
+                self._sentences.popitem(last=False)
+        return replace(result, highlights=choose(spans, vectors, asked))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._executor is None:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
 class _Clock:

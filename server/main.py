@@ -29,11 +29,13 @@ from inference.engine import Engine
 from inference.engine import EngineSettings as InferenceSettings
 from inference.errors import InferenceError
 from inference.repository import ModelRepository
+from retrieval.manifest import EngineEmbedder, encoder_identity
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
 from server.app.tls import Renewal, tls_context
 from server.auth.claims import ClaimRules
 from server.auth.desk import TicketDesk
+from server.auth.identity import Identity
 from server.auth.key_set import KeySet
 from server.auth.origin import OriginPolicy
 from server.auth.tickets import Tickets
@@ -48,8 +50,10 @@ from server.feed.transport import DirectProtocol
 from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
+from server.knowledge.library import Library, LiveEmbedder
 from server.live import LiveCalls, Stations
 from server.live.policies import Policies
+from server.log.contract import ChannelKey
 from server.log.embedded import EmbeddedLog, LogLimits
 from server.metrics import Metrics
 from server.metrics.engine import EngineMetrics
@@ -62,6 +66,7 @@ from server.speech.contract import Recogniser
 from server.store.outbox import Outbox
 from server.store.sql import SqlStore
 from server.wire.errors import ConfigError
+from server.wire.feed import Ask
 from server.wire.publication import Notice
 
 log = logging.getLogger(__name__)
@@ -98,7 +103,7 @@ class Server:
             "ready": self._is_ready,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
             "recogniser": self._recogniser.capabilities.name,
-            "features": {"ask": False, "say": False},
+            "features": {"ask": True, "say": False},
             "backends": {name: asdict(status) for name, status in self._engine.stats().backends.items()},
         }
 
@@ -190,6 +195,13 @@ class Server:
         await policies.start()
         self._stack.push_async_callback(policies.stop)
 
+        self._progress("knowledge bases")
+        encoder = encoder_identity(repository)
+        library = Library(
+            data, Path(settings.paths.knowledge), LiveEmbedder(engine, encoder), EngineEmbedder(engine, encoder)
+        )
+        self._stack.push_async_callback(library.stop)
+        await library.start(policies.bases)
         await hearing
 
         self._progress("sockets")
@@ -197,7 +209,7 @@ class Server:
         origins = OriginPolicy(settings.auth.allowed_origins, is_loopback_only=settings.auth.is_anonymous)
         tickets = Tickets()
         calls = LiveCalls(
-            Stations(event_log, outbox, store, orchestrator, policies, metrics),
+            Stations(event_log, outbox, store, orchestrator, policies, metrics, library),
             max_calls=settings.ingest.max_calls,
             grace_s=settings.ingest.resume_grace_s,
         )
@@ -207,12 +219,16 @@ class Server:
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
 
         receipts = Receipts(calls, event_log, store, outbox, metrics)
+
+        async def on_ask(_: Identity, key: ChannelKey, ask: Ask) -> None:
+            calls.ask(key.tenant_id, key.channel.partition(":")[2], ask.text)
+
         feed = FeedEndpoint(
             event_log,
             tickets,
             metrics,
             directory=directory,
-            commands=Commands(on_receipt=receipts.take),
+            commands=Commands(on_receipt=receipts.take, on_ask=on_ask),
             origins=origins,
         )
         self._drain = _drainer(audio, transcripts, calls, feed)

@@ -226,9 +226,16 @@ class StoreSettings(_Section, frozen=True):
 
 
 class PathSettings(_Section, frozen=True):
-    """Folders of declarations and models; the defaults are the project's own."""
+    """Folders of declarations and models; the defaults are the project's own.
+
+    Attributes:
+        graphs: Graphs, policies and the latency budget.
+        knowledge: A folder of articles for each knowledge base that the server fills itself, by the base's name.
+        model_repo: Models in Triton's layout.
+    """
 
     graphs: str = str(PROJECT_ROOT / "graphs")
+    knowledge: str = str(PROJECT_ROOT / "graphs" / "knowledge")
     model_repo: str = str(PROJECT_ROOT / "model_repo")
 
 

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from server.auth.identity import Identity
 from server.log.contract import ChannelKey, EventLog
 from server.metrics import Metrics
-from server.store.contract import Record, ReceiptRecord, Store
+from server.store.contract import ReceiptRecord, Record, Store
 from server.wire.clock import wall_ms
 from server.wire.errors import NotFound, Unavailable
 from server.wire.feed import Receipt

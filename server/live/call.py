@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
@@ -18,6 +17,20 @@ import msgspec
 
 from inference.errors import InferenceError
 from inference.request import Outcome
+from server.knowledge import Assistant, Found, Gone
+from server.live.mail import (
+    Asked,
+    Done,
+    End,
+    Flush,
+    Given,
+    Heard,
+    Item,
+    Noted,
+    Receipt,
+    Tick,
+    company,
+)
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
 from server.speech.contract import Final, SpeechEvent, SpeechGap
@@ -58,59 +71,6 @@ NOTICE_EVERY_S = 30.0
 """A standing overload is told again after so long, not at every utterance."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    speaker: Speaker
-    event: SpeechEvent
-    stamps: Stamps
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    utterance: UtteranceIn
-    stamps: Stamps
-    stored: asyncio.Future[None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Noted:
-    utterance: Utterance
-    annotation: Annotation
-    stamps: Stamps
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    utterance: Utterance
-    outcome: Outcome
-    error: BaseException | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Receipt:
-    action_id: str
-    event: Literal["shown", "used", "dismissed", "wrong"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Tick:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Flush:
-    stored: asyncio.Future[None]
-    covered: tuple[CoverageRecord, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    reason: str
-
-
-_Item = _Heard | _Given | _Noted | _Done | _Receipt | _Tick | _Flush | _End
-
-
 class LiveCall:
     """A call from its first source to its end. Event-loop thread only.
 
@@ -142,7 +102,7 @@ class LiveCall:
         self._assembler = assembler
         self._stations = stations
         self._channel = ChannelKey(tenant_id, call_channel(conversation_id))
-        self._mailbox: asyncio.Queue[_Item] = asyncio.Queue()
+        self._mailbox: asyncio.Queue[Item] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
@@ -158,6 +118,9 @@ class LiveCall:
         self._latest_stamps: dict[str, Stamps] = {}
         self._noticed_s = -NOTICE_EVERY_S
         self._num_running = 0
+        self._assistant: Assistant | None = None
+        if stations.library is not None:
+            self._assistant = Assistant(stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics)
 
     # -- from the sources ---------------------------------------------------------------------------------------
 
@@ -171,13 +134,13 @@ class LiveCall:
     async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
         """Take a recogniser's event; waits while the call is far behind."""
         await self._room.wait()
-        self._post(_Heard(speaker, event, stamps))
+        self._post(Heard(speaker, event, stamps))
 
     async def given(self, utterance: UtteranceIn, stamps: Stamps) -> Awaitable[None]:
         """Take an utterance; the result is done once it is stored. Waits while the call is far behind."""
         await self._room.wait()
         stored = self._loop.create_future()
-        self._post(_Given(utterance, stamps, stored))
+        self._post(Given(utterance, stamps, stored))
         return stored
 
     async def stored(self, roles: tuple[Speaker, ...] = (), covered_ms: int = 0) -> None:
@@ -189,17 +152,21 @@ class LiveCall:
             )
             for role in roles
         )
-        self._post(_Flush(stored, covered))
+        self._post(Flush(stored, covered))
         await stored
 
     def receipt(self, action_id: str, event: Literal["shown", "used", "dismissed", "wrong"]) -> None:
         """The agent dealt with a card."""
-        self._post(_Receipt(action_id, event))
+        self._post(Receipt(action_id, event))
+
+    def ask(self, text: str) -> None:
+        """The agent asks the knowledge base."""
+        self._post(Asked(text))
 
     async def end(self, reason: str) -> None:
         """Work what is in the mailbox, then publish the end."""
         if self._task is not None:
-            self._post(_End(reason))
+            self._post(End(reason))
             await self._task
 
     @property
@@ -207,7 +174,7 @@ class LiveCall:
         """It ended; a new start with its id begins it anew."""
         return self._task is not None and self._task.done()
 
-    def _post(self, item: _Item) -> None:
+    def _post(self, item: Item) -> None:
         self._mailbox.put_nowait(item)
         if self._mailbox.qsize() >= MAILBOX_ITEMS:
             self._room.clear()
@@ -217,11 +184,11 @@ class LiveCall:
     async def _work(self) -> None:
         while True:
             items = [await self._mailbox.get()]
-            while len(items) < TURN_ITEMS and not self._mailbox.empty() and not isinstance(items[-1], _End):
+            while len(items) < TURN_ITEMS and not self._mailbox.empty() and not isinstance(items[-1], End):
                 items.append(self._mailbox.get_nowait())
-            end = items.pop() if isinstance(items[-1], _End) else None
+            end = items.pop() if isinstance(items[-1], End) else None
             self._take_all(items)
-            if isinstance(end, _End):
+            if isinstance(end, End):
                 await self._end(end.reason)
                 return
             await self._flush()
@@ -245,13 +212,15 @@ class LiveCall:
         if self._tick is not None:
             self._tick.cancel()
         self._stations.orchestrator.cancel(f"{self.tenant_id}/{self.conversation_id}")
+        if self._assistant is not None:
+            await self._assistant.stop()
         try:
             self._publish_guidance(self._pinned.policy.on_end(self._now_s()), Stamps())
         finally:
             await self._announce("ended", reason)
 
-    def _take_all(self, items: Sequence[_Item]) -> None:
-        for _, group in groupby(items, key=_company):
+    def _take_all(self, items: Sequence[Item]) -> None:
+        for _, group in groupby(items, key=company):
             together = list(group)
             try:
                 self._take(together)
@@ -259,38 +228,45 @@ class LiveCall:
                 # One bad value must not end the call, and the trace names the stage; the words stay out of it.
                 log.exception("a stage failed", extra={"item": type(together[0]).__name__})
                 for item in together:
-                    if isinstance(item, _Given | _Flush) and not item.stored.done():
+                    if isinstance(item, Given | Flush) and not item.stored.done():
                         item.stored.set_exception(CuelineError("internal error"))
 
-    def _take(self, items: Sequence[_Item]) -> None:
+    def _take(self, items: Sequence[Item]) -> None:
         match items[0]:
-            case _Heard(speaker, SpeechGap() as gap, stamps):
+            case Heard(speaker, SpeechGap() as gap, stamps):
                 self._report_gap(speaker, gap, stamps)
-            case _Heard(speaker, event, stamps):
+            case Heard(speaker, event, stamps):
                 origin: Origin = "backfill" if isinstance(event, Final) and event.is_backfill else "speech"
                 for utterance in self._assembler.on_speech(speaker, event, self._now_s(), origin=origin):
                     self._publish_utterance(utterance, stamps)
-            case _Given(given, stamps, stored):
+            case Given(given, stamps, stored):
                 utterance_or_none = self._assembler.on_utterance(given)
                 if utterance_or_none is not None:
                     self._publish_utterance(utterance_or_none, stamps)
                 _chain(self._last_stored, stored)
-            case _Noted(utterance=utterance):
-                self._take_annotations(utterance, [note for note in items if isinstance(note, _Noted)])
-            case _Done(utterance, outcome, error):
+            case Noted(utterance=utterance):
+                self._take_annotations(utterance, [note for note in items if isinstance(note, Noted)])
+            case Done(utterance, outcome, error):
                 self._num_running -= 1
                 self._account(utterance, outcome, error)
-            case _Receipt(action_id, event):
+            case Receipt(action_id, event):
                 self._publish_guidance(self._pinned.policy.on_receipt(action_id, event, self._now_s()), Stamps())
-            case _Tick():
+            case Asked(text):
+                if self._assistant is not None:
+                    self._assistant.ask(text, Stamps())
+            case Found(finding, stamps):
+                self._publish_guidance(self._pinned.policy.on_finding(finding, self._now_s()), stamps)
+            case Gone(key):
+                self._publish_guidance(self._pinned.policy.on_question_gone(key, self._now_s()), Stamps())
+            case Tick():
                 self._tick_s = None
                 self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())
-            case _Flush(stored, covered):
+            case Flush(stored, covered):
                 for record in covered:
                     self._store(record)
                 _chain(self._last_stored, stored)
 
-    def _take_annotations(self, utterance: Utterance, notes: Sequence[_Noted]) -> None:
+    def _take_annotations(self, utterance: Utterance, notes: Sequence[Noted]) -> None:
         """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
         current = [note for note in notes if note.annotation.revision == self._revisions.get(utterance.utterance_id)]
         for note in current:
@@ -300,6 +276,8 @@ class LiveCall:
             annotations = [note.annotation for note in current]
             guidance = self._pinned.policy.on_annotations(annotations, utterance, self._now_s())
             self._publish_guidance(guidance, current[-1].stamps)
+            if self._assistant is not None:
+                self._assistant.on_annotations(annotations, utterance, current[-1].stamps)
 
     def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
         self._revisions[utterance.utterance_id] = utterance.revision
@@ -334,6 +312,8 @@ class LiveCall:
                 self._num_running += 1
             except InferenceError as error:
                 self._shed(error)
+        if self._assistant is not None:
+            self._assistant.on_utterance(utterance, stamps)
         self._publish_guidance(self._pinned.policy.on_utterance(utterance, self._now_s()), stamps)
 
     def _publish_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
@@ -372,6 +352,8 @@ class LiveCall:
                 self._stations.metrics.actions.labels(payload.type, payload.state).inc()
                 if payload.state == "new" and stamps.t0 is not None:
                     self._stations.metrics.e2e.labels("action").observe((wall_ms() - stamps.t0) / 1000)
+                if self._assistant is not None:
+                    self._assistant.on_action(payload, stamps)
             self._publish(payload, stamps)
 
     def _report_gap(self, speaker: Speaker, gap: SpeechGap, stamps: Stamps) -> None:
@@ -411,10 +393,10 @@ class LiveCall:
     # -- out ----------------------------------------------------------------------------------------------------
 
     def _on_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
-        self._post(_Noted(utterance, annotation, stamps))
+        self._post(Noted(utterance, annotation, stamps))
 
     def _on_done(self, utterance: Utterance, outcome: Outcome, error: BaseException | None) -> None:
-        self._post(_Done(utterance, outcome, error))
+        self._post(Done(utterance, outcome, error))
 
     async def _announce(self, state: str, reason: str = "") -> None:
         payload = CallState(
@@ -469,15 +451,10 @@ class LiveCall:
             self._tick = None
         if wakeup_s is not None:
             delay_s = max(0.0, wakeup_s - self._now_s())
-            self._tick = self._loop.call_later(delay_s, self._post, _Tick())
+            self._tick = self._loop.call_later(delay_s, self._post, Tick())
 
     def _now_s(self) -> float:
         return self._loop.time()
-
-
-def _company(item: _Item) -> int:
-    """Equal for neighbours in the mailbox that are taken together: the annotations of one utterance revision."""
-    return id(item.utterance) if isinstance(item, _Noted) else id(item)
 
 
 def _chain(done: Awaitable[None] | None, waiter: asyncio.Future[None]) -> None:

@@ -13,7 +13,7 @@ from server.live.stations import Stations
 from server.speech.contract import SpeechEvent
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
-from server.wire.errors import Busy, Overloaded
+from server.wire.errors import Busy, Conflict, Overloaded
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
 from server.wire.ingest import UtteranceIn
 
@@ -154,6 +154,17 @@ class LiveCalls:
         call = self._calls.get((tenant_id, ConversationId(conversation_id)))
         if call is not None:
             call.receipt(action_id, event)
+
+    def ask(self, tenant_id: TenantId, conversation_id: str, text: str) -> None:
+        """Let an agent ask the knowledge base in a live call; the answer comes as a card.
+
+        Raises:
+            Conflict: The call is over, or has not begun.
+        """
+        call = self._calls.get((tenant_id, ConversationId(conversation_id)))
+        if call is None:
+            raise Conflict("the call is not live", field="ch")
+        call.ask(text)
 
     async def leave(self, source: LiveSource, *, call_ended: bool, reason: str) -> None:
         """Forget a source; end the call if it was the last one and the call is over."""

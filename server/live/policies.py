@@ -69,6 +69,12 @@ class Policies:
         """Tenants that have a policy."""
         return tuple(self._ready)
 
+    @property
+    def bases(self) -> tuple[tuple[str, str], ...]:
+        """Tenants with the knowledge bases that their policies name."""
+        policies = (book.policy for book, _ in self._ready.values())
+        return tuple((policy.tenant, policy.knowledge) for policy in policies if policy.knowledge is not None)
+
     def pin(self, tenant_id: TenantId) -> Pinned:
         """Policy and guide for a call that begins now.
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
+from server.knowledge import Library
 from server.log.contract import EventLog
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
@@ -40,7 +41,17 @@ class PolicyDesk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stations:
-    """The stations of the way of the data."""
+    """The stations of the way of the data.
+
+    Attributes:
+        log: Where publications are appended.
+        outbox: Where records are handed over.
+        store: What is known of calls that begin again.
+        orchestrator: Asks the engine.
+        policies: Policy and guide of a new call.
+        metrics: Counters.
+        library: Knowledge bases; None: this server answers no questions.
+    """
 
     log: EventLog
     outbox: RecordSink
@@ -48,3 +59,4 @@ class Stations:
     orchestrator: Orchestrator
     policies: PolicyDesk
     metrics: Metrics
+    library: Library | None = None

@@ -81,6 +81,17 @@ class Metrics:
         self.actions = counter("cueline_actions_total", "Actions published.", "type", "state")
         self.policy_refusals = counter("cueline_policy_refusals_total", "Changed policy files that are wrong.")
         self.shed = counter("cueline_shed_total", "Work given up on purpose.", "what")
+        # knowledge assist
+        self.knowledge_card = histogram(
+            "cueline_knowledge_card_seconds", "Question known to its card, by step of the card.", "stage"
+        )
+        self.knowledge_questions = counter("cueline_knowledge_questions_total", "Questions, by outcome.", "outcome")
+        self.knowledge_speculation = counter(
+            "cueline_knowledge_speculation_total",
+            "Searches begun on interims: their final had the same words (hit), others (changed), or was no question "
+            "(cancelled); and questions whose interims told nothing (none).",
+            "result",
+        )
         self.loop_lag = histogram("cueline_event_loop_lag_seconds", "How late the event loop woke up.")
         for stage in STAGES:
             self.stage_duration.labels(stage)  # every stage is visible from the first scrape

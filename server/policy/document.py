@@ -221,7 +221,7 @@ class AssistDocument(Document, frozen=True, kw_only=True):
             as far as the graph tells questions.
         min_score: Lowest score of the output `question` that is believed; the model's own threshold where absent.
         checking: Patterns of what an agent says who is looking something up.
-        priority: Of an answer, as an action's.
+        priority: Of an answer, as an action's; from 7 on it may use the attention that is reserved for urgent cards.
         ttl_s: How long an answer stays after the question.
         max_shown: Answers on the screen at once; one more takes the place of the oldest.
     """
@@ -235,7 +235,7 @@ class AssistDocument(Document, frozen=True, kw_only=True):
         "checking|looking that|this|it for",
         "moment|second while i",
     )
-    priority: Priority = 6
+    priority: Priority = 7
     ttl_s: PositiveSeconds = 90.0
     max_shown: Annotated[int, Meta(ge=1, le=9)] = 2
 

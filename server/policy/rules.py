@@ -169,7 +169,7 @@ class Assist:
     on: frozenset[AssistTrigger] = frozenset({"question", "checking"})
     min_score: float | None = None
     checking: tuple[WordPattern, ...] = ()
-    priority: int = 6
+    priority: int = 7
     ttl_s: float = 90.0
     max_shown: int = 2
 

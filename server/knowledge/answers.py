@@ -1,0 +1,103 @@
+"""What a search found becomes what a card says, or nothing. Pure.
+
+Answer ─▶ abstained?  on the screen already?  rejected by the agent? ─▶ Finding
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from retrieval.search import Answer, Result
+from server.knowledge.questions import Question
+from server.policy.cards import Finding
+from server.wire.publication import Action, Citation
+
+Outcome = Literal["shown", "abstained", "duplicate", "rejected"]
+
+MAX_TITLE_CHARS = 120
+NOTHING_FOUND = "No article answers this."
+_KNOWN = frozenset({"used", "dismissed", "wrong"})
+"""Receipts after which the agent does not want to see the passage again in this call."""
+
+
+class Screen:
+    """Which passages the agent sees or has dealt with. One a call."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, tuple[str, str]] = {}
+        self._dealt_with: set[str] = set()
+
+    def on_action(self, action: Action) -> None:
+        """Note a published card."""
+        if action.state in ("new", "update"):
+            if action.cites:
+                is_answer = action.type == "answer" and action.evidence
+                key = action.evidence[-1].utterance_id if is_answer else ""
+                self._shown[action.id] = (action.cites[0].passage_id, key)
+            return
+        passage_id, _ = self._shown.pop(action.id, ("", ""))
+        if passage_id and action.reason in _KNOWN:
+            self._dealt_with.add(passage_id)
+
+    def judge(self, question: Question, best: Result) -> Outcome:
+        """Whether a passage tells the agent anything new. One that they ask for does."""
+        if question.trigger == "asked":
+            return "shown"
+        if best.passage_id in self._dealt_with:
+            return "rejected"
+        others = [passage_id for passage_id, key in self._shown.values() if key != question.key]
+        return "duplicate" if best.passage_id in others else "shown"
+
+
+def finding_of(question: Question, answer: Answer, screen: Screen) -> tuple[Outcome, Finding | None]:
+    """Decide what is shown.
+
+    Returns:
+        What became of the question, and what its card says; None: no card.
+    """
+    is_asked = question.trigger == "asked"
+    if answer.abstained:
+        return "abstained", plain_finding(question, NOTHING_FOUND) if is_asked else None
+    best = answer.results[0]
+    outcome = screen.judge(question, best)
+    if outcome != "shown":
+        return outcome, None
+    return outcome, Finding(
+        key=question.key,
+        title=title_of(best),
+        body=extract(best),
+        cites=tuple(citation(result) for result in answer.results),
+        evidence=question.evidence,
+        action_id=question.action_id,
+        is_asked=is_asked,
+    )
+
+
+def plain_finding(question: Question, body: str) -> Finding:
+    """What is said to an agent who asked, where there is no answer."""
+    title = question.text if len(question.text) <= MAX_TITLE_CHARS else f"{question.text[: MAX_TITLE_CHARS - 1]}…"
+    return Finding(key=question.key, title=title, body=body, cites=(), is_asked=True)
+
+
+def title_of(result: Result) -> str:
+    """Title of the article, as the one line of a card."""
+    title = result.title.partition(" › ")[0]
+    return title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…"
+
+
+def extract(result: Result) -> str:
+    """The sentences that answer: a good answer without any model that writes."""
+    said = [result.text[start:end] for start, end in result.highlights]
+    return " … ".join(said) if said else result.text
+
+
+def citation(result: Result) -> Citation:
+    """A passage as a card cites it."""
+    return Citation(
+        source=result.source,
+        title=result.title,
+        text=result.text,
+        score=round(result.score, 4),
+        passage_id=result.passage_id,
+        highlights=result.highlights,
+    )

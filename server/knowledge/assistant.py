@@ -1,0 +1,207 @@
+"""One call's knowledge assist: starts, stops and delivers what `Questions` decides. Event-loop thread only.
+
+    Search ─▶ task ─▶ Library ─▶ held until confirmed ─▶ Screen ─▶ Found, through the call's mailbox
+
+A search that failed costs its card and nothing else; why is in the metric, and once in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from inference.errors import InferenceError
+from retrieval.conversation import build_query
+from retrieval.errors import RetrievalError
+from retrieval.search import Answer
+from server.knowledge.answers import Screen, finding_of, plain_finding
+from server.knowledge.library import Library
+from server.knowledge.questions import Confirm, Decision, Question, Questions, Search, Withdraw
+from server.metrics import Metrics
+from server.policy.cards import Finding
+from server.policy.rules import Policy
+from server.wire.clock import Stamps
+from server.wire.publication import Action
+from server.wire.utterance import Annotation, Utterance
+
+log = logging.getLogger(__name__)
+
+MAX_SEARCHES = 4
+"""Of one call at once; one more takes the place of the oldest, which nobody waits for any longer."""
+SEARCH_TIMEOUT_S = 2.0
+"""An answer that comes later than this is to a question of the past."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something to show, with the stamps of the words that asked."""
+
+    finding: Finding
+    stamps: Stamps
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A question that was none."""
+
+    key: str
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search under way, or a tentative one that is done and waits for its final."""
+
+    question: Question
+    stamps: Stamps
+    started_s: float
+    is_confirmed: bool
+    task: asyncio.Task[None] | None = None
+    answer: Answer | None = None
+
+
+class Assistant:
+    """Looks up what one call asks.
+
+    Args:
+        library: All bases.
+        tenant: Whose call it is.
+        policy: Pinned; it names the base.
+        deliver: Takes what is found; called from the loop.
+        metrics: Counts outcomes.
+    """
+
+    def __init__(
+        self, library: Library, tenant: str, policy: Policy, deliver: Callable[[Found | Gone], None], metrics: Metrics
+    ) -> None:
+        self._library = library
+        self._tenant = tenant
+        self._policy = policy
+        self._base = policy.knowledge
+        self._deliver = deliver
+        self._metrics = metrics
+        self._questions = Questions(policy.assist)
+        self._screen = Screen()
+        self._searches: dict[str, _Search] = {}
+        self._loop = asyncio.get_running_loop()
+        self._has_failed = False
+
+    def on_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
+        """Take in a revision, before its annotations."""
+        if self._base is not None:
+            self._perform(self._questions.on_utterance(utterance), stamps)
+
+    def on_annotations(self, annotations: Iterable[Annotation], utterance: Utterance, stamps: Stamps) -> None:
+        """Take in outputs for a revision."""
+        if self._base is not None:
+            for annotation in annotations:
+                self._perform(self._questions.on_annotation(annotation, utterance), stamps)
+
+    def on_action(self, action: Action, stamps: Stamps) -> None:
+        """Take in a published card: it may want a passage, and passages on the screen are not shown twice."""
+        self._screen.on_action(action)
+        rule = self._policy.action(action.id)
+        if self._base is not None and rule is not None and rule.knowledge and action.state == "new":
+            self._perform(self._questions.on_card(action), stamps)
+
+    def ask(self, text: str, stamps: Stamps) -> None:
+        """The agent asks. The answer, or that there is none, comes as a card."""
+        search = self._questions.ask(text)
+        if self._base is None:
+            self._found(plain_finding(search.question, "There is no knowledge base for this call."), stamps)
+        else:
+            self._perform([search], stamps)
+
+    async def stop(self) -> None:
+        """The call is over: nothing is delivered any more."""
+        tasks = [search.task for search in self._searches.values() if search.task is not None]
+        self._searches.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Inside
+
+    def _perform(self, decisions: Sequence[Decision], stamps: Stamps) -> None:
+        for decision in decisions:
+            match decision:
+                case Search(question, is_tentative):
+                    self._start(question, stamps, is_tentative=is_tentative)
+                case Confirm(question):
+                    self._confirm(question, stamps)
+                case Withdraw(key):
+                    if self._forget(key) is not None:
+                        self._count_speculation("cancelled")
+                    self._deliver(Gone(key))
+
+    def _start(self, question: Question, stamps: Stamps, *, is_tentative: bool) -> None:
+        before = self._forget(question.key)
+        if not is_tentative and question.trigger == "question":
+            was_tentative = before is not None and not before.is_confirmed
+            self._count_speculation("changed" if was_tentative else "none")
+        while len(self._searches) >= MAX_SEARCHES:
+            self._forget(next(iter(self._searches)))
+            self._metrics.knowledge_questions.labels("superseded").inc()
+        search = _Search(question, stamps, self._loop.time(), is_confirmed=not is_tentative)
+        self._searches[question.key] = search
+        search.task = asyncio.create_task(self._search(search), name="knowledge-search")
+
+    def _confirm(self, question: Question, stamps: Stamps) -> None:
+        search = self._searches.get(question.key)
+        if search is None or search.is_confirmed:
+            return
+        self._count_speculation("hit")
+        search.question, search.stamps, search.started_s = question, stamps, self._loop.time()
+        search.is_confirmed = True
+        if search.answer is not None:
+            self._conclude(search, search.answer)
+
+    def _forget(self, key: str) -> _Search | None:
+        search = self._searches.pop(key, None)
+        if search is not None and search.task is not None:
+            search.task.cancel()
+        return search
+
+    async def _search(self, search: _Search) -> None:
+        question = search.question
+        assert self._base is not None
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT_S):
+                query = build_query(question.text, question.context)
+                # A card goes to everybody who follows the call, so it holds what everybody may see.
+                answer = await self._library.search(self._tenant, self._base, query)
+        except (RetrievalError, InferenceError, TimeoutError) as error:
+            self._fail(search, error)
+        except Exception as error:
+            log.exception("a knowledge search broke", extra={"kb": self._base})
+            self._fail(search, error)
+        else:
+            search.answer = answer
+            if search.is_confirmed:
+                self._conclude(search, answer)
+
+    def _conclude(self, search: _Search, answer: Answer) -> None:
+        self._searches.pop(search.question.key, None)
+        outcome, finding = finding_of(search.question, answer, self._screen)
+        self._metrics.knowledge_questions.labels(outcome).inc()
+        self._metrics.knowledge_card.labels("passage").observe(self._loop.time() - search.started_s)
+        if finding is not None:
+            self._found(finding, search.stamps)
+        elif search.question.trigger == "question":
+            self._deliver(Gone(search.question.key))  # an earlier revision of the same words may have a card
+
+    def _fail(self, search: _Search, error: BaseException) -> None:
+        self._searches.pop(search.question.key, None)
+        self._metrics.knowledge_questions.labels("failed").inc()
+        if not self._has_failed:
+            self._has_failed = True
+            log.warning("knowledge assist fails", extra={"kb": self._base, "reason": type(error).__name__})
+        if search.question.trigger == "asked":
+            self._found(plain_finding(search.question, "The knowledge base cannot be searched now."), search.stamps)
+
+    def _found(self, finding: Finding, stamps: Stamps) -> None:
+        self._deliver(Found(finding, stamps))
+
+    def _count_speculation(self, result: str) -> None:
+        self._metrics.knowledge_speculation.labels(result).inc()

@@ -1,0 +1,189 @@
+"""The tenants' knowledge bases of this process: opened, searched in threads, kept in step with their folders.
+
+    paths.knowledge/<base>/… ──at start, and when a file changes──▶ ingest ─▶ new generation
+    query ─▶ vectors (the engine remembers those of utterances) ─▶ search in a thread ─▶ Answer
+
+A base that somebody filled by hand (`cueline kb ingest`, REST) is theirs: the server's folder no longer touches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference.engine import Engine
+from inference.errors import InferenceError
+from inference.graph import Graph, Node
+from inference.request import EmbeddingArray, RowClass
+from retrieval.article import Viewer
+from retrieval.conversation import Query
+from retrieval.errors import NoSuchBase, RetrievalError
+from retrieval.ingest import FOLDER, ingest
+from retrieval.manifest import Embedder, EncoderIdentity
+from retrieval.search import Answer, KnowledgeBase
+from retrieval.store import BaseStore
+
+log = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 20.0
+"""How soon an edited article is seen; an ingest of what changed takes a second. Within a minute was asked for."""
+SEARCH_THREADS = 2
+"""Searches are short and hold the interpreter lock half of the time: more threads would only wait for each other."""
+
+_EMBEDDING = "embedding"
+
+Stamps = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEmbedder:
+    """Embeds for somebody who waits: among the finals, and from memory where the words were just annotated.
+
+    Attributes:
+        engine: Started.
+        identity: Of the model it serves.
+    """
+
+    engine: Engine
+    identity: EncoderIdentity
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
+        """Return `[texts, dims] float32`, L2-normalised; one batch for all that are new."""
+        model = self.identity.model
+        nodes = {
+            "tokens": Node(op="tokenize", model=model, inputs=("text",)),
+            "encoder": Node(op="model", model=model, inputs=("tokens",)),
+            _EMBEDDING: Node(op="select", inputs=(f"encoder.{_EMBEDDING}",)),
+        }
+        plan = self.engine.compile(Graph("embed", {"text": "string"}, nodes, (_EMBEDDING,)), None)
+        runs = (self.engine.run(plan, {"text": text}, row_class=RowClass.FINAL) for text in texts)
+        return np.stack([outputs[_EMBEDDING].value for outputs in await asyncio.gather(*runs)])
+
+
+class Library:
+    """Event-loop thread only, but for `store`.
+
+    Args:
+        data: The data directory.
+        folder: Holds a folder of articles for each base that the server fills itself.
+        searching: Embeds for searches.
+        ingesting: Embeds for ingests, behind all live work.
+    """
+
+    def __init__(self, data: Path, folder: Path, searching: Embedder, ingesting: Embedder) -> None:
+        self._data = data
+        self._folder = folder
+        self._searching = searching
+        self._ingesting = ingesting
+        self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="knowledge")
+        self._bases: dict[tuple[str, str], KnowledgeBase] = {}
+        self._stamps: dict[tuple[str, str], Stamps] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, bases: Iterable[tuple[str, str]]) -> None:
+        """Make the bases that policies name hold what their folders hold, and keep it so.
+
+        Args:
+            bases: Tenants with the names of their bases. A base whose folder cannot be read is told and left as it is.
+        """
+        wanted = tuple(dict.fromkeys(bases))
+        await self._keep_in_step(wanted)
+        self._watch = asyncio.create_task(self._follow(wanted), name="knowledge-watch")
+
+    async def stop(self) -> None:
+        """Stop following the folders; searches under way are finished."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def base(self, tenant: str, name: str) -> KnowledgeBase:
+        """Return a base of a tenant; it may not have been filled yet.
+
+        Raises:
+            BadQuery: If the name is none.
+        """
+        base = self._bases.get((tenant, name))
+        if base is None:
+            base = KnowledgeBase(self._data, tenant, name, self._searching, self._threads)
+            if base.store.folder.is_dir():  # a name that somebody made up is not kept
+                self._bases[tenant, name] = base
+        return base
+
+    async def search(
+        self, tenant: str, name: str, query: Query, *, top_k: int = 3, viewer: Viewer | None = None
+    ) -> Answer:
+        """Search one of the tenant's bases, with the sentences that answer.
+
+        Raises:
+            RetrievalError: As `KnowledgeBase.search`.
+            InferenceError: The engine takes no more.
+        """
+        return await self.base(tenant, name).search(query, top_k=top_k, viewer=viewer, highlights=True)
+
+    def store(self, tenant: str, name: str) -> BaseStore:
+        """Return the files of a base. Raises as `base`."""
+        return BaseStore(self._data, tenant, name)
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self._data
+
+    @property
+    def ingesting(self) -> Embedder:
+        """Embeds behind all live work."""
+        return self._ingesting
+
+    # Folders
+
+    async def _follow(self, bases: Sequence[tuple[str, str]]) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            await self._keep_in_step(bases)
+
+    async def _keep_in_step(self, bases: Sequence[tuple[str, str]]) -> None:
+        for tenant, name in bases:
+            try:
+                await self._ingest_changed(tenant, name)
+            except (RetrievalError, InferenceError, OSError) as error:
+                log.error("a knowledge base could not be brought up to date", extra={"kb": name, "reason": str(error)})
+
+    async def _ingest_changed(self, tenant: str, name: str) -> None:
+        folder = self._folder / name
+        stamps = await asyncio.to_thread(_stamps, folder)
+        if not stamps or self._stamps.get((tenant, name)) == stamps:
+            return
+        store = BaseStore(self._data, tenant, name)
+        if not await asyncio.to_thread(_is_ours, store):
+            return
+        report = await ingest(folder, store, self._ingesting, origin=FOLDER)
+        self._stamps[tenant, name] = stamps
+        for skipped in report.skipped:
+            log.warning("an article was left out", extra={"kb": name, "source": skipped.source, "why": skipped.reason})
+        if report.is_changed:
+            counts = {"articles": report.manifest.articles, "passages": report.manifest.passages}
+            log.info("knowledge base filled", extra={"kb": name, "generation": report.manifest.generation, **counts})
+
+
+def _is_ours(store: BaseStore) -> bool:
+    """Whether the server's folder fills the base: nobody has yet, or the server did before."""
+    try:
+        return store.manifest().origin == FOLDER
+    except NoSuchBase:
+        return True
+
+
+def _stamps(folder: Path) -> Stamps:
+    """Name, time and size of every file: what changes when an article does."""
+    if not folder.is_dir():
+        return ()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)

@@ -1,0 +1,95 @@
+"""What comes into a call's mailbox: everything that happens to a call, in the order in which it is worked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from inference.request import Outcome
+from server.knowledge import Found, Gone
+from server.speech.contract import SpeechEvent
+from server.store.contract import CoverageRecord
+from server.wire.clock import Stamps
+from server.wire.ids import Speaker
+from server.wire.ingest import UtteranceIn
+from server.wire.utterance import Annotation, Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the recogniser heard of one side."""
+
+    speaker: Speaker
+    event: SpeechEvent
+    stamps: Stamps
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An utterance that came as text; `stored` ends once it is safe."""
+
+    utterance: UtteranceIn
+    stamps: Stamps
+    stored: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """One output of the graph for an utterance revision."""
+
+    utterance: Utterance
+    annotation: Annotation
+    stamps: Stamps
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The engine is through with an utterance revision."""
+
+    utterance: Utterance
+    outcome: Outcome
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the agent did with a card."""
+
+    action_id: str
+    event: Literal["shown", "used", "dismissed", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the agent asks the knowledge base."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time for what the policy has waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Tell `stored` once everything before it is safe."""
+
+    stored: asyncio.Future[None]
+    covered: tuple[CoverageRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing follows."""
+
+    reason: str
+
+
+Item = Heard | Given | Noted | Done | Receipt | Asked | Found | Gone | Tick | Flush | End
+
+
+def company(item: Item) -> int:
+    """Equal for neighbours in the mailbox that are taken together: the annotations of one utterance revision."""
+    return id(item.utterance) if isinstance(item, Noted) else id(item)

@@ -1,0 +1,154 @@
+"""Questions of a call to cards of a call, over a real base."""
+
+import asyncio
+
+import pytest
+
+from retrieval.errors import DamagedIndex
+from server.knowledge.assistant import MAX_SEARCHES, Assistant, Found, Gone
+from server.metrics import Metrics
+from server.policy.loading import parse_policy
+from server.wire.clock import Stamps
+from server.wire.publication import Action, Evidence
+from tests.server.knowledge.test_questions import question
+from tests.server.policy.script import utterance
+
+POLICY = """
+tenant: shop
+version: 1
+graph: guidance
+knowledge: faq
+moments:
+  - {id: refund, speaker: customer, lexical: refund}
+actions:
+  - {id: receipt, on: refund, type: hint, title: "Ask for the receipt", knowledge: true}
+"""
+ASKED = "how long does a refund for a returned jacket take"
+
+
+class Call:
+    """One call's assistant and what it delivered."""
+
+    def __init__(self, library, policy=POLICY):
+        self.metrics = Metrics()
+        self.delivered = asyncio.Queue()
+        self.assistant = Assistant(
+            library, "shop", parse_policy(policy, source="shop.yaml"), self.delivered.put_nowait, self.metrics
+        )
+
+    def hear(self, text, revision=1, final=True, is_question=True, name="u1", end_s=1.0):
+        said = utterance(name, text, end_s=end_s, revision=revision, final=final)
+        self.assistant.on_utterance(said, Stamps())
+        self.assistant.on_annotations([question(revision, is_question, name=name)], said, Stamps())
+
+    async def next(self):
+        async with asyncio.timeout(10):
+            return await self.delivered.get()
+
+    async def idle(self):
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(s.task for s in self.assistant._searches.values()))
+
+    def count(self, name, **labels):
+        return self.metrics.registry.get_sample_value(f"cueline_knowledge_{name}_total", labels) or 0
+
+
+@pytest.fixture
+async def call(library):
+    call = Call(library)
+    yield call
+    await call.assistant.stop()
+
+
+async def test_a_question_becomes_an_answer_with_its_source(call):
+    call.hear(ASKED)
+    found = await call.next()
+    assert isinstance(found, Found)
+    assert "five working days" in found.finding.body
+    assert found.finding.cites[0].source == "refund.md"
+    assert found.finding.evidence.utterance_id == "u1"
+    assert call.count("questions", outcome="shown") == 1
+
+
+async def test_what_no_article_answers_is_not_shown(call):
+    call.hear("zebra quantum lasagne")
+    assert await call.next() == Gone("u1")
+    assert call.count("questions", outcome="abstained") == 1
+
+
+async def test_an_interims_search_is_held_until_the_final_confirms_it(call):
+    call.hear("how long does a refund", 1, final=False)
+    call.hear(ASKED, 2, final=False)
+    await call.idle()
+    assert call.delivered.empty()
+    call.hear(ASKED, 3)
+    assert call.delivered.get_nowait().finding.evidence.is_final
+    assert call.count("speculation", result="hit") == 1
+
+
+async def test_an_interims_search_ends_with_its_question(call):
+    call.hear("how long does a refund", 1, final=False)
+    call.hear(ASKED, 2, final=False)
+    call.hear("however long a refund takes", 3, is_question=False)
+    assert await call.next() == Gone("u1")
+    assert call.count("speculation", result="cancelled") == 1
+    assert not call.assistant._searches
+
+
+async def test_another_final_is_searched_for_anew(call):
+    call.hear("hiking boots", 1, final=False)
+    call.hear("hiking boots that keep", 2, final=False)
+    call.hear(ASKED, 3)
+    assert (await call.next()).finding.cites[0].source == "refund.md"
+    assert call.count("speculation", result="changed") == 1
+    await call.idle()
+    assert call.delivered.empty()
+
+
+async def test_a_card_gets_the_passage_it_wants(call):
+    evidence = Evidence(utterance_id="u1", text=ASKED, start_ms=0, end_ms=1000, speaker="customer", rule="r")
+    card = Action(
+        id="receipt-1", revision=1, type="hint", title="", state="new", priority=5, ttl_ms=1, evidence=(evidence,)
+    )
+    call.assistant.on_action(card, Stamps())
+    assert (await call.next()).finding.action_id == "receipt-1"
+
+
+async def test_an_agent_is_told_that_nothing_was_found(call):
+    call.assistant.ask("zebra quantum lasagne", Stamps())
+    finding = (await call.next()).finding
+    assert (finding.is_asked, finding.title, finding.cites) == (True, "zebra quantum lasagne", ())
+
+
+async def test_a_base_that_fails_costs_cards_and_nothing_else(call, library, monkeypatch, caplog):
+    async def broken(*_, **__):
+        raise DamagedIndex("torn")
+
+    monkeypatch.setattr(library, "search", broken)
+    for number in range(3):
+        call.hear(ASKED, name=f"u{number}")
+    call.assistant.ask("refund", Stamps())
+    assert "cannot be searched" in (await call.next()).finding.body
+    assert call.count("questions", outcome="failed") == 4
+    assert caplog.text.count("knowledge assist fails") == 1
+
+
+async def test_a_base_deleted_during_the_call_is_told_to_who_asks(call, library):
+    library.store("shop", "faq").delete()
+    call.assistant.ask("refund", Stamps())
+    assert "cannot be searched" in (await call.next()).finding.body
+
+
+async def test_a_flood_of_questions_keeps_the_newest(call):
+    for number in range(MAX_SEARCHES + 3):
+        call.hear(f"{ASKED} {number}", name=f"u{number}")
+    assert len(call.assistant._searches) == MAX_SEARCHES
+    assert call.count("questions", outcome="superseded") == 3
+
+
+async def test_without_a_base_only_who_asks_is_answered(library):
+    call = Call(library, "tenant: shop\nversion: 1\ngraph: guidance\n")
+    call.hear(ASKED)
+    call.assistant.ask("refund", Stamps())
+    assert "no knowledge base" in (await call.next()).finding.body
+    assert call.delivered.empty()

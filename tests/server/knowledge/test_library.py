@@ -1,0 +1,78 @@
+"""Bases of this process: filled from folders, followed, and whose they are."""
+
+import pytest
+
+from retrieval.conversation import build_query
+from retrieval.errors import BadQuery, NoSuchBase
+from retrieval.ingest import ingest
+from retrieval.store import BaseStore
+from server.knowledge.library import Library
+from tests.retrieval.hashing_embedder import HashingEmbedder
+
+QUESTION = build_query("refund for a returned jacket")
+
+
+def library_of(tmp_path, articles):
+    embedder = HashingEmbedder()
+    return Library(tmp_path, articles.parent, embedder, embedder)
+
+
+async def test_a_base_that_nobody_filled_holds_what_its_folder_holds(tmp_path, articles):
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq"), ("shop", "no_such_folder")])
+    answer = await library.search("shop", "faq", QUESTION)
+    assert answer.results[0].source == "refund.md"
+    start, end = answer.results[0].highlights[0]
+    assert "five working days" in answer.results[0].text[start:end]
+    await library.stop()
+
+
+async def test_an_edit_is_taken_in_and_the_rest_left(tmp_path, articles):
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq")])
+    (articles / "refund.md").write_text("# Refund status\n\nA refund for a returned jacket takes nine working days.\n")
+    await library._keep_in_step([("shop", "faq")])
+    answer = await library.search("shop", "faq", QUESTION)
+    assert "nine" in answer.results[0].text
+    assert library.store("shop", "faq").current() == 2
+    await library._keep_in_step([("shop", "faq")])
+    assert library.store("shop", "faq").current() == 2
+    await library.stop()
+
+
+async def test_a_base_filled_by_hand_is_left_alone(tmp_path, articles):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "own.md").write_text("# Own\n\nA refund for a returned jacket is our own affair.\n")
+    await ingest(own, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder())
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq")])
+    answer = await library.search("shop", "faq", QUESTION)
+    assert [result.source for result in answer.results] == ["own.md"]
+    await library.stop()
+
+
+async def test_another_encoder_has_the_servers_own_bases_made_again(tmp_path, articles):
+    await ingest(articles, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder(version=1), origin="folder")
+    embedder = HashingEmbedder(version=2)
+    library = Library(tmp_path, articles.parent, embedder, embedder)
+    await library.start([("shop", "faq")])
+    assert (await library.search("shop", "faq", QUESTION)).results
+    await library.stop()
+
+
+async def test_a_folder_that_cannot_be_read_stops_nothing(tmp_path, articles, caplog):
+    for file in articles.iterdir():
+        file.unlink()
+    (articles / "scan.pdf").write_bytes(b"no pdf")
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq")])
+    assert "could not be brought up to date" in caplog.text
+    await library.stop()
+
+
+async def test_bases_belong_to_their_tenant(library):
+    with pytest.raises(NoSuchBase):
+        await library.search("other", "faq", QUESTION)
+    with pytest.raises(BadQuery):
+        await library.search("shop", "../shop/faq", QUESTION)
