@@ -50,6 +50,8 @@ from server.feed.transport import DirectProtocol
 from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
+from server.keys.choice import open_provider
+from server.keys.keyring import Keyring
 from server.knowledge.library import Library, LiveEmbedder
 from server.live import LiveCalls, Stations
 from server.live.policies import Policies
@@ -67,6 +69,7 @@ from server.store.outbox import Outbox
 from server.store.sql import SqlStore
 from server.wire.errors import ConfigError
 from server.wire.feed import Ask
+from server.wire.ids import TenantId
 from server.wire.publication import Notice
 
 log = logging.getLogger(__name__)
@@ -151,15 +154,19 @@ class Server:
         )
         await event_log.start()
         self._stack.push_async_callback(event_log.stop)
+        key_provider = await open_provider(settings.keys, data)
+        self._stack.push_async_callback(key_provider.close)
+        keyring = Keyring(key_provider)
         store = SqlStore(
             settings.store.url or f"sqlite+aiosqlite:///{data / 'cueline.db'}",
             password=settings.store.password,
             max_connections=settings.store.max_connections,
             statement_timeout_s=settings.store.statement_timeout_ms / 1000,
+            keys=keyring,
         )
         await store.start()
         self._stack.push_async_callback(store.stop)
-        outbox = Outbox(data / "outbox", store, on_notice=_tell)
+        outbox = Outbox(data / "outbox", store, keys=keyring, on_notice=_tell)
         metrics.outbox_records.set_function(lambda: outbox.waiting_records)
         await outbox.start()
         self._stack.push_async_callback(outbox.stop)
@@ -194,6 +201,10 @@ class Server:
         policies = Policies(graphs_folder / "policies", offers(graphs, repository), orchestrator, metrics)
         await policies.start()
         self._stack.push_async_callback(policies.stop)
+        for tenant in policies.tenants:
+            await keyring.prepare(TenantId(tenant))
+        key_watch = asyncio.create_task(keyring.watch(lambda: policies.tenants), name="keys")
+        self._stack.callback(key_watch.cancel)
 
         self._progress("knowledge bases")
         encoder = encoder_identity(repository)

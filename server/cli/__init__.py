@@ -27,6 +27,7 @@ _COMMANDS = {
         "connect_simulator",
         "Play Amazon Connect with a recorded call.",
     ),
+    "keys": ("server.cli.keys", "keys", "Look after the keys that seal what customers said."),
     "demo": ("server.cli.demo", "demo", "Render the demo call."),
 }
 """Name → module, attribute, help line. The help lines are repeated here so that `--help` imports nothing."""

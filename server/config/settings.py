@@ -5,6 +5,7 @@ Unknown keys are refused; values are checked one by one by their types here and 
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -150,6 +151,60 @@ class EngineSettings(_Section, frozen=True):
     interim_deadline_ms: Positive = 1000
 
 
+class TwilioAccount(_Section, frozen=True):
+    """An account of Twilio whose streams are taken.
+
+    Attributes:
+        auth_token: Signs its requests.
+        tenant_id: Whose calls they are.
+    """
+
+    auth_token: Annotated[str, msgspec.Meta(min_length=16)]
+    tenant_id: ExternalId
+
+
+class TwilioSettings(_Section, frozen=True):
+    """Twilio Media Streams.
+
+    Attributes:
+        accounts: Who may connect; without any, a stream needs a bearer token as its custom parameter `token`.
+        public_url: The address as Twilio calls it, `wss://host/v1/ingest/twilio`, where a proxy changes the host;
+            empty: taken from the request.
+    """
+
+    accounts: tuple[TwilioAccount, ...] = ()
+    public_url: str = ""
+
+
+class AudioHookAccount(_Section, frozen=True):
+    """An AudioHook integration of Genesys Cloud.
+
+    Attributes:
+        api_key: Its API key, which names the secret.
+        client_secret: Its client secret, base64 as Genesys shows it.
+        tenant_id: Whose calls they are.
+    """
+
+    api_key: Annotated[str, msgspec.Meta(min_length=1)]
+    client_secret: str
+    tenant_id: ExternalId
+
+    @property
+    def secret(self) -> bytes:
+        """The secret's bytes."""
+        return base64.b64decode(self.client_secret, validate=True)
+
+
+class AudioHookSettings(_Section, frozen=True):
+    """Genesys AudioHook.
+
+    Attributes:
+        accounts: Integrations that may connect; without any, only a bearer token opens it.
+    """
+
+    accounts: tuple[AudioHookAccount, ...] = ()
+
+
 class IngestSettings(_Section, frozen=True):
     """The doors.
 
@@ -158,12 +213,16 @@ class IngestSettings(_Section, frozen=True):
         start_timeout_s: A socket that says nothing is closed after this.
         idle_timeout_s: A source that sends nothing for so long lost its call.
         resume_grace_s: A call whose source vanished waits so long for it to come back before it ends.
+        twilio: Twilio Media Streams.
+        audiohook: Genesys AudioHook.
     """
 
     max_calls: Positive = 500
     start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     idle_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     resume_grace_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    twilio: TwilioSettings = TwilioSettings()
+    audiohook: AudioHookSettings = AudioHookSettings()
 
 
 class ConnectSettings(_Section, frozen=True):
@@ -225,6 +284,24 @@ class StoreSettings(_Section, frozen=True):
     statement_timeout_ms: Positive = 5000
 
 
+class KeysSettings(_Section, frozen=True):
+    """The keys that seal customer words at rest, one a tenant.
+
+    Attributes:
+        provider: `local`: files of this host. `kms`: AWS KMS.
+        folder: Of local keys; empty: `keys` in the data directory.
+        kms_key: Key id or alias, with `{tenant}` where the tenant's name goes.
+        region: AWS region; empty: from the environment.
+        endpoint_url: Empty: the service's own.
+    """
+
+    provider: Literal["local", "kms"] = "local"
+    folder: str = ""
+    kms_key: str = "alias/cueline-{tenant}"
+    region: str = ""
+    endpoint_url: str = ""
+
+
 class PathSettings(_Section, frozen=True):
     """Folders of declarations and models; the defaults are the project's own.
 
@@ -273,6 +350,7 @@ class Settings(_Section, frozen=True):
     connect: ConnectSettings = ConnectSettings()
     log: LogSettings = LogSettings()
     store: StoreSettings = StoreSettings()
+    keys: KeysSettings = KeysSettings()
     paths: PathSettings = PathSettings()
     demo: DemoSettings = DemoSettings()
 
@@ -282,6 +360,7 @@ class Settings(_Section, frozen=True):
         return Path(self.data_dir)
 
 
+MIN_AUDIOHOOK_SECRET_BYTES = 16
 MIN_SHARED_KEY_BYTES = 32
 """HS256 wants a key as long as its hash. Source: RFC 7518 section 3.2."""
 
@@ -302,6 +381,16 @@ def check(settings: Settings) -> Settings:
         )
     _check_auth(settings.auth)
     _check_tls(settings.tls)
+    for index, account in enumerate(settings.ingest.audiohook.accounts):
+        try:
+            is_long = len(account.secret) >= MIN_AUDIOHOOK_SECRET_BYTES
+        except ValueError:
+            is_long = False
+        if not is_long:
+            raise ConfigError(
+                f"has to be base64 of at least {MIN_AUDIOHOOK_SECRET_BYTES} bytes",
+                field=f"ingest.audiohook.accounts[{index}].client_secret",
+            )
     if settings.auth.is_anonymous and not is_loopback(settings.connect.host):
         raise ConfigError(
             f"{settings.connect.host} can be reached from other machines, which needs authentication",

@@ -8,7 +8,7 @@ twice, or in another order, changes nothing. Source: DESIGN 6.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -29,6 +29,7 @@ class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True, tag="convers
     language: str
     started_ms: float
     ended_ms: float | None = None
+    customer_id: str | None = None
 
 
 class UtteranceRecord(msgspec.Struct, frozen=True, kw_only=True, tag="utterance"):
@@ -77,7 +78,35 @@ class CoverageRecord(msgspec.Struct, frozen=True, kw_only=True, tag="coverage"):
     covered_ms: int
 
 
-Record = ConversationRecord | UtteranceRecord | ActionRecord | ReceiptRecord | GapRecord | CoverageRecord
+class ErasureRecord(msgspec.Struct, frozen=True, kw_only=True, tag="erasure"):
+    """Everything of this conversation goes, whatever comes before or after this in any journal.
+
+    Attributes:
+        tenant_id: Owner.
+        conversation_id: The call.
+        receipt_id: One for each request, which may be about several conversations.
+        reason: `request` or `retention`.
+        requested_by: Who.
+        at_ms: When, wall clock.
+    """
+
+    tenant_id: str
+    conversation_id: str
+    receipt_id: str
+    reason: Literal["request", "retention"]
+    requested_by: str
+    at_ms: float
+
+
+Record = (
+    ConversationRecord | UtteranceRecord | ActionRecord | ReceiptRecord | GapRecord | CoverageRecord | ErasureRecord
+)
+
+
+def owner_of(record: Record) -> tuple[str, str]:
+    """Tenant and conversation of a record."""
+    owned = record.utterance if isinstance(record, UtteranceRecord) else record
+    return owned.tenant_id, owned.conversation_id
 
 
 class Store(Protocol):
@@ -97,6 +126,18 @@ class Store(Protocol):
 
     async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
         """Whether there is such a conversation, and whose it is."""
+
+    async def of_customer(self, tenant_id: TenantId, customer_id: str) -> list[str]:
+        """Conversations of a customer."""
+
+    async def begun_before(self, tenant_id: TenantId, before_ms: float, limit: int) -> list[str]:
+        """Conversations that began before that, oldest first."""
+
+    async def tenants(self) -> list[TenantId]:
+        """Tenants that have conversations here."""
+
+    async def erasures(self, tenant_id: TenantId, receipt_id: str) -> list[dict[str, Any]]:
+        """What was erased for that receipt, with the number of rows by table."""
 
     async def has_action(self, tenant_id: TenantId, conversation_id: str, action_id: str) -> bool:
         """Whether that card was published in that conversation."""

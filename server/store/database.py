@@ -39,6 +39,9 @@ class Database(Protocol):
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Let one process at a time migrate; until the transaction ends."""
 
+    async def lock_erasing(self, connection: AsyncConnection, *, is_eraser: bool) -> None:
+        """Let writers and erasers wait for each other; writers do not wait for writers. Until the transaction ends."""
+
     def insert(self, table: Table) -> Any:
         """An insert that can have `ON CONFLICT`."""
 

@@ -24,18 +24,21 @@ from typing import Literal
 
 import msgspec
 
-from server.store.contract import Record, Store
+from server.keys.keyring import SEALED, Keyring
+from server.store.contract import Record, Store, owner_of
 from server.store.folder_lock import FolderLock
-from server.store.framing import frame
+from server.store.framing import frame, scan
 from server.store.group_commit import GroupCommit
 from server.store.segments import Place, Segments
-from server.wire.errors import ConfigError, Unavailable
+from server.wire.errors import ConfigError, CuelineError, Gone, Unavailable
+from server.wire.ids import TenantId
 from server.wire.publication import Notice
 
 logger = logging.getLogger(__name__)
 
 RETRY_BASE_S = 0.1
 REFUSED = "refused.bin"
+_CONTEXT = b"outbox"
 
 Severity = Literal["info", "warning", "error"]
 
@@ -80,6 +83,7 @@ class OutboxCounters:
     batches: int = 0
     store_failures: int = 0
     refused: int = 0
+    erased: int = 0
     damaged_bytes: int = 0
 
 
@@ -96,6 +100,7 @@ class Outbox:
         folder: Where its journal lives; made if missing. One process a folder.
         store: Where records go; started.
         limits: Bounds.
+        keys: Seal records on the disk; None: they lie there as they are.
         on_notice: Told when the journal or the store goes away and comes back, and of refused records.
     """
 
@@ -105,12 +110,15 @@ class Outbox:
         store: Store,
         *,
         limits: OutboxLimits | None = None,
+        keys: Keyring | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
     ) -> None:
         self.counters = OutboxCounters()
         self._folder = folder
         self._store = store
         self._limits = limits or OutboxLimits()
+        self._keys = keys
+        self._is_sealed_off = False
         self._on_notice = on_notice
         self._lock = FolderLock()
         self._segments = Segments(
@@ -206,6 +214,30 @@ class Outbox:
             self._hurry.set()
             await waiter
 
+    async def forget_refused(self, tenant_id: str, conversation_id: str) -> int:
+        """Remove what was set aside of a conversation, and what is of no tenant any more; how many records."""
+        path = self._folder / REFUSED
+        payloads = await self._writer.run_in_thread(lambda: scan(path.read_bytes()).payloads if path.exists() else [])
+        kept = []
+        for payload in payloads:
+            try:
+                record = self._decoder.decode(await self._opened(payload))
+            except Gone:
+                continue
+            except (msgspec.DecodeError, ValueError):
+                kept.append(payload)  # not ours to judge
+                continue
+            if owner_of(record) != (tenant_id, conversation_id):
+                kept.append(payload)
+        if len(kept) < len(payloads):
+            await self._writer.run_in_thread(partial(_rewrite, path, kept, len(payloads)))
+        return len(payloads) - len(kept)
+
+    async def rotate(self) -> None:
+        """Have the journal's present file go as soon as the store has what is in it."""
+        await self._writer.committed()
+        await self._writer.run_in_thread(self._segments.rotate)
+
     async def stop(self) -> None:
         """Make everything durable, drain what the store takes within `stop_s`, and end."""
         if self._task is None:
@@ -234,6 +266,11 @@ class Outbox:
 
     def _take(self, record: Record) -> bool:
         payload = self._encoder.encode(record)
+        if self._keys is not None:
+            try:
+                payload = self._keys.seal(TenantId(owner_of(record)[0]), payload, _CONTEXT)
+            except CuelineError as error:
+                return self._not_sealed(error)
         used_bytes = self._segments.total_bytes + self._writer.unwritten_bytes
         has_room = used_bytes + len(payload) <= self._limits.max_disk_bytes and not self._is_closed
         if has_room and self._writer.offer(payload, len(payload)):
@@ -245,6 +282,15 @@ class Outbox:
             self._is_full = True
             logger.error("the outbox is full", extra={"used_bytes": used_bytes})
             self._notify("outbox_full", "Transcripts and guidance of now will be missing from the records.", "error")
+        return False
+
+    def _not_sealed(self, error: CuelineError) -> bool:
+        """A record that cannot be sealed is not kept: its words would lie on the disk for everyone."""
+        self.counters.not_taken += 1
+        if not self._is_sealed_off:
+            self._is_sealed_off = True
+            logger.error("records cannot be sealed", extra={"reason": error.message})
+            self._notify("outbox_without_key", "Transcripts of a tenant without its key are not kept.", "error")
         return False
 
     def _committed(self, _: Sequence[bytes]) -> None:
@@ -283,7 +329,11 @@ class Outbox:
                 if page.damaged_bytes:
                     self.counters.damaged_bytes += page.damaged_bytes
                     logger.error("the outbox journal is damaged", extra={"damaged_bytes": page.damaged_bytes})
-                if not await self._apply(await self._decoded(page.payloads)):
+                try:
+                    items = await self._decoded(page.payloads)
+                except Unavailable:
+                    return await self._pause(self._limits.retry_cap_s)
+                if not await self._apply(items):
                     return False
                 await self._writer.run_in_thread(partial(self._segments.forget, page))
         except OSError as error:
@@ -319,13 +369,27 @@ class Outbox:
         return True
 
     async def _decoded(self, payloads: Sequence[bytes]) -> list[_Item]:
+        """Records of a page.
+
+        Raises:
+            Unavailable: A key is not at hand now.
+        """
         items = []
         for payload in payloads:
             try:
-                items.append(_Item(payload, self._decoder.decode(payload)))
-            except msgspec.DecodeError as error:  # whole, so it was written like that: by a newer version
+                items.append(_Item(payload, self._decoder.decode(await self._opened(payload))))
+            except Gone:
+                self.counters.erased += 1  # with its tenant's key
+            except (msgspec.DecodeError, ValueError) as error:  # whole, so it was written like that: by a newer version
                 await self._refuse(payload, error)
         return items
+
+    async def _opened(self, payload: bytes) -> bytes:
+        if payload[:1] != bytes([SEALED]):
+            return payload  # from before there were keys
+        if self._keys is None:
+            raise ValueError("sealed, and there are no keys")
+        return await self._keys.open(payload, _CONTEXT)
 
     async def _refuse(self, payload: bytes, error: Exception) -> None:
         """Keep a record that the store will never take, and say so; its words stay out of the log."""
@@ -376,6 +440,18 @@ class Outbox:
 
     def _notify(self, code: str, message: str, severity: Severity) -> None:
         self._on_notice(Notice(code=code, message=message, severity=severity))
+
+
+def _rewrite(path: Path, payloads: Sequence[bytes], num_known: int) -> None:
+    """Put these in the place of the first `num_known`; what was set aside meanwhile stays. In the writer's thread."""
+    later = scan(path.read_bytes()).payloads[num_known:]
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        for payload in [*payloads, *later]:
+            file.write(frame(payload))
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _unavailable() -> Unavailable:

@@ -28,6 +28,7 @@ _CLIENT_MARGIN_S = 2.0
 """The server ends a slow statement; a server that does not even do that is given up this much later."""
 
 _SCHEMA_LOCK = 0x6375656C696E65  # "cueline"; one number space for the whole database
+_ERASING_LOCK = _SCHEMA_LOCK + 1
 
 _REFUSALS = frozenset({"22", "23", "54"})
 """Data exception, integrity violation, program limit: a value is at fault. PostgreSQL manual, appendix A."""
@@ -85,6 +86,11 @@ class PostgresDatabase:
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
         await connection.execute(text("SET LOCAL lock_timeout = 0"))
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SCHEMA_LOCK})
+
+    async def lock_erasing(self, connection: AsyncConnection, *, is_eraser: bool) -> None:
+        """Shared for writers, exclusive for erasers, which are rare."""
+        lock = "pg_advisory_xact_lock" if is_eraser else "pg_advisory_xact_lock_shared"
+        await connection.execute(text(f"SELECT {lock}(:lock)"), {"lock": _ERASING_LOCK})
 
     def insert(self, table: Table) -> Any:
         """An insert that can have `ON CONFLICT`."""

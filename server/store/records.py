@@ -20,21 +20,24 @@ from server.store.contract import (
     CoverageRecord,
     GapRecord,
     ReceiptRecord,
-    Record,
     UtteranceRecord,
 )
+from server.wire.codec import json_encoder
 
 Row = dict[str, Any]
+Kept = ConversationRecord | UtteranceRecord | ActionRecord | ReceiptRecord | GapRecord | CoverageRecord
+"""Records that become rows."""
 
 
-def row(record: Record) -> tuple[Table, Row]:
+def row(record: Kept) -> tuple[Table, Row]:
     """Table and row of one record."""
     match record:
         case ConversationRecord():
             return schema.conversations, msgspec.structs.asdict(record)
         case UtteranceRecord(utterance=utterance, stages_ms=stages_ms):
-            words = msgspec.to_builtins(utterance.words)
-            return schema.utterances, {**msgspec.structs.asdict(utterance), "words": words, "stages_ms": stages_ms}
+            values = msgspec.structs.asdict(utterance)
+            content = json_encoder.encode({"text": values.pop("text"), "words": values.pop("words")})
+            return schema.utterances, {**values, "content": content, "stages_ms": stages_ms}
         case ActionRecord(action=action):
             return schema.actions, {
                 "tenant_id": record.tenant_id,
@@ -43,7 +46,7 @@ def row(record: Record) -> tuple[Table, Row]:
                 "revision": action.revision,
                 "type": action.type,
                 "state": action.state,
-                "action": msgspec.to_builtins(action),
+                "content": json_encoder.encode(action),
                 "stages_ms": record.stages_ms,
             }
         case ReceiptRecord():
@@ -78,7 +81,7 @@ def replaces(new: Row, old: Row) -> bool:
 _keys = {table.name: tuple(column.name for column in table.primary_key) for table in schema.metadata.sorted_tables}
 
 
-def rows(records: Iterable[Record]) -> dict[str, list[Row]]:
+def rows(records: Iterable[Kept]) -> dict[str, list[Row]]:
     """Rows to upsert, by table, at most one for each key: what writing all records in turn would leave."""
     kept: dict[str, dict[tuple[Any, ...], Row]] = {}
     for record in records:

@@ -6,7 +6,7 @@ table begins its key with tenant and conversation, so that a tenant's rows lie t
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table
 
 metadata = MetaData()
 
@@ -29,7 +29,9 @@ conversations = Table(
     Column("language", String(35), nullable=False),
     Column("started_ms", Double, nullable=False),
     Column("ended_ms", Double),
+    Column("customer_id", String(128)),
     Index("ix_conversations_started", "tenant_id", "started_ms"),
+    Index("ix_conversations_customer", "tenant_id", "customer_id"),
 )
 
 utterances = Table(
@@ -41,13 +43,12 @@ utterances = Table(
     Column("speaker", String(16), nullable=False),
     Column("start_ms", BigInteger, nullable=False),
     Column("end_ms", BigInteger, nullable=False),
-    Column("text", Text, nullable=False),
-    Column("words", JSON, nullable=False),
     Column("language", String(35), nullable=False),
     Column("confidence", Double, nullable=False),
     Column("is_final", Boolean, nullable=False),
     Column("origin", String(16), nullable=False),
     Column("stages_ms", JSON, nullable=False),
+    Column("content", LargeBinary, nullable=False),  # {"text", "words"}, sealed
 )
 
 actions = Table(
@@ -58,8 +59,8 @@ actions = Table(
     Column("revision", Integer, nullable=False),
     Column("type", String(16), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("action", JSON, nullable=False),
     Column("stages_ms", JSON, nullable=False),
+    Column("content", LargeBinary, nullable=False),  # the whole card, sealed: it quotes the call
 )
 
 receipts = Table(
@@ -92,4 +93,17 @@ coverage = Table(
     *_owner(),
     Column("speaker", String(16), primary_key=True),
     Column("revision", BigInteger, nullable=False),
+)
+
+# What was erased: the receipt, and the tombstone that keeps late records out.
+erasures = Table(
+    "erasures",
+    metadata,
+    *_owner(),
+    Column("receipt_id", String(64), nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("requested_by", String(256), nullable=False),
+    Column("at_ms", Double, nullable=False),
+    Column("num_rows", JSON, nullable=False),
+    Index("ix_erasures_receipt", "tenant_id", "receipt_id"),
 )

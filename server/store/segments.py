@@ -140,6 +140,19 @@ class Segments:
         self._read = page.end
         if page.end == self.end and page.end[1] >= self._max_segment_bytes // 4:
             self._begin_next()  # so that an idle journal is a small one
+        self._drop_read()
+
+    def rotate(self) -> None:
+        """Write on in a new file, so that the present one goes as soon as it has been read.
+
+        Raises:
+            OSError: A file cannot be deleted; call again.
+        """
+        if self._sizes.get(self._active):
+            self._begin_next()
+        self._drop_read()
+
+    def _drop_read(self) -> None:
         self._step()
         for segment in [segment for segment in self._sizes if segment < self._read[0]]:
             self._path(segment).unlink(missing_ok=True)

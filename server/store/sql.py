@@ -19,11 +19,14 @@ from typing import Any
 from sqlalchemy import Table, and_, exc, func, not_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from server.keys.keyring import Keyring
 from server.store import schema
-from server.store.contract import Record
+from server.store.contract import ErasureRecord, Record, owner_of
 from server.store.database import MAX_CONNECTIONS, STATEMENT_TIMEOUT_S, open_database
+from server.store.erasing import erase, erased_among
 from server.store.migrate import migrate
-from server.store.records import rows
+from server.store.records import Kept, rows
+from server.store.sealing import Sealer
 from server.wire.errors import ConfigError, Unavailable
 from server.wire.ids import AgentId, TenantId
 
@@ -35,6 +38,10 @@ class SqlStore:
 
     Args:
         url: Where it is, and how it may be used: see `open_database`.
+        password: See there.
+        max_connections: See there.
+        statement_timeout_s: See there.
+        keys: Seal customer words; None: they lie there as they are.
 
     Raises:
         ConfigError: Not a URL of a database that this server can use.
@@ -47,10 +54,12 @@ class SqlStore:
         password: str = "",
         max_connections: int = MAX_CONNECTIONS,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+        keys: Keyring | None = None,
     ) -> None:
         self._database = open_database(
             url, password=password, max_connections=max_connections, statement_timeout_s=statement_timeout_s
         )
+        self._sealer = Sealer(keys)
         self._is_open = False
         self._is_migrated = False
         self._migrating = asyncio.Lock()
@@ -81,11 +90,18 @@ class SqlStore:
             Unavailable: It should be tried again.
             Exception: The database refuses a record of this batch.
         """
-        batch = rows(records)
+        erasures = [record for record in records if isinstance(record, ErasureRecord)]
+        gone = {owner_of(record) for record in erasures}
+        kept: list[Kept] = [r for r in records if not isinstance(r, ErasureRecord) and owner_of(r) not in gone]
         async with self._transaction(is_writing=True) as connection:
+            await self._database.lock_erasing(connection, is_eraser=bool(erasures))
+            gone |= await erased_among(connection, {owner_of(record) for record in kept})
+            batch = rows(record for record in kept if owner_of(record) not in gone)
             for table in schema.metadata.sorted_tables:
-                if table.name in batch:
-                    await connection.execute(self._upsert(table), batch[table.name])
+                if table.name in batch and (written := await self._sealer.sealed(table, batch[table.name])):
+                    await connection.execute(self._upsert(table), written)
+            for record in erasures:
+                await erase(connection, self._database.insert, record)
 
     async def conversations(self, tenant_id: TenantId, *, limit: int, before_ms: float | None) -> list[dict[str, Any]]:
         """Newest first; `before_ms` is the `started_ms` of the last one of the page before."""
@@ -112,15 +128,26 @@ class SqlStore:
             found = await of(schema.conversations)
             if not found:
                 return None
-            return {
-                "tenant_id": tenant_id,
-                "conversation_id": conversation_id,
-                **found[0],
-                "utterances": await of(schema.utterances, "start_ms", "speaker", "utterance_id"),
-                "actions": await of(schema.actions, "action_id"),
-                "gaps": await of(schema.gaps, "from_ms", "speaker"),
-                "receipts": await of(schema.receipts, "at_ms", "action_id", "event"),
-            }
+            utterances = await of(schema.utterances, "start_ms", "speaker", "utterance_id")
+            actions = await of(schema.actions, "action_id")
+            gaps = await of(schema.gaps, "from_ms", "speaker")
+            receipts = await of(schema.receipts, "at_ms", "action_id", "event")
+        # Opened after the transaction: a key service that is slow must not hold a connection.
+        owner = {"tenant_id": tenant_id, "conversation_id": conversation_id}
+        for said in utterances:
+            said |= await self._sealer.opened(schema.utterances, {**owner, **said})
+            del said["content"]
+        for card in actions:
+            card["action"] = await self._sealer.opened(schema.actions, {**owner, **card})
+            del card["content"]
+        return {
+            **owner,
+            **found[0],
+            "utterances": utterances,
+            "actions": actions,
+            "gaps": gaps,
+            "receipts": receipts,
+        }
 
     async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
         """Whether there is such a conversation, and whose it is."""
@@ -131,6 +158,44 @@ class SqlStore:
         async with self._transaction() as connection:
             found = (await connection.execute(query)).first()
         return (False, None) if found is None else (True, found[0])
+
+    async def of_customer(self, tenant_id: TenantId, customer_id: str) -> list[str]:
+        """Conversations of a customer."""
+        table = schema.conversations
+        query = select(table.c.conversation_id).where(
+            table.c.tenant_id == tenant_id, table.c.customer_id == customer_id
+        )
+        async with self._transaction() as connection:
+            return [found[0] for found in await connection.execute(query)]
+
+    async def begun_before(self, tenant_id: TenantId, before_ms: float, limit: int) -> list[str]:
+        """Conversations that began before that, oldest first."""
+        table = schema.conversations
+        query = (
+            select(table.c.conversation_id)
+            .where(table.c.tenant_id == tenant_id, table.c.started_ms < before_ms)
+            .order_by(table.c.started_ms)
+            .limit(limit)
+        )
+        async with self._transaction() as connection:
+            return [found[0] for found in await connection.execute(query)]
+
+    async def tenants(self) -> list[TenantId]:
+        """Tenants that have conversations here."""
+        async with self._transaction() as connection:
+            found = await connection.execute(select(schema.conversations.c.tenant_id).distinct())
+            return [row[0] for row in found]
+
+    async def erasures(self, tenant_id: TenantId, receipt_id: str) -> list[dict[str, Any]]:
+        """What was erased for that receipt, with the number of rows by table."""
+        table = schema.erasures
+        query = (
+            select(table)
+            .where(table.c.tenant_id == tenant_id, table.c.receipt_id == receipt_id)
+            .order_by(table.c.conversation_id)
+        )
+        async with self._transaction() as connection:
+            return [dict(found) for found in (await connection.execute(query)).mappings()]
 
     async def has_action(self, tenant_id: TenantId, conversation_id: str, action_id: str) -> bool:
         """Whether that card was published in that conversation."""

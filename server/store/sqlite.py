@@ -59,6 +59,9 @@ class SqliteDatabase:
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """A writer has the whole file."""
 
+    async def lock_erasing(self, connection: AsyncConnection, *, is_eraser: bool) -> None:
+        """A writer has the whole file."""
+
     def insert(self, table: Table) -> Any:
         """An insert that can have `ON CONFLICT`."""
         return sqlite.insert(table)

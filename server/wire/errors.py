@@ -9,6 +9,7 @@ told as `internal`, and its text stays in the log.
     ├── Unauthorised            no or bad credentials
     ├── Forbidden               known, but not allowed to
     ├── NotFound
+    ├── Gone                    it was there, and was erased for good
     ├── Conflict                two starts on one socket, stale owner
     │   └── Busy                another source streams that side now; retryable
     ├── TooManyRequests         rate or count limit; retryable
@@ -88,6 +89,13 @@ class NotFound(CuelineError):
 
     code = "not_found"
     status = 404
+
+
+class Gone(CuelineError):
+    """It was here, and was erased for good."""
+
+    code = "gone"
+    status = 410
 
 
 class Conflict(CuelineError):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server.store.contract import Store, UtteranceRecord
 from server.wire.ids import TenantId
-from tests.server.store.records import TENANT, action, conversation, coverage, gap, receipt, utterance
+from tests.server.store.records import TENANT, action, conversation, coverage, erasure, gap, receipt, utterance
 
 OTHER = TenantId("retail_bank")
 
@@ -126,11 +126,67 @@ class StoreSuite:
         assert await store.covered_ms(TENANT, "c2", "customer") == 0
 
     @pytest.mark.parametrize(
-        "text", ["", "naïve 日本語 \U0001f600 \U000e0041 ‏مرحبا", "word " * 10_000, "'; DROP TABLE x; --"]
+        "text",
+        ["", "naïve 日本語 \U0001f600 \U000e0041 ‏مرحبا", "word " * 10_000, "'; DROP TABLE x; --", "nul \x00 byte"],
     )
     async def test_any_text_comes_back_as_it_was(self, store: Store, text: str) -> None:
         await store.apply([conversation(), utterance(text=text)])
         assert (await only(store))["utterances"][0]["text"] == text
+
+    async def test_an_erased_conversation_is_gone_and_stays_gone(self, store: Store) -> None:
+        everything = [conversation(), utterance(final=True), action(), receipt(), gap(), coverage()]
+        other = conversation(tenant_id=OTHER)
+        await store.apply([*everything, other, utterance("u9", conversation_id="c2")])
+        await store.apply([erasure()])
+        await store.apply(everything)  # late, from another process's journal
+        assert await store.conversation(TENANT, "c1") is None
+        assert await store.revisions(TENANT, "c1") == {}
+        assert await store.covered_ms(TENANT, "c1", "customer") == 0
+        assert not await store.has_action(TENANT, "c1", "a1")
+        assert await store.revisions(TENANT, "c2") == {"u9": (1, False)}
+        assert await store.conversation(OTHER, "c1") is not None
+
+    @pytest.mark.parametrize("place", [0, 1, 3])
+    async def test_an_erasure_counts_wherever_it_stands_in_a_batch(self, store: Store, place: int) -> None:
+        batch: list[Any] = [conversation(), utterance("u1"), utterance("u2")]
+        batch.insert(place, erasure())
+        await store.apply([utterance("before"), *batch])
+        await store.apply(batch)
+        assert await store.revisions(TENANT, "c1") == {}
+
+    async def test_the_receipt_says_what_was_erased_and_for_whom(self, store: Store) -> None:
+        await store.apply([conversation(), utterance("u1"), utterance("u2"), action()])
+        await store.apply([erasure()])
+        await store.apply([erasure()])
+        (found,) = await store.erasures(TENANT, "r1")
+        assert (found["conversation_id"], found["requested_by"], found["reason"]) == ("c1", "admin", "request")
+        assert {name: num for name, num in found["num_rows"].items() if num} == {
+            "conversations": 1,
+            "utterances": 2,
+            "actions": 1,
+        }
+        assert await store.erasures(OTHER, "r1") == []
+
+    async def test_conversations_are_found_by_customer_and_by_age(self, store: Store) -> None:
+        await store.apply(
+            [
+                conversation("c1", started_ms=1.0, customer_id="ann"),
+                conversation("c2", started_ms=2.0, customer_id="bob"),
+                conversation("c3", started_ms=3.0, customer_id="ann"),
+                conversation("c4", started_ms=0.5, customer_id="ann", tenant_id=OTHER),
+            ]
+        )
+        assert sorted(await store.of_customer(TENANT, "ann")) == ["c1", "c3"]
+        assert await store.begun_before(TENANT, 3.0, 10) == ["c1", "c2"]
+        assert await store.begun_before(TENANT, 3.0, 1) == ["c1"]
+        assert sorted(await store.tenants()) == sorted([TENANT, OTHER])
+
+    async def test_whose_and_whether(self, store: Store) -> None:
+        await store.apply([conversation(), action()])
+        assert await store.agent_of(TENANT, "c1") == (True, "a1")
+        assert await store.agent_of(OTHER, "c1") == (False, None)
+        assert await store.has_action(TENANT, "c1", "a1")
+        assert not await store.has_action(OTHER, "c1", "a1")
 
     async def test_a_batch_is_one_transaction(self, store: Store) -> None:
         broken = utterance("u2", revision=2**70)

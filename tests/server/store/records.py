@@ -8,6 +8,7 @@ from server.store.contract import (
     ActionRecord,
     ConversationRecord,
     CoverageRecord,
+    ErasureRecord,
     GapRecord,
     ReceiptRecord,
     UtteranceRecord,
@@ -52,6 +53,7 @@ def conversation(
     state: str = "started",
     started_ms: float = 1000.0,
     tenant_id: TenantId = TENANT,
+    customer_id: str | None = None,
 ) -> ConversationRecord:
     return ConversationRecord(
         tenant_id=tenant_id,
@@ -63,6 +65,7 @@ def conversation(
         language="en",
         started_ms=started_ms,
         ended_ms=None if state == "started" else started_ms + 5,
+        customer_id=customer_id,
     )
 
 
@@ -98,3 +101,14 @@ def gap(
 
 def coverage(covered_ms: int = 500, speaker: str = "customer") -> CoverageRecord:
     return CoverageRecord(tenant_id=TENANT, conversation_id="c1", speaker=speaker, covered_ms=covered_ms)
+
+
+def erasure(conversation_id: str = "c1", tenant_id: TenantId = TENANT) -> ErasureRecord:
+    return ErasureRecord(
+        tenant_id=tenant_id,
+        conversation_id=conversation_id,
+        receipt_id="r1",
+        reason="request",
+        requested_by="admin",
+        at_ms=7.0,
+    )

@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.store.contract import Store
 from server.store.outbox import Outbox, OutboxLimits
 from server.store.schema import metadata
@@ -33,8 +36,9 @@ async def url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-async def store(url: str) -> AsyncIterator[Store]:
-    store = SqlStore(url, max_connections=3, statement_timeout_s=1.0)
+async def store(url: str, tmp_path: Path) -> AsyncIterator[Store]:
+    keys = Keyring(LocalKeys(tmp_path / "keys"))
+    store = SqlStore(url, max_connections=3, statement_timeout_s=1.0, keys=keys)
     await store.start()
     yield store
     await store.stop()
@@ -118,7 +122,8 @@ async def test_a_text_that_the_server_refuses_is_isolated_and_holds_nothing_up(s
     told: list[Notice] = []
     outbox = Outbox(tmp_path, store, limits=QUICK, on_notice=told.append)
     await outbox.start()
-    for record in (utterance("u1"), utterance("bad", text="nul \x00 byte"), utterance("u2")):
+    bad = msgspec.structs.replace(conversation(), policy="nul \x00 byte")
+    for record in (utterance("u1"), bad, utterance("u2")):
         outbox.put_nowait(record)
     await outbox.drained()
     assert await store.revisions(TENANT, "c1") == {"u1": (1, False), "u2": (1, False)}
