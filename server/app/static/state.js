@@ -17,7 +17,7 @@
  *   is_final?: boolean}} Evidence
  * @typedef {{id: string, revision: number, type: string, title: string, body?: string, priority: number,
  *   ttl_ms: number, state: "new"|"update"|"expire"|"retract", reason?: string, evidence?: Evidence[],
- *   cites?: {source: string, title: string, text: string, score: number}[]}} Action
+ *   cites?: {source: string, title: string, text: string, score: number, highlights?: [number, number][]}[]}} Action
  * @typedef {{action: Action, isLive: boolean, wasActive: boolean, publishedMs: number|null, off: number}} Card
  * @typedef {{from_ms: number, to_ms: number|null, cause: string, state: string, speaker: string}} Gap
  * @typedef {{ch: string, ep: string, off: number, kind: string, t?: Record<string, number>, d: any}} Publication

@@ -72,6 +72,7 @@ const BECAME = {
   contradicted: "Withdrawn, the words were corrected",
   call_ended: "Open when the call ended",
   ttl: "Expired",
+  superseded: "Made room for a newer answer",
   expire: "Expired",
   retract: "Withdrawn",
 };
@@ -79,6 +80,25 @@ const BECAME = {
 /** @param {import("./state.js").Action} action @param {string} [mark] what the agent did with it on this page */
 export function becameText(action, mark) {
   return BECAME[mark] ?? BECAME[action.reason] ?? BECAME[action.state] ?? "";
+}
+
+/**
+ * A passage cut where it answers. The server counts characters as code points, and so must we.
+ *
+ * @param {string} text @param {[number, number][]} [highlights] ascending
+ * @returns {{text: string, isAnswer: boolean}[]}
+ */
+export function passageParts(text, highlights = []) {
+  const characters = [...text];
+  const parts = [];
+  let at = 0;
+  for (const [start, end] of highlights) {
+    if (start > at) parts.push({ text: characters.slice(at, start).join(""), isAnswer: false });
+    parts.push({ text: characters.slice(start, end).join(""), isAnswer: true });
+    at = end;
+  }
+  if (at < characters.length) parts.push({ text: characters.slice(at).join(""), isAnswer: false });
+  return parts;
 }
 
 const GAP_STATES = {

@@ -135,6 +135,7 @@ ANSWER = {
             title="Corolla 2019, warning lights",
             text="The maintenance reminder lights up every 5,000 miles until it is reset.",
             score=0.82,
+            highlights=((35, 46),),
         ),
     ),
     "evidence": (evidence(4, "knowledge.question"),),

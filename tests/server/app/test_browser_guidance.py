@@ -24,6 +24,7 @@ def test_cards_stand_by_priority_with_their_body_and_sources(talk: Any) -> None:
     expect(card(talk, "Offer the reset").locator("strong")).to_have_text("on")
     card(talk, "Is it safe").locator(".cites summary").click()
     expect(card(talk, "Is it safe")).to_contain_text("every 5,000 miles")
+    expect(card(talk, "Is it safe").locator(".cites mark")).to_have_text("every 5,000")
 
 
 def test_shown_cards_are_reported_once_with_the_time_of_painting(talk: Any, stage: Stage) -> None:

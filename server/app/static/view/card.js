@@ -1,7 +1,7 @@
 /** One action card: what it says, what it stands on, and the buttons to deal with it. */
 
 import { parseMarkdown } from "../markdown.js";
-import { TYPE_TEXTS, clockText, labelText, msText, percentText, speakerText } from "../words.js";
+import { TYPE_TEXTS, clockText, labelText, msText, passageParts, percentText, speakerText } from "../words.js";
 import { el, markdownNodes } from "./dom.js";
 
 /**
@@ -15,12 +15,13 @@ import { el, markdownNodes } from "./dom.js";
  */
 
 /**
- * Write an action into its list item. One that is written again keeps its evidence open and its focus.
+ * Write an action into its list item. One that is written again keeps its evidence and sources open, and its focus.
  *
  * @param {HTMLElement} node @param {Action} action @param {Timings} timings @param {CardHandlers} handlers
  */
 export function fillCard(node, action, timings, handlers) {
   const wasOpen = node.querySelector(".why")?.getAttribute("aria-expanded") === "true";
+  const openSources = new Set([...node.querySelectorAll(".cites details[open]")].map((each) => each.dataset.source));
   const focused = node.contains(document.activeElement) ? document.activeElement.dataset.do : undefined;
   const titleId = `card-${action.id}`;
   node.dataset.type = action.type;
@@ -36,6 +37,7 @@ export function fillCard(node, action, timings, handlers) {
     evidenceNode(action, timings, handlers),
   );
   if (wasOpen) toggleEvidence(node);
+  for (const each of node.querySelectorAll(".cites details")) each.open = openSources.has(each.dataset.source);
   if (focused !== undefined) (node.querySelector(`[data-do="${focused}"]`) ?? node).focus();
 }
 
@@ -108,15 +110,15 @@ function evidenceItem(each, timings, onJump) {
 
 /** @param {NonNullable<Action["cites"]>} cites */
 function citesNode(cites) {
-  const item = ({ source, title, text }) =>
+  const item = ({ source, title, text, highlights }) =>
     el(
       "li",
       {},
       el(
         "details",
-        {},
+        { "data-source": source },
         el("summary", { text: title || source }),
-        el("p", { dir: "auto", text }),
+        el("p", { dir: "auto" }, ...passageParts(text, highlights).map((part) => el(part.isAnswer ? "mark" : "span", { text: part.text }))),
         el("p", { class: "note", text: source }),
       ),
     );

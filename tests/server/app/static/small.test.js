@@ -8,7 +8,7 @@ import { Receipts } from "../../../../server/app/static/receipts.js";
 import { RetryPolicy, isTerminal } from "../../../../server/app/static/retry.js";
 import { nearestRank, percentiles, stageSpans, totalMs } from "../../../../server/app/static/stages.js";
 import { apply, newCall } from "../../../../server/app/static/state.js";
-import { clockText, gapText, labelText, remainingText } from "../../../../server/app/static/words.js";
+import { clockText, gapText, labelText, passageParts, remainingText } from "../../../../server/app/static/words.js";
 import { annotation, transcript } from "./world.js";
 
 // -- which call ------------------------------------------------------------------------------------------------------
@@ -250,4 +250,12 @@ test("words and numbers as people read them", () => {
   const gap = { from_ms: 65_000, to_ms: 72_000, cause: "recogniser_lost", state: "backfilled", speaker: "customer" };
   assert.equal(gapText(gap), "Customer not heard 1:05 to 1:12: speech recognition was lost. Recovered since.");
   assert.equal(gapText({ ...gap, to_ms: null, cause: "solar_wind", state: "open" }), "Customer not heard from 1:05: solar wind. Still interrupted.");
+});
+
+test("a passage is cut where it answers, counted in characters as the server counts them", () => {
+  const parts = passageParts("😀 Free. Forty minutes. Bring it.", [[8, 22]]);
+  assert.deepEqual(parts.map((part) => part.text), ["😀 Free. ", "Forty minutes.", " Bring it."]);
+  assert.deepEqual(parts.map((part) => part.isAnswer), [false, true, false]);
+  assert.deepEqual(passageParts("Whole."), [{ text: "Whole.", isAnswer: false }]);
+  assert.deepEqual(passageParts("Whole.", [[0, 6]]), [{ text: "Whole.", isAnswer: true }]);
 });
