@@ -44,7 +44,9 @@ class Hub:
         channel = self._channels.get(key)
         if channel is None:
             channel = _Channel()
-            channel.stop = self._log.follow(key, lambda entry: self._fan_out(channel, entry))
+            channel.stop = self._log.follow(
+                key, lambda entry: self._fan_out(channel, entry), lambda: self._lose(channel)
+            )
             self._channels[key] = channel
         channel.readers = (*channel.readers, reader)
 
@@ -72,6 +74,12 @@ class Hub:
                 logger.exception("a feed reader failed and is cut")
                 reader.lose()
         self._metrics.feed_deliver.observe(self._clock() - entry.appended_s)
+
+
+    @staticmethod
+    def _lose(channel: _Channel) -> None:
+        for reader in channel.readers:
+            reader.lose()
 
 
 class _Channel:

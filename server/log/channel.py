@@ -27,6 +27,32 @@ def new_epoch() -> str:
     return secrets.token_hex(8)
 
 
+def encode(channel: str, position: Position, event: Event, now_s: float, t8: float) -> Entry:
+    """An event as the entry it is at this position; the bytes that all readers get are made here and nowhere else."""
+    payload = event.payload
+    kind = kind_of(payload)
+    body = json_encoder.encode(
+        Publication(
+            ch=channel,
+            ep=position.epoch,
+            off=position.offset,
+            kind=kind,
+            t=msgspec.structs.replace(event.stamps, t8=t8),
+            d=payload,
+            tp=event.traceparent,
+        )
+    )
+    return Entry(
+        position=position,
+        kind=kind,
+        key=payload.key(),
+        is_interim=event.is_interim or (isinstance(payload, Transcript) and not payload.is_final),
+        body=body,
+        appended_s=now_s,
+        is_over=ends_state(channel, payload),
+    )
+
+
 @dataclass(slots=True)
 class Channel:
     """State of one channel. The shell decides when to fold, write, evict.
@@ -72,33 +98,11 @@ class Channel:
         return self.last - len(self.tail)
 
     def append(self, event: Event, now_s: float, t8: float) -> Entry:
-        """Number, stamp and encode one event; the bytes are made here and nowhere else."""
-        payload = event.payload
-        kind = kind_of(payload)
-        offset = self.last + 1
-        body = json_encoder.encode(
-            Publication(
-                ch=self.key.channel,
-                ep=self.epoch,
-                off=offset,
-                kind=kind,
-                t=msgspec.structs.replace(event.stamps, t8=t8),
-                d=payload,
-                tp=event.traceparent,
-            )
-        )
-        entry = Entry(
-            position=Position(self.epoch, offset),
-            kind=kind,
-            key=payload.key(),
-            is_interim=event.is_interim or (isinstance(payload, Transcript) and not payload.is_final),
-            body=body,
-            appended_s=now_s,
-            is_over=ends_state(self.key.channel, payload),
-        )
-        self.last = offset
+        """Number, stamp and encode one event."""
+        entry = encode(self.key.channel, Position(self.epoch, self.last + 1), event, now_s, t8)
+        self.last = entry.position.offset
         self.tail.append(entry)
-        self.tail_bytes += len(body)
+        self.tail_bytes += len(entry.body)
         self.touched_s = now_s
         self.is_sealed = False
         return entry

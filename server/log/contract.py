@@ -86,6 +86,10 @@ class Recovery:
     tail: tuple[Entry, ...]
 
 
+def ignore() -> None:
+    """What a follower does that has nothing to lose."""
+
+
 class EventLog(Protocol):
     """Append, read, follow, trim. Used from the event loop; never blocks it."""
 
@@ -105,8 +109,13 @@ class EventLog(Protocol):
             Conflict: The position is of another epoch, or what followed it is no longer held.
         """
 
-    def follow(self, key: ChannelKey, sink: Callable[[Entry], None]) -> Callable[[], None]:
-        """Call `sink` for every entry appended from now on; returns the function that ends it."""
+    def follow(
+        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
+    ) -> Callable[[], None]:
+        """Call `sink` for every entry appended from now on; returns the function that ends it.
+
+        `lost` is called when entries may be missing that can no longer be told: the reader has to recover.
+        """
 
     async def trim(self, key: ChannelKey) -> None:
         """Forget a channel whose call ended and whose retention passed."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from server.log.channel import Channel, new_epoch
-from server.log.contract import ChannelKey, Entry, Event, Position, Recovery
+from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
 from server.log.files import Append, ChannelFiles, Contents, Job, Opened, Remove, Replace, Sealed, in_epoch
 from server.store.group_commit import GroupCommit
 from server.wire.clock import wall_ms
@@ -180,8 +180,13 @@ class EmbeddedLog:
             raise Conflict("the position is no longer held", field="after")
         return entries[:limit]
 
-    def follow(self, key: ChannelKey, sink: Callable[[Entry], None]) -> Callable[[], None]:
-        """Call `sink` for every entry appended from now on; returns the function that ends it (idempotent)."""
+    def follow(
+        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
+    ) -> Callable[[], None]:
+        """Call `sink` for every entry appended from now on; returns the function that ends it (idempotent).
+
+        `lost` is never called: whoever follows in this process is told every entry.
+        """
         followers = self._followers.setdefault(key, [])
         followers.append(sink)
 

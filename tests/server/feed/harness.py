@@ -22,7 +22,7 @@ from server.auth.tickets import Tickets
 from server.auth.tokens import AnonymousAuthenticator, Authenticator
 from server.feed.endpoint import FeedEndpoint
 from server.feed.transport import DirectProtocol
-from server.log.contract import ChannelKey, Entry, Event, EventLog, Position, Recovery
+from server.log.contract import ChannelKey, Entry, Event, EventLog, Position, Recovery, ignore
 from server.metrics import Metrics
 from server.wire.clock import Stamps
 from server.wire.codec import error_message, json_encoder
@@ -83,7 +83,9 @@ class MemoryLog:
         start = after.offset if after is not None else 0
         return tuple(self.entries[key][start : start + limit])
 
-    def follow(self, key: ChannelKey, sink: Callable[[Entry], None]) -> Callable[[], None]:
+    def follow(
+        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
+    ) -> Callable[[], None]:
         self.sinks[key].append(sink)
         return lambda: self.sinks[key].remove(sink)
 

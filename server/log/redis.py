@@ -1,0 +1,512 @@
+"""The event log on Redis Streams (or Valkey): one log that every process appends to, reads and follows.
+
+    append ──▶ one script: fence, offset, stream, snapshot, push ──▶ followers here     before `append` returns
+                                                              └────▶ followers elsewhere, by push
+
+Redis is the truth: nobody is shown what it has not taken. What it has not taken within the time-out begins a life of
+its own: the channel goes on in this process under a new epoch, so that every reader is told, and is put back into Redis
+when that answers again, unless another process owns the channel by then. The same happens when Redis lost its memory:
+its run id is part of every append, so a server that restarted or a replica that took over is never mistaken for the
+old one. A stale owner is refused by its fence. Source: DESIGN 6, OPERATIONS d2 to d4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from server.log.channel import encode, new_epoch
+from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
+from server.log.redis_follow import Follower
+from server.log.redis_held import Held, RedisLimits
+from server.log.redis_keys import INDEX, Keys, channel_of, entry_of_push, entry_of_stream, flags_of, moved
+from server.log.redis_link import LIFE, RedisLink, connection_to
+from server.log.redis_push import RedisPush
+from server.log.redis_scripts import ALL, APPEND, READ, RECOVER
+from server.log.snapshot import States
+from server.wire.clock import wall_ms
+from server.wire.errors import Conflict, Unavailable
+from server.wire.publication import Notice
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 16
+"""Writers of one channel that overtake each other so often in a row do not happen; a loop without end must not."""
+OVERTAKEN_S = 0.001
+"""Longest pause after being overtaken for the second time, growing with each further time."""
+EMPTY_CHANNEL_S = 3600.0
+"""How long Redis remembers the epoch of a channel that was asked for and never written."""
+
+
+class Fenced(Conflict):
+    """Another process owns this call by now; nothing was appended."""
+
+
+class RedisLog:
+    """`EventLog` on Redis.
+
+    Args:
+        url: `redis://user@host:port/0`, `rediss://…?ssl_ca_certs=F` for TLS, `unix://…`.
+        password: Of the user; wins over the one in the URL, which then needs none.
+        timeout_s: What Redis may take to answer, reconnecting included; then a channel goes on without it.
+        limits: Bounds.
+        on_notice: Told when the log stops and starts being shared.
+        now_s: Monotonic clock.
+
+    Attributes:
+        link: Its connection, for what else lives in the same Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        password: str = "",
+        *,
+        timeout_s: float = 0.5,
+        limits: RedisLimits | None = None,
+        on_notice: Callable[[Notice], None] = lambda _: None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        connect = partial(connection_to, url, password, timeout_s)
+        self.link = self._link = RedisLink(connect, ALL, timeout_s=timeout_s, on_up=self._on_up)
+        self._push = RedisPush(connect, self._on_message, self._on_joined, timeout_s=timeout_s)
+        self._limits = limits or RedisLimits()
+        self._on_notice = on_notice
+        self._now_s = now_s
+        self._held: dict[ChannelKey, Held] = {}
+        self._followers: dict[str, Follower] = {}
+        self._batches = itertools.count(1)
+        self._name = new_epoch()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_shared = True
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            ConfigError: No Redis answers there, or it does not let us in.
+        """
+        await self._link.start()
+        self._push.start()
+        self._spawn(self._sweep())
+
+    async def stop(self) -> None:
+        """Disconnect. What is still detached is lost with this process, and its readers are told by the next epoch."""
+        for held in self._held.values():
+            if held.is_detached:
+                logger.error("a channel ends with what Redis never took", extra={"offset": held.last})
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._push.stop()
+        await self._link.stop()
+
+    # -- append -------------------------------------------------------------------------------------------------
+
+    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
+        """Append in order; followers see the entries before this returns.
+
+        Waits for Redis at most for the link's time-out, then goes on without it.
+
+        Raises:
+            Fenced: Another process owns this call by now.
+        """
+        if not events:
+            return ()
+        held = self._held.setdefault(key, Held(key))
+        held.touched_s = self._now_s()
+        async with held.lock:
+            if not held.is_detached:
+                try:
+                    return await self._publish(held, events)
+                except Unavailable:
+                    self._detach(held)
+            entries = self._encoded(held, events, held.position)
+            held.take(entries, self._limits.max_local_entries)
+            self._tell(key, entries)
+            return entries
+
+    async def _publish(self, held: Held, events: Sequence[Event]) -> tuple[Entry, ...]:
+        """Append to Redis, wherever the channel stands there."""
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt > 1:  # writers in step overtake each other until one of them misses a beat
+                await asyncio.sleep(random.uniform(0, OVERTAKEN_S * attempt))
+            if not held.epoch:
+                await self._load(held)
+            entries = self._encoded(held, events, held.position)
+            verdict = await self._append(held, held.position, entries, entries[-1].position, held.floor)
+            if verdict is None:
+                held.take(entries, self._limits.max_local_entries)
+                self._tell(held.key, entries)
+                return entries
+            await self._adjust(held, verdict[0], is_same_life=verdict[1])
+        raise Unavailable("the channel does not hold still")
+
+    async def _append(
+        self, held: Held, old: Position, entries: Sequence[Entry], new: Position, floor: int
+    ) -> tuple[Position, bool] | None:
+        """Run the script. None: done; else where the channel stands, and whether in the server's present life.
+
+        Raises:
+            Fenced: Another process owns this call by now.
+            Unavailable: Redis does not answer.
+        """
+        keys = Keys.of(held.key)
+        fields: list[object] = []
+        for entry in entries:
+            fields += (entry.position.offset, entry.kind, entry.key, flags_of(entry), entry.body)
+        verdict, *where = await self._link.run(
+            *APPEND.call(
+                (keys.stream, keys.states, keys.meta, keys.fence, INDEX),
+                *(LIFE, held.owner_fence, old.epoch, old.offset, new.epoch, new.offset, floor),
+                f"{self._name}-{next(self._batches)}",
+                *(int(time.time() * 1000), int(self._limits.retention_s * 1000), self._limits.max_stream_entries),
+                *fields,
+            )
+        )
+        if verdict == b"fenced":
+            raise Fenced("another process owns this call", field="conversation_id")
+        if verdict == b"ok":
+            return None
+        epoch, last, life = where
+        return Position(epoch.decode(), int(last)), life.decode() == self._link.life
+
+    async def _adjust(self, held: Held, position: Position, *, is_same_life: bool) -> None:
+        """The channel is not where this process thought: others wrote, or Redis lost its memory.
+
+        What the owner of a call knows is the truth. Any other goes on behind what is there, and says once more what it
+        said in an epoch that is over.
+        """
+        if held.owner_fence:
+            await self._renew(held, position)
+        elif is_same_life and position.epoch == held.epoch:
+            held.last = held.floor = position.offset
+            held.tail.clear()
+        else:
+            await self._load(held)
+
+    async def _renew(self, held: Held, old: Position) -> None:
+        """Begin a new epoch in Redis with the states that this process knows."""
+        held.renew()
+        if await self._append(held, old, held.states.entries(), held.position, 0) is None:
+            self._tell(held.key, held.states.entries())
+            logger.warning("a channel goes on in a new epoch", extra={"states": len(held.states)})
+
+    async def _load(self, held: Held) -> None:
+        """Learn where the channel stands, and, of one that this process owns, all that is so far."""
+        recovery = await self._recover(held.key, None)
+        held.epoch = recovery.position.epoch
+        held.last = held.floor = recovery.position.offset
+        held.tail.clear()
+        if held.owner_fence:
+            held.states = States(recovery.snapshot)
+        elif len(held.states):
+            states = held.states.entries()
+            again = [moved(entry, Position(held.epoch, held.last + n)) for n, entry in enumerate(states, 1)]
+            if await self._append(held, held.position, again, again[-1].position, 0) is None:
+                held.states = States()
+                held.take(again, self._limits.max_local_entries)
+                self._tell(held.key, again)
+            else:
+                held.epoch = ""  # somebody was quicker; once more
+
+    def _encoded(self, held: Held, events: Sequence[Event], after: Position) -> tuple[Entry, ...]:
+        now_s, t8 = self._now_s(), wall_ms()
+        return tuple(
+            encode(held.key.channel, Position(after.epoch, after.offset + number), event, now_s, t8)
+            for number, event in enumerate(events, 1)
+        )
+
+    # -- without Redis ------------------------------------------------------------------------------------------
+
+    def _detach(self, held: Held) -> None:
+        """Go on in this process alone; the new epoch tells every reader."""
+        held.renew()
+        held.is_detached = True
+        if self._is_shared:
+            self._is_shared = False
+            self._on_notice(
+                Notice(
+                    code="log_not_shared",
+                    message="Redis does not answer; guidance goes on in each process alone.",
+                    severity="error",
+                )
+            )
+
+    def _on_up(self) -> None:
+        self._spawn(self._repair())
+
+    async def _repair(self) -> None:
+        """Put back into Redis what it does not have."""
+        for held in tuple(self._held.values()):
+            async with held.lock:
+                try:
+                    if held.is_detached:
+                        await self._attach(held)
+                    elif held.epoch and len(held.states):
+                        keys = Keys.of(held.key)
+                        epoch, life, last = await self._link.run("HMGET", keys.meta, "epoch", "life", "last")
+                        position = Position((epoch or b"").decode(), int(last or 0))
+                        is_same_life = (life or b"").decode() == self._link.life
+                        if position != held.position or not is_same_life:
+                            await self._adjust(held, position, is_same_life=is_same_life)
+                except Fenced:
+                    self._drop(held)
+                except Unavailable:
+                    return  # it is away again, and will be back
+        if not self._is_shared and not any(held.is_detached for held in self._held.values()):
+            self._is_shared = True
+            self._on_notice(
+                Notice(code="log_shared", message="Redis answers; the event log is shared again.", severity="info")
+            )
+
+    async def _attach(self, held: Held) -> None:
+        keys = Keys.of(held.key)
+        epoch, last = await self._link.run("HMGET", keys.meta, "epoch", "last")
+        old = Position((epoch or b"").decode(), int(last or 0))
+        if held.owner_fence:
+            # Its readers here stay where they are: the same epoch, the same offsets.
+            recent = [entry for entry in held.tail if entry.position.offset > held.floor]
+            older = [entry for entry in held.states.entries() if entry.position.offset <= held.floor]
+            if await self._append(held, old, (*older, *recent), held.position, held.floor) is not None:
+                raise Unavailable("the channel does not hold still")
+        else:
+            await self._load(held)
+            self._start_over(held.key)
+        held.is_detached = False
+
+    def _drop(self, held: Held) -> None:
+        """Another process owns it: what was said here alone is void, and its readers have to look again."""
+        logger.warning("a channel was taken over by another process", extra={"offset": held.last})
+        self._held.pop(held.key, None)
+        self._start_over(held.key)
+
+    def _start_over(self, key: ChannelKey) -> None:
+        """What readers here were told since Redis went away is not what the log says."""
+        follower = self._followers.get(Keys.of(key).stream)
+        if follower is not None:
+            follower.start_over()
+
+    # -- ownership ----------------------------------------------------------------------------------------------
+
+    async def own(self, key: ChannelKey, fence: str) -> None:
+        """From now on append with this fence; what the channel holds so far is loaded.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        held = self._held[key] = Held(key, owner_fence=fence, touched_s=self._now_s())
+        await self._load(held)
+
+    def disown(self, key: ChannelKey) -> None:
+        """Append no more: the call is over, or somebody else's."""
+        held = self._held.get(key)
+        if held is not None and not held.is_detached:
+            del self._held[key]
+
+    # -- read ---------------------------------------------------------------------------------------------------
+
+    async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
+        """Complete tail after a known position, else snapshot.
+
+        Raises:
+            Unavailable: Redis does not answer, and this process does not own the call.
+        """
+        await self._joined(key)
+        held = self._held.get(key)
+        if held is not None and held.is_detached:
+            return self._local(held, after)
+        try:
+            return await self._recover(key, after)
+        except Unavailable:
+            held = self._held.get(key)
+            if held is None or not held.owner_fence:
+                raise
+            async with held.lock:
+                if not held.is_detached:
+                    self._detach(held)
+            return self._local(held, after)
+
+    async def _recover(self, key: ChannelKey, after: Position | None) -> Recovery:
+        keys = Keys.of(key)
+        for _ in range(MAX_ATTEMPTS):
+            how, epoch_bytes, last, _floor, items = await self._link.run(
+                *RECOVER.call(
+                    (keys.stream, keys.states, keys.meta),
+                    *(LIFE, after.epoch if after else "", after.offset if after else 0),
+                    *(self._limits.max_recovery_entries, new_epoch(), int(EMPTY_CHANNEL_S * 1000)),
+                )
+            )
+            epoch, now_s = epoch_bytes.decode(), self._now_s()
+            position = Position(epoch, int(last))
+            if how == b"tail":
+                tail = tuple(entry_of_stream(epoch, item, now_s) for item in items)
+                return Recovery(position=position, recovered=True, snapshot=(), tail=tail)
+            states = sorted((entry_of_push(item, now_s) for item in items), key=lambda entry: entry.position.offset)
+            if how == b"snapshot":
+                return Recovery(position=position, recovered=False, snapshot=tuple(states), tail=())
+            # Redis restarted with what it had saved; what it had not may have been seen, so this is a new epoch.
+            renewed = Held(key, states=States(states))
+            renewed.renew()
+            await self._append(renewed, position, renewed.states.entries(), renewed.position, 0)
+        raise Unavailable("the channel does not hold still")
+
+    def _local(self, held: Held, after: Position | None) -> Recovery:
+        if after is not None and after.epoch == held.epoch and held.floor <= after.offset <= held.last:
+            tail = tuple(entry for entry in held.tail if entry.position.offset > after.offset)
+            return Recovery(position=held.position, recovered=True, snapshot=(), tail=tail)
+        return Recovery(position=held.position, recovered=False, snapshot=held.states.entries(), tail=())
+
+    async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
+        """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
+
+        Raises:
+            Conflict: The position is of another epoch, or what followed it is no longer held.
+            Unavailable: Redis does not answer.
+        """
+        keys = Keys.of(key)
+        how, *found = await self._link.run(
+            *READ.call(
+                (keys.stream, keys.meta),
+                *(LIFE, after.epoch if after else "", after.offset if after else 0, limit),
+            )
+        )
+        if how == b"unknown" or (how == b"none" and after is not None):
+            raise Conflict("the position is no longer held", field="after")
+        if how == b"none":
+            return ()
+        epoch, items = found
+        now_s = self._now_s()
+        return tuple(entry_of_stream(epoch.decode(), item, now_s) for item in items)
+
+    def follow(
+        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
+    ) -> Callable[[], None]:
+        """Call `sink` for every entry appended from now on, here or elsewhere; returns the function that ends it.
+
+        `lost` is called when the channel went on without this process hearing all of it.
+        """
+        topic = Keys.of(key).stream
+        follower = self._followers.get(topic)
+        if follower is None:
+            follower = self._followers[topic] = Follower(topic)
+            self._push.subscribe(topic)
+        return follower.add(sink, lost, lambda: self._unfollow(topic))
+
+    def _unfollow(self, topic: str) -> None:
+        follower = self._followers.get(topic)
+        if follower is not None and follower.is_empty:
+            del self._followers[topic]
+            self._push.unsubscribe(topic)
+
+    async def _joined(self, key: ChannelKey) -> None:
+        """Wait until what is published from now on is pushed here, if somebody here follows."""
+        topic = Keys.of(key).stream
+        if topic in self._followers:
+            with contextlib.suppress(TimeoutError):  # then the recovery itself says that Redis is away
+                async with asyncio.timeout(1.0):
+                    await self._push.joined(topic)
+
+    def _tell(self, key: ChannelKey, entries: Sequence[Entry]) -> None:
+        follower = self._followers.get(Keys.of(key).stream)
+        if follower is not None:
+            for entry in entries:
+                if not follower.offer(entry):
+                    self._spawn(self._catch_up(follower))
+
+    def _on_message(self, topic: str, data: bytes) -> None:
+        follower = self._followers.get(topic)
+        if follower is None:
+            return
+        held = self._held.get(channel_of(topic))
+        if held is not None and held.is_detached:
+            return  # an echo of what was before
+        if not follower.offer(entry_of_push(data, self._now_s())):
+            self._spawn(self._catch_up(follower))
+
+    def _on_joined(self, topic: str) -> None:
+        follower = self._followers.get(topic)
+        if follower is not None:
+            self._spawn(self._catch_up(follower))
+
+    async def _catch_up(self, follower: Follower) -> None:
+        """Read what was not pushed."""
+        key = channel_of(follower.topic)
+        held = self._held.get(key)
+        if held is not None and held.is_detached:
+            return
+        after = follower.position
+        try:
+            recovery = await self._recover(key, after)
+        except Unavailable:
+            return  # after the reconnect it is asked again
+        follower.catch_up(after, recovery)
+
+    # -- housekeeping -------------------------------------------------------------------------------------------
+
+    async def trim(self, key: ChannelKey) -> None:
+        """Forget a channel whose call ended and whose retention passed. One that is used again is a new one.
+
+        Raises:
+            Unavailable: Redis does not answer; nothing was forgotten.
+        """
+        keys = Keys.of(key)
+        await self._link.run("DEL", keys.stream, keys.states, keys.meta)
+        await self._link.run("ZREM", INDEX, keys.stream)
+        self._held.pop(key, None)
+
+    async def channels(self) -> AsyncIterator[ChannelKey]:
+        """All channels held, live and ended."""
+        oldest_ms = int((time.time() - self._limits.retention_s) * 1000)
+        for stream in await self._link.run("ZRANGEBYSCORE", INDEX, oldest_ms, "+inf"):
+            yield channel_of(stream.decode())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.sweep_s)
+            now_s = self._now_s()
+            for held in tuple(self._held.values()):
+                if now_s - held.touched_s > self._limits.idle_s and not held.owner_fence and not held.is_detached:
+                    self._held.pop(held.key, None)
+            with contextlib.suppress(Unavailable):
+                await self.sweep()
+
+    async def sweep(self) -> int:
+        """Forget what is older than the retention, and, while Redis is nearly full, what is longest unused.
+
+        A call that somebody owns is never forgotten. Returns how many channels were.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        oldest_ms = int((time.time() - self._limits.retention_s) * 1000)
+        await self._link.run("ZREMRANGEBYSCORE", INDEX, "-inf", oldest_ms)
+        num = 0
+        for stream in await self._link.run("ZRANGE", INDEX, 0, 99):
+            memory = await self._link.run("INFO", "memory")
+            facts = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line)
+            most = int(facts["maxmemory"]) * self._limits.max_memory_share
+            if not most or int(facts["used_memory"]) <= most:
+                break
+            key = channel_of(stream.decode())
+            if not await self._link.run("EXISTS", Keys.of(key).lease):
+                await self.trim(key)
+                num += 1
+        return num
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="redis-log")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("a task of the event log died", exc_info=error)

@@ -1,0 +1,232 @@
+"""The contract on a real server, and what is Redis's own: several processes, trimming, tenants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from hypothesis import settings
+
+from server.log.contract import ChannelKey, Entry, Position
+from server.log.redis import RedisLimits, RedisLog
+from server.log.redis_keys import Keys, channel_of
+from server.wire.errors import ConfigError
+from server.wire.ids import TenantId
+from tests.server.log.contract_suite import CutClients, EventLogSuite, LogHarness
+from tests.server.log.events import AGENT, CALL, action, annotation, call, content, decoded, folded, offsets, transcript
+from tests.server.log.redis_server import RedisServer, binaries, redis_server
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with redis_server(request.param) as server:
+        yield server
+
+
+class RedisHarness:
+    """A crash of this process leaves Redis as it is."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.log: RedisLog
+
+    async def start(self) -> RedisLog:
+        self.server.command("FLUSHALL")
+        return await self.restart()
+
+    async def restart(self) -> RedisLog:
+        if hasattr(self, "log"):
+            await self.log.stop()
+        self.log = RedisLog(self.server.url, timeout_s=5)
+        await self.log.start()
+        return self.log
+
+    async def crash(self) -> RedisLog:
+        return await self.restart()
+
+    async def stop(self) -> None:
+        if hasattr(self, "log"):
+            await self.log.stop()
+
+
+@pytest.fixture
+async def harness(server: RedisServer) -> AsyncIterator[LogHarness]:
+    harness = RedisHarness(server)
+    yield harness
+    await harness.stop()
+
+
+class TestContract(EventLogSuite):
+    pass
+
+
+class RedisClients(CutClients):
+    def make_harness(self) -> LogHarness:
+        self.server = redis_server("valkey")
+        return RedisHarness(self.server.__enter__())
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.server.__exit__(None, None, None)
+
+
+if "valkey" in binaries():
+    TestCutClients = RedisClients.TestCase
+    TestCutClients.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+
+
+@pytest.fixture
+async def logs(server: RedisServer) -> AsyncIterator[list[RedisLog]]:
+    """Two processes' logs."""
+    server.command("FLUSHALL")
+    found = [RedisLog(server.url, timeout_s=5) for _ in range(2)]
+    for log in found:
+        await log.start()
+    yield found
+    for log in found:
+        await log.stop()
+
+
+class Screen:
+    """Follows a channel and waits for what it should get."""
+
+    def __init__(self, log: RedisLog, key: ChannelKey) -> None:
+        self.seen: list[Entry] = []
+        self.num_lost = 0
+        self._more = asyncio.Event()
+        self.end = log.follow(key, self._take, self._lose)
+
+    async def until(self, num: int) -> list[Entry]:
+        async with asyncio.timeout(10):
+            while len(self.seen) < num:
+                self._more.clear()
+                await self._more.wait()
+        return self.seen
+
+    async def until_lost(self) -> None:
+        async with asyncio.timeout(10):
+            while not self.num_lost:
+                self._more.clear()
+                await self._more.wait()
+
+    def _take(self, entry: Entry) -> None:
+        self.seen.append(entry)
+        self._more.set()
+
+    def _lose(self) -> None:
+        self.num_lost += 1
+        self._more.set()
+
+
+async def test_what_one_process_appends_the_other_follows(logs: list[RedisLog]) -> None:
+    here, there = logs
+    screen = Screen(there, CALL)
+    await there.recover(CALL, None)
+    appended = await here.append(CALL, [transcript("u1"), action()])
+    assert [entry.body for entry in await screen.until(2)] == [entry.body for entry in appended]
+    assert [entry.is_interim for entry in screen.seen] == [True, False]
+
+
+async def test_two_processes_make_one_order(logs: list[RedisLog]) -> None:
+    screens = [Screen(log, AGENT) for log in logs]
+    for log in logs:
+        await log.recover(AGENT, None)
+
+    async def speak(log: RedisLog, name: str) -> None:
+        for number in range(25):
+            await log.append(AGENT, [call("started", f"{name}{number}")])
+
+    await asyncio.gather(speak(logs[0], "a"), speak(logs[1], "b"))
+    for screen in screens:
+        assert offsets(await screen.until(50)) == list(range(1, 51))
+    assert content(screens[0].seen) == content(screens[1].seen)
+    assert content(await logs[0].read(AGENT, None, 100)) == content(screens[0].seen)
+
+
+async def test_a_reader_that_joins_misses_nothing(logs: list[RedisLog]) -> None:
+    here, there = logs
+    done = asyncio.Event()
+
+    async def speak() -> int:
+        number = 0
+        while not done.is_set():
+            number += 1
+            await here.append(CALL, [transcript(f"u{number}")])
+        return number
+
+    speaking = asyncio.create_task(speak())
+    try:
+        for _ in range(20):
+            screen = Screen(there, CALL)
+            first = (await there.recover(CALL, None)).position.offset + 1
+            await screen.until(30)
+            later = [offset for offset in offsets(screen.seen) if offset >= first]
+            assert later == list(range(first, first + len(later)))
+            assert later
+            screen.end()
+    finally:
+        done.set()
+        assert await speaking > 20
+
+
+async def test_a_long_call_is_recovered_in_one_reply_and_nothing_said_is_lost(server: RedisServer) -> None:
+    server.command("FLUSHALL")
+    log = RedisLog(server.url, timeout_s=5, limits=RedisLimits(max_stream_entries=50))
+    await log.start()
+    try:
+        first: list[Entry] = []
+        for number in range(100):
+            entries = await log.append(CALL, [transcript(f"u{number}", r, final=r == 3) for r in (1, 2, 3)])
+            first = first or list(entries)
+        exchanges = int(server.command("INFO", "commandstats").split(b"cmdstat_evalsha:calls=")[1].split(b",")[0])
+        recovery = await log.recover(CALL, first[0].position)
+        after = int(server.command("INFO", "commandstats").split(b"cmdstat_evalsha:calls=")[1].split(b",")[0])
+        assert after == exchanges + 1
+        assert not recovery.recovered, "it was too far behind, and is told"
+        assert [decoded(entry)["d"]["is_final"] for entry in recovery.snapshot] == [True] * 100
+        assert recovery.position.offset == 300
+        near = await log.recover(CALL, Position(recovery.position.epoch, 280))
+        assert near.recovered
+        assert offsets(near.tail) == list(range(281, 301))
+        assert b":50\r\n" in server.command("XLEN", Keys.of(CALL).stream)
+    finally:
+        await log.stop()
+
+
+def test_no_two_channels_share_a_key() -> None:
+    keys = [
+        ChannelKey(TenantId(tenant), channel)
+        for tenant in ("a", "a:c", "a:c:b", "a%3Ac")
+        for channel in ("call:b", "call:b:c:d", "call:c:b", "agent:b", "call:b/meta".replace("/", ":"))
+    ]
+    names = [name for key in keys for name in (Keys.of(key).stream, Keys.of(key).meta, Keys.of(key).states)]
+    assert len(set(names)) == len(names)
+    assert [channel_of(Keys.of(key).stream) for key in keys] == keys
+
+
+async def test_nobody_answers() -> None:
+    with pytest.raises(ConfigError) as refused:
+        await RedisLog("redis://127.0.0.1:1/0", timeout_s=0.2).start()
+    assert refused.value.field == "log.url"
+    with pytest.raises(ConfigError):
+        await RedisLog("http://127.0.0.1:1/0", timeout_s=0.2).start()
+
+
+async def test_a_user_of_its_own_needs_a_password_and_few_rights() -> None:
+    rights = "+@read +@write +@scripting +@pubsub +@connection +info +ping"
+    with redis_server("valkey") as server:
+        server.command("ACL", "SETUSER", "cueline", "on", ">s3cret", "~cueline:*", "&cueline:*", *rights.split())
+        url = server.url.replace("redis://", "redis://cueline@")
+        with pytest.raises(ConfigError) as refused:
+            await RedisLog(url, "wrong", timeout_s=1).start()
+        assert "wrong" not in str(refused.value)
+        log = RedisLog(url, "s3cret", timeout_s=5)
+        await log.start()
+        screen = Screen(log, CALL)
+        await log.append(CALL, [transcript(), annotation()])
+        assert len(folded((await log.recover(CALL, None)).snapshot)) == 2
+        await screen.until(2)
+        await log.trim(CALL)
+        assert await log.sweep() == 0
+        await log.stop()
