@@ -49,14 +49,14 @@ def speech_server(
     fault_texts: tuple[str, ...],
     seed: int | None,
 ) -> None:
-    r"""Serve the embedded recogniser to any client of Deepgram's live API.
+    """Serve the embedded recogniser to any client of Deepgram's live API.
 
     \b
     cueline speech-server --port 8081
     CUELINE_SPEECH__RECOGNISER=deepgram CUELINE_SPEECH__DEEPGRAM__URL=ws://127.0.0.1:8081 cueline serve
 
     Clients present SPEECH_SERVER_KEY as their API key; without it, anyone on this machine may connect.
-    """
+    """  # noqa: D301 - click takes a real backspace as "do not rewrap"
     key = os.environ.get(KEY_VARIABLE, "")
     if not is_loopback(host) and not (key and certificate):
         raise ConfigError(f"other machines reach {host}: set {KEY_VARIABLE} and --certificate", field="host")

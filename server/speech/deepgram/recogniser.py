@@ -132,13 +132,15 @@ class DeepgramStream:
             await asyncio.gather(keep_alive, self._exits.aclose(), return_exceptions=True)
 
     async def _read(self) -> None:
-        bad_messages = 0
+        bad_messages, is_told = 0, False
         async for frame in self._transport:
             try:
                 message = decode(frame)
             except (msgspec.DecodeError, UnicodeDecodeError):
+                if not is_told:
+                    is_told = True
+                    log.warning("the vendor sent what is no message")  # its text may hold customers' words
                 bad_messages += 1
-                log.warning("the vendor sent what is no message")  # its text may hold customers' words
                 if bad_messages >= MAX_BAD_MESSAGES:
                     raise Unavailable("what answers there does not speak this protocol") from None
                 continue
@@ -207,32 +209,36 @@ class DeepgramRecogniser:
         is_nova_3 = settings.model.startswith("nova-3")
         terms = list(call.keyterms[:_MAX_KEYTERMS]) or None
         exits = contextlib.AsyncExitStack()
-        connection = await exits.enter_async_context(
-            self._client.listen.v1.connect(
-                model=settings.model,
-                language=call.language,
-                encoding="linear16",
-                sample_rate=call.sample_rate_hz,
-                channels=1,
-                interim_results=True,
-                punctuate=True,
-                smart_format=settings.smart_format,
-                endpointing=settings.endpointing_ms,
-                utterance_end_ms=1_000,
-                vad_events=True,
-                mip_opt_out=settings.mip_opt_out,
-                keyterm=terms if is_nova_3 else None,
-                keywords=None if is_nova_3 else terms,
-                tag="cueline",
-            )
-        )
-        transport = latest_transport()
         try:
+            connection = await exits.enter_async_context(
+                self._client.listen.v1.connect(
+                    model=settings.model,
+                    language=call.language,
+                    encoding="linear16",
+                    sample_rate=call.sample_rate_hz,
+                    channels=1,
+                    interim_results=True,
+                    punctuate=True,
+                    smart_format=settings.smart_format,
+                    endpointing=settings.endpointing_ms,
+                    utterance_end_ms=1_000,
+                    vad_events=True,
+                    mip_opt_out=settings.mip_opt_out,
+                    keyterm=terms if is_nova_3 else None,
+                    keywords=None if is_nova_3 else terms,
+                    tag="cueline",
+                )
+            )
+            transport = latest_transport()
             await transport.open()
-        except InvalidStatus as error:
-            raise _refusal(error.response.status_code) from error
-        except (InvalidHandshake, OSError) as error:
-            raise Unavailable("the vendor cannot be reached") from error
+        except BaseException as error:
+            await exits.aclose()
+            match error:
+                case InvalidStatus():
+                    raise _refusal(error.response.status_code) from error
+                case InvalidHandshake() | OSError():
+                    raise Unavailable("the vendor cannot be reached") from error
+            raise
         log.info("vendor stream open", extra={"request_id": transport.request_id})
         return DeepgramStream(connection, transport, Mapping(call.start_ms, call.language), exits)
 
