@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from server.live.call import LiveCall
 from server.live.history import History, read_history
@@ -13,7 +14,7 @@ from server.live.stations import Stations
 from server.speech.contract import SpeechEvent
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
-from server.wire.errors import Busy, Conflict, Overloaded
+from server.wire.errors import Busy, Conflict, Overloaded, Unavailable
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
 from server.wire.ingest import UtteranceIn
 
@@ -81,9 +82,10 @@ class LiveCalls:
         self._grace_s = grace_s
         self._calls: dict[CallKey, LiveCall] = {}
         self._sources: dict[CallKey, list[LiveSource]] = {}
-        self._opening: dict[CallKey, asyncio.Lock] = {}
+        self._opening: WeakValueDictionary[CallKey, asyncio.Lock] = WeakValueDictionary()
         self._timers: dict[CallKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
 
     async def open(
         self,
@@ -98,6 +100,8 @@ class LiveCalls:
         key = (tenant_id, conversation_id)
         async with self._opening.setdefault(key, asyncio.Lock()):
             taken = {role for source in self._sources.get(key, ()) for role in source.roles}
+            if self._is_stopping:
+                raise Unavailable("this server is shutting down")
             if taken & set(roles):
                 raise Busy("this side of the conversation is being streamed by another source", field="roles")
             call = self._calls.get(key)
@@ -182,7 +186,8 @@ class LiveCalls:
             self._wait(key)
 
     async def stop(self) -> None:
-        """End every call: the process shuts down."""
+        """End every call and take no more: the process shuts down."""
+        self._is_stopping = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -214,7 +219,6 @@ class LiveCalls:
 
     async def _end(self, key: CallKey, reason: str) -> None:
         call = self._calls.pop(key, None)
-        self._opening.pop(key, None)
         if call is not None:
             self._stations.metrics.live_calls.dec()
             await call.end(reason)

@@ -247,6 +247,17 @@ async def test_shutdown_ends_every_call():
 
 
 @virtual_time
+async def test_nothing_begins_during_shutdown_and_a_refusal_leaves_nothing_behind():
+    desk, source = await open_call(make_stations())
+    await source.stop()
+    await desk.stop()
+    for number in range(3):
+        with pytest.raises(Unavailable, match="shutting down"):
+            await desk.open("test", f"late-{number}", agent_id=None, language=None, roles=())
+    assert not desk._opening
+
+
+@virtual_time
 async def test_a_disk_that_fails_at_the_end_keeps_neither_the_call_nor_its_id():
     stations = make_stations()
     desk, source = await open_call(stations, roles=("customer", "agent"))
