@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -71,6 +71,9 @@ from server.wire.errors import ConfigError
 from server.wire.feed import Ask
 from server.wire.ids import TenantId
 from server.wire.publication import Notice
+
+if TYPE_CHECKING:
+    from server.log.redis import RedisLog
 
 log = logging.getLogger(__name__)
 
@@ -143,15 +146,7 @@ class Server:
         budget = load_budget(graphs_folder)
 
         self._progress("store and event log")
-        event_log = EmbeddedLog(
-            data / "log",
-            limits=LogLimits(
-                # Less than an acknowledgement takes: what a source was told is stored is in the log's file as well.
-                linger_s=0.002,
-                retention_s=settings.log.retention_hours * 3600.0,
-            ),
-            on_notice=_tell,
-        )
+        event_log = _event_log(settings, data)
         await event_log.start()
         self._stack.push_async_callback(event_log.stop)
         key_provider = await open_provider(settings.keys, data)
@@ -353,6 +348,26 @@ class _Uvicorn(uvicorn.Server):
 def version() -> str:
     """Version of the installed package."""
     return package_version("cueline")
+
+
+def _event_log(settings: Settings, data: Path) -> EmbeddedLog | RedisLog:
+    """Return the log that is configured, not started."""
+    retention_s = settings.log.retention_hours * 3600.0
+    if settings.log.backend == "embedded":
+        # Less than an acknowledgement takes: what a source was told is stored is in the log's file as well.
+        return EmbeddedLog(data / "log", limits=LogLimits(linger_s=0.002, retention_s=retention_s), on_notice=_tell)
+    try:
+        from server.log.redis import RedisLog  # its client is an extra
+        from server.log.redis_held import RedisLimits
+    except ImportError as error:
+        raise ConfigError("needs the extra redis: pip install 'cueline[redis]'", field="log.backend") from error
+    return RedisLog(
+        settings.log.url,
+        settings.log.password,
+        timeout_s=settings.log.timeout_ms / 1000,
+        limits=RedisLimits(retention_s=retention_s, max_stream_entries=settings.log.max_stream_entries),
+        on_notice=_tell,
+    )
 
 
 def _backends(settings: EngineSettings) -> Mapping[str, Backend] | None:

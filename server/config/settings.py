@@ -261,9 +261,21 @@ class LogSettings(_Section, frozen=True):
     """The event log.
 
     Attributes:
+        backend: `embedded` in this process and its data directory, or `redis`, which several processes share.
+        url: Of Redis or Valkey: `redis://user@host:port/0`, `rediss://…?ssl_ca_certs=F` for TLS, `unix://…`.
+        password: Of that user, best given as `CUELINE_LOG__PASSWORD`; wins over one in the URL.
+        timeout_ms: What Redis may take to answer, reconnecting included; then a call goes on without it.
+        lease_ms: A process that did not renew its ownership of a call for so long has lost it.
+        max_stream_entries: Publications of one channel that Redis keeps; older ones are known by the snapshot alone.
         retention_hours: Ended calls are forgotten after this.
     """
 
+    backend: Literal["embedded", "redis"] = "embedded"
+    url: str = ""
+    password: str = ""
+    timeout_ms: Positive = 500
+    lease_ms: Annotated[int, msgspec.Meta(ge=500)] = 2000
+    max_stream_entries: Positive = 20_000
     retention_hours: Positive = 72
 
 
@@ -396,6 +408,8 @@ def check(settings: Settings) -> Settings:
             f"{settings.connect.host} can be reached from other machines, which needs authentication",
             field="connect.host",
         )
+    if (settings.log.backend == "redis") != bool(settings.log.url):
+        raise ConfigError("belongs to the backend redis, which needs it", field="log.url")
     if settings.engine.backend == "triton" and not settings.engine.triton_url:
         raise ConfigError("the backend triton needs its address, host:port", field="engine.triton_url")
     for field, folder in (("paths.graphs", settings.paths.graphs), ("paths.model_repo", settings.paths.model_repo)):
