@@ -448,8 +448,6 @@ class Engine:
             if outcome is not None:
                 if outcome is not Outcome.DONE:
                     self._dropped(outcome.name.lower(), request.row_class)
-                    if outcome is Outcome.FAILED and (lane := journey.failed_lane) is not None:
-                        self.health.failed(lane, now_s)
                 self._live.remove(journey)
                 self._call_back(request.on_done, outcome, error)
         if not self._live:

@@ -84,6 +84,7 @@ class ModelError(InferenceError):
 
     def __init__(self, problem: str, *, path: str, key: str = "") -> None:
         super().__init__(f"{path}: {f'{key}: ' if key else ''}{problem}", field=key or None)
+        self.problem = problem
         self.path = path
         self.key = key
 

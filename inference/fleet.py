@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from inference.backends.contract import Backend
@@ -41,6 +44,13 @@ class Wish:
 
     serving: int | None = None
     avoid: frozenset[int] = frozenset()
+
+
+def with_precision(version: ModelVersion, precision: str) -> ModelVersion:
+    """Return a version with the weights file of another precision; empty: the repository's choice."""
+    if not precision or precision == version.precision:
+        return version
+    return replace(version, precision=precision, weights=version.path / f"model.{precision}.onnx")
 
 
 def call_share(model: str, version: int, owner: str) -> float:
@@ -153,14 +163,23 @@ class Fleet:
         lane = (version.name, version.version)
         if lane in self.services:
             raise ModelError("is loaded already", path=f"{version.name}/{version.version}")
-        if self._precision and self._precision != version.precision:
-            weights = version.path / f"model.{self._precision}.onnx"
-            version = replace(version, precision=self._precision, weights=weights)
+        version = with_precision(version, self._precision)
         backend = self._backends.get(version.config.backend) or next(iter(self._backends.values()))
         report = _reporter(asyncio.get_running_loop(), progress, version.name)
-        service = await asyncio.to_thread(Service.load, version, backend, self._batching, report)
+        service = await self._in_thread(Service.load, version, backend, self._batching, report)
         self.services[lane] = service
         return service
+
+    async def _in_thread(self, load: Callable[..., Service], *arguments: object) -> Service:
+        """Load in a thread; one that gives way to all others while some version serves."""
+        if not self._serving:
+            return await asyncio.to_thread(load, *arguments)
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, "model-load", initializer=_give_way)
+        try:
+            return await loop.run_in_executor(executor, load, *arguments)
+        finally:
+            executor.shutdown(wait=False)
 
     def serve(self, name: str, version: int) -> None:
         """Let a loaded version answer unpinned requests from now on; those under way stay where they are.
@@ -229,6 +248,11 @@ class Fleet:
         self.services.clear()
         self._serving.clear()
         self._programs.clear()
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread alone: warming a version must not take the cores from those that serve."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # Linux: a thread has a priority of its own
 
 
 def _reporter(loop: asyncio.AbstractEventLoop, progress: Progress | None, name: str) -> Callable[[float], None]:

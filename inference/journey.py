@@ -12,7 +12,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from inference.batching import Lane
 from inference.heads import HeadBank, Reading, Value
 from inference.plan import Slot
 from inference.program import Program, ProgramStep, Test
@@ -112,14 +111,6 @@ class Journey:
     def step(self) -> ProgramStep:
         """The step it is at."""
         return self.program.steps[self.at]
-
-    @property
-    def failed_lane(self) -> Lane | None:
-        """Model version to blame if it ends here; None where a registered function is."""
-        if self.at >= len(self.program.steps):
-            return None
-        service = self.step.service
-        return service.lane if service is not None else None
 
     def advance(self, now_s: float) -> ProgramStep | None:
         """Run until a model or an operator has to be waited for.

@@ -191,7 +191,7 @@ class Program:
         for bound in self.steps[index + 1 :]:
             step = bound.step
             is_own = step.op is Op.CLASSIFY and self.tensor_of.get(step.inputs[0], (-1, ""))[0] == index
-            if not is_own or (step.when is not None and _slots_of(step.when) & written):
+            if not is_own or (step.when is not None and slots_of(step.when) & written):
                 return
             written.update(step.outputs)
             yield bound
@@ -212,7 +212,7 @@ def _functions_last(steps: Sequence[Step]) -> list[Step]:
     last: list[Step] = []
     late_slots: set[Slot] = set()
     for step in steps:
-        needs = {*step.inputs, *(_slots_of(step.when) if step.when else ())}
+        needs = {*step.inputs, *(slots_of(step.when) if step.when else ())}
         if step.op in (Op.RETRIEVE, Op.PYTHON) or needs & late_slots:
             last.append(step)
             late_slots.update(step.outputs)
@@ -221,6 +221,7 @@ def _functions_last(steps: Sequence[Step]) -> list[Step]:
     return first + last
 
 
-def _slots_of(condition: Condition) -> set[Slot]:
-    below = {slot for operand in condition.operands for slot in _slots_of(operand)}
+def slots_of(condition: Condition) -> set[Slot]:
+    """Return the slots that a condition looks at."""
+    below = {slot for operand in condition.operands for slot in slots_of(operand)}
     return below if condition.slot is None else below | {condition.slot}

@@ -179,10 +179,9 @@ def _describe_model(folder: Path, where: str, *, weights: bool) -> Model:
     versions: dict[int, ModelVersion] = {}
     problems: dict[int, ModelError] = {}
     for child in sorted(folder.iterdir()):
-        # Triton's rule: a folder whose name is a number without leading zeros is a version, all else is not.
-        if not child.is_dir() or not child.name.isdecimal() or child.name.startswith("0"):
+        number = version_number(child)
+        if number is None:
             continue
-        number = int(child.name)
         try:
             versions[number] = _describe_version(child, number, where, config, weights=weights)
         except (ModelError, OSError) as error:
@@ -190,6 +189,15 @@ def _describe_model(folder: Path, where: str, *, weights: bool) -> Model:
     if not versions and not problems:
         raise ModelError("has no numbered version folder", path=where)
     return Model(folder.name, folder, config, versions, problems, where)
+
+
+def version_number(path: Path) -> int | None:
+    """Return the number of a version's folder; None for anything else.
+
+    Triton's rule: a folder whose name is a number without leading zeros is a version, all else is not.
+    """
+    is_version = path.name.isdecimal() and not path.name.startswith("0") and path.is_dir()
+    return int(path.name) if is_version else None
 
 
 def _as_model_error(error: ModelError | OSError, where: str) -> ModelError:

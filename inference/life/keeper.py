@@ -1,0 +1,464 @@
+"""Keeps the versions of all models: looks at the folder, loads, tries out, promotes, rolls back, unloads.
+
+    scan ─settled─▶ next_version ─▶ load (trial, golden inputs, warm-up, cost) ─▶ rollout ─▶ judge ─▶ stays | goes back
+
+Decisions are `record`'s and `judge`'s. Every change of who serves is one synchronous step on the event loop, so no two
+changes meet; whatever waits (loading, draining, the disk) is a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from inference.engine import Engine
+from inference.errors import InferenceError, ModelError
+from inference.fleet import Wish, call_share
+from inference.life import record as records
+from inference.life.file import read_records, wishes, write_records
+from inference.life.judge import fault
+from inference.life.loader import Consumer, Loader
+from inference.life.net import SafetyNet
+from inference.life.record import Fate, Record, SetAside, Stage
+from inference.life.settings import LifeSettings
+from inference.life.shadow import Comparison, Shadow
+from inference.life.status import ModelStatus
+from inference.life.trial import Trial
+from inference.life.view import describe
+from inference.life.watch import Seen, Settling, scan
+from inference.repository import ModelRepository
+from inference.request import Request
+
+_log = logging.getLogger(__name__)
+
+
+BY_COMMAND = "by command"
+
+
+class LifeObserver(Protocol):
+    """Hears of changes. Called on the event loop's thread; must not block."""
+
+    def changed(self, model: str, change: str) -> None:
+        """A version was `loaded`, `refused`, `shadowed`, `canaried`, `promoted`, `rolled_back` or `unloaded`."""
+
+    def compared(self, model: str, output: str, result: Comparison) -> None:
+        """A shadow answered, or did not."""
+
+
+class Keeper:
+    """Event-loop thread only."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        repository: Path,
+        file: Path,
+        settings: LifeSettings | None = None,
+        *,
+        trial: Trial | None = None,
+        observer: LifeObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        """Read what earlier processes left.
+
+        Args:
+            engine: Not started yet; start it with `wishes`.
+            repository: Folder of the models.
+            file: Where records are kept.
+            settings: How versions live.
+            trial: Tries a version before it is loaded here; None: it is loaded at once.
+            observer: Hears of changes.
+            clock: Monotonic seconds, the engine's.
+            wall_s: Seconds since the Unix epoch, for records.
+
+        Raises:
+            ModelError: If the file is damaged.
+        """
+        self._engine = engine
+        self._folder = repository
+        self._file = file
+        self._settings = settings or LifeSettings()
+        self._loader = Loader(engine, repository, self._settings, trial)
+        self._observer = observer
+        self._clock = clock
+        self._wall_s = wall_s
+        self._records: dict[str, Record] = read_records(file)
+        self._seen: Seen = {}
+        self._settled: Seen = {}
+        self._settling = Settling(self._settings.settle_s)
+        self._repository: ModelRepository | None = None
+        self._described: Seen = {}
+        self._probation: dict[str, float] = {}
+        self._shadows: dict[str, Shadow] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._writes: set[asyncio.Task[Any]] = set()
+        self._writing = asyncio.Lock()
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    @property
+    def wishes(self) -> Mapping[str, Wish]:
+        """For `Engine.start`."""
+        return wishes(self._records)
+
+    async def start(self) -> None:
+        """Take over from the started engine, and begin to watch.
+
+        Raises:
+            ModelError: If the folder cannot be listed.
+        """
+        try:
+            self._seen = await asyncio.to_thread(scan, self._folder)
+            self._repository = await asyncio.to_thread(ModelRepository.open, self._folder)
+        except OSError as error:
+            raise ModelError(f"cannot be listed ({type(error).__name__})", path=self._folder.name) from error
+        self._settling.settled(self._seen, self._clock())
+        for name in self._repository.models:
+            record = self._records.get(name, Record())
+            serving = self._engine.service(name).version.version
+            if serving != record.serving:
+                record = records.promoted(record, serving)
+            self._records[name] = record
+        for (name, number), problem in self._engine.problems.items():
+            self._set_aside(name, number, "refused", problem.message)
+        for name, record in list(self._records.items()):
+            if record.candidate is not None:  # it was on trial when the last process ended, and begins anew
+                self._records[name] = Record(record.serving, record.previous, set_aside=record.set_aside)
+                self._run(self._resume(name, record))
+        self._save()
+        self._run(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching; what is being loaded is given up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loader.stop()
+        await asyncio.gather(*self._writes)  # never cut short: their threads would go on
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    async def promote(self, model: str, version: int, *, stage: Stage = "", ratio: float = 0.0) -> None:
+        """Let a version answer all calls, or put it on trial; loads it where it is not loaded.
+
+        Args:
+            model: Of the repository.
+            version: In the folder; one that was refused or rolled back is tried once more.
+            stage: Empty: all calls.
+            ratio: Share of the rows (shadow) or calls (canary).
+
+        Raises:
+            ModelError: If it cannot be served; everything stays as it was.
+        """
+        record = self._record(model)
+        if stage and version == record.serving:
+            raise ModelError("serves already", path=f"{model}/{version}")
+        await self._loader.load(model, version)
+        if stage:
+            self._begin(model, version, stage, ratio)
+        else:
+            self._serve(model, version, is_command=True)
+
+    async def rollback(self, model: str) -> int:
+        """Give up the candidate where there is one, else the serving version for the one before.
+
+        Returns:
+            The version that answers all calls now.
+
+        Raises:
+            ModelError: If there is nothing to go back to, or it cannot be loaded any more.
+        """
+        record = self._record(model)
+        if record.candidate is not None:
+            self._withdraw(model, record.candidate, BY_COMMAND)
+        elif record.serving is None or record.previous is None:
+            raise ModelError("there is no version to go back to", path=model)
+        else:
+            await self._loader.load(model, record.previous)
+            self._withdraw(model, record.serving, BY_COMMAND)
+        serving = self._record(model).serving
+        assert serving is not None
+        return serving
+
+    def status(self) -> list[ModelStatus]:
+        """Say what every version does; reads nothing."""
+        now_s = self._clock()
+        pinned, loading = self._loader.pins, self._loader.loading
+        return [
+            describe(
+                name,
+                record,
+                self._engine,
+                self._settings,
+                seen=self._seen.get(name, {}),
+                settled=self._settled.get(name, {}),
+                loading={number for model, number in loading if model == name},
+                pinned={number for model, number in pinned if model == name},
+                shadow=self._shadows.get(name),
+                probation_s=max(self._probation.get(name, now_s) - now_s, 0.0),
+                now_s=now_s,
+            )
+            for name, record in sorted(self._records.items())
+        ]
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Ask somebody before a version gets traffic, and before one is unloaded."""
+        self._loader.consumers.append(consumer)
+
+    async def hold(self, model: str, version: int) -> None:
+        """Have a version loaded for those that pin it; a consumer's `pins` keeps it so.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+        """
+        self._record(model)
+        await self._loader.load(model, version)
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_s)
+            try:
+                await self._look()
+            except (OSError, InferenceError) as error:
+                _log.error("the model folder cannot be read; what serves stays", extra={"reason": str(error)})
+            for model in list(self._records):
+                self._judge(model)
+                self._tidy(model)
+
+    async def _look(self) -> None:
+        """See what is new in the folder, and begin to take it in."""
+        self._seen = await asyncio.to_thread(scan, self._folder)
+        self._settled = self._settling.settled(self._seen, self._clock())
+        if self._settled != self._described:
+            self._repository = await asyncio.to_thread(ModelRepository.open, self._folder)
+            self._described = self._settled
+        assert self._repository is not None
+        for name, record in list(self._records.items()):
+            seen = self._settled.get(name, {})
+            model = self._repository.models.get(name)
+            if model is None:
+                continue  # its config is broken or gone; what serves is in memory
+            number = records.next_version(record, model.config.versions, seen)
+            if number is not None and not any(lane[0] == name for lane in self._loader.loading):
+                self._run(self._introduce(name, number))
+
+    async def _introduce(self, model: str, version: int) -> None:
+        """Take in a version that the version policy wants served."""
+        settings = self._settings
+        if not await self._take_in(model, version):
+            return
+        if settings.rollout == "direct":
+            self._serve(model, version)
+        else:
+            ratio = settings.shadow_ratio if settings.rollout == "shadow" else settings.canary_ratio
+            self._begin(model, version, settings.rollout, ratio)
+
+    async def _resume(self, model: str, record: Record) -> None:
+        """Go on with a trial that the end of the last process cut short."""
+        if record.candidate is not None and await self._take_in(model, record.candidate):
+            self._begin(model, record.candidate, record.stage, record.ratio)
+
+    async def _take_in(self, model: str, version: int) -> bool:
+        """Load a version, or set it aside with the reason."""
+        try:
+            await self._loader.load(model, version)
+        except ModelError as error:
+            self._set_aside(model, version, "refused", error.message)
+        except Exception as error:
+            # Not foreseen, and would come again at every look: told whole in the log, and kept out.
+            _log.exception("a model version could not be loaded", extra={"model": model, "version": version})
+            self._set_aside(model, version, "refused", f"cannot be loaded ({type(error).__name__})")
+        else:
+            self._tell(model, version, "loaded")
+            return True
+        return False
+
+    # -- changes of who serves: synchronous, one after another ---------------------------------------------------------
+
+    def _serve(self, model: str, version: int, *, is_command: bool = False) -> None:
+        """Let a loaded version answer all calls from the next request on."""
+        record = self._record(model)
+        self._end_trial(model)
+        self._engine.serve_version(model, version)
+        if record.serving != version:
+            self._probation[model] = self._clock() + self._settings.probation_s
+        record = records.promoted(record, version)
+        described = self._repository.models.get(model) if self._repository is not None else None
+        while is_command and described is not None:
+            # What the version policy would serve instead is left alone until its files change.
+            over = records.next_version(record, described.config.versions, self._seen.get(model, {}))
+            if over is None:
+                break
+            aside = self._mark(model, over, "passed_over", f"version {version} was promoted by command")
+            record = records.passed_over(record, over, aside)
+        self._keep(model, record)
+        if model in self._probation:
+            self._lay_net(model, version, 1.0)
+        self._tell(model, version, "promoted")
+
+    def _begin(self, model: str, version: int, stage: Stage, ratio: float) -> None:
+        """Put a loaded version on trial."""
+        record = self._record(model)
+        if version == record.serving:
+            return
+        self._end_trial(model)
+        self._probation.pop(model, None)
+        if stage == "shadow":
+            self._shadows[model] = shadow = Shadow(
+                model,
+                version,
+                ratio,
+                self._engine.submit,
+                clock=self._clock,
+                on_compared=lambda output, result: self._compared(model, version, output, result),
+            )
+            self._engine.followers[model] = shadow
+        else:
+            self._engine.split_calls(model, version, ratio)
+            self._lay_net(model, version, ratio)
+        if record.candidate not in (None, version):
+            aside = self._mark(model, record.candidate, "passed_over", f"version {version} came after it")
+            record = records.withdrawn(record, record.candidate, aside)
+        self._keep(model, records.introduced(record, version, stage, ratio))
+        self._tell(model, version, "shadowed" if stage == "shadow" else "canaried")
+
+    def _end_trial(self, model: str) -> None:
+        record = self._record(model)
+        self._engine.followers.pop(model, None)
+        self._shadows.pop(model, None)
+        if record.stage == "canary" and record.candidate is not None:
+            self._engine.split_calls(model, record.candidate, 0.0)
+
+    def _lay_net(self, model: str, version: int, ratio: float) -> None:
+        """Have another version answer what the one on trial fails on."""
+        record = self._record(model)
+        fallback = record.previous if version == record.serving else record.serving
+        if fallback is None or fallback not in self._engine.versions(model):
+            return
+
+        def is_on_trial(request: Request) -> bool:
+            return ratio >= 1.0 or (bool(request.owner) and call_share(model, version, request.owner) < ratio)
+
+        self._engine.followers[model] = SafetyNet(
+            model,
+            fallback,
+            self._engine.submit,
+            is_on_trial=is_on_trial,
+            on_blamed=lambda: self._blame(model, version),
+        )
+
+    def _withdraw(self, model: str, version: int, reason: str) -> None:
+        """Take a version out of traffic, now; where it served, the loaded previous one takes over."""
+        record = self._record(model)
+        self._end_trial(model)
+        if version == record.serving:
+            assert record.previous is not None
+            self._engine.serve_version(model, record.previous)
+        self._probation.pop(model, None)
+        self._keep(model, records.withdrawn(record, version, self._mark(model, version, "rolled_back", reason)))
+        self._tell(model, version, "rolled_back", reason)
+        self._tidy(model)
+
+    def _set_aside(self, model: str, version: int, fate: Fate, reason: str) -> None:
+        record = self._record(model)
+        self._keep(model, records.withdrawn(record, version, self._mark(model, version, fate, reason)))
+        self._tell(model, version, fate, reason)
+
+    def _mark(self, model: str, version: int, fate: Fate, reason: str) -> SetAside:
+        return SetAside(fate, reason, self._seen.get(model, {}).get(version, ""), self._wall_s())
+
+    # -- judging -----------------------------------------------------------------------------------------------------
+
+    def _blame(self, model: str, version: int) -> None:
+        self._engine.health.failed((model, version), self._clock())
+        self._judge(model)
+
+    def _compared(self, model: str, version: int, output: str, result: Comparison) -> None:
+        if self._observer is not None:
+            self._observer.compared(model, output, result)
+        if result == "failed":
+            self._blame(model, version)
+
+    def _judge(self, model: str) -> None:
+        """Give up the version on trial if it does badly; end a probation that is over."""
+        record = self._record(model)
+        now_s = self._clock()
+        if record.candidate is not None:
+            suspect, other = record.candidate, record.serving
+        elif record.serving is not None and now_s < self._probation.get(model, 0.0):
+            suspect, other = record.serving, record.previous
+        else:
+            if self._probation.pop(model, None) is not None:
+                self._engine.followers.pop(model, None)
+            return
+        if other is None or other not in self._engine.versions(model):
+            return
+        view = self._engine.health.view((model, suspect), now_s)
+        reason = fault(view, self._engine.service(model, other).cost, self._settings)
+        if reason:
+            self._withdraw(model, suspect, reason)
+
+    # -- unloading ---------------------------------------------------------------------------------------------------
+
+    def _tidy(self, model: str) -> None:
+        """Unload what nothing asks for any more, once its rows are answered."""
+        record = self._record(model)
+        described = self._repository.models.get(model) if self._repository is not None else None
+        if described is None:
+            return
+        loaded = self._engine.versions(model)
+        pins = frozenset(number for name, number in self._loader.pins if name == model)
+        keep = records.needed(record, described.config.versions, loaded, pins, is_on_probation=model in self._probation)
+        for number in loaded:
+            if number not in keep:
+                self._loader.unload((model, number))
+                self._tell(model, number, "unloaded")
+
+    # -- small things ------------------------------------------------------------------------------------------------
+
+    def _record(self, model: str) -> Record:
+        if model not in self._records:
+            known = ", ".join(sorted(self._records)) or "none"
+            raise ModelError(f"no such model, there is {known}", path=model)
+        return self._records[model]
+
+    def _keep(self, model: str, record: Record) -> None:
+        self._records[model] = record
+        self._save()
+
+    def _save(self) -> None:
+        self._run(self._write(), self._writes)
+
+    async def _write(self) -> None:
+        async with self._writing:
+            try:
+                await asyncio.to_thread(write_records, self._file, dict(self._records))
+            except OSError as error:
+                _log.error("records of models cannot be written", extra={"reason": str(error)})
+
+    def _tell(self, model: str, version: int, change: str, reason: str = "") -> None:
+        level = logging.WARNING if change in ("refused", "rolled_back") else logging.INFO
+        extra = {"model": model, "version": version, "change": change} | ({"reason": reason} if reason else {})
+        _log.log(level, "a model version changed", extra=extra)
+        if self._observer is not None:
+            self._observer.changed(model, change)
+
+    def _run(self, work: Coroutine[Any, Any, Any], tasks: set[asyncio.Task[Any]] | None = None) -> None:
+        tasks = self._tasks if tasks is None else tasks
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "keeping the models failed", "exception": error}
+            )
