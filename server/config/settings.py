@@ -205,6 +205,60 @@ class AudioHookSettings(_Section, frozen=True):
     accounts: tuple[AudioHookAccount, ...] = ()
 
 
+class TwilioAccount(_Section, frozen=True):
+    """An account of Twilio whose streams are taken.
+
+    Attributes:
+        auth_token: Signs its requests.
+        tenant_id: Whose calls they are.
+    """
+
+    auth_token: Annotated[str, msgspec.Meta(min_length=16)]
+    tenant_id: ExternalId
+
+
+class TwilioSettings(_Section, frozen=True):
+    """Twilio Media Streams.
+
+    Attributes:
+        accounts: Who may connect; without any, a stream needs a bearer token as its custom parameter `token`.
+        public_url: The address as Twilio calls it, `wss://host/v1/ingest/twilio`, where a proxy changes the host;
+            empty: taken from the request.
+    """
+
+    accounts: tuple[TwilioAccount, ...] = ()
+    public_url: str = ""
+
+
+class AudioHookAccount(_Section, frozen=True):
+    """An AudioHook integration of Genesys Cloud.
+
+    Attributes:
+        api_key: Its API key, which names the secret.
+        client_secret: Its client secret, base64 as Genesys shows it.
+        tenant_id: Whose calls they are.
+    """
+
+    api_key: Annotated[str, msgspec.Meta(min_length=1)]
+    client_secret: str
+    tenant_id: ExternalId
+
+    @property
+    def secret(self) -> bytes:
+        """The secret's bytes."""
+        return base64.b64decode(self.client_secret, validate=True)
+
+
+class AudioHookSettings(_Section, frozen=True):
+    """Genesys AudioHook.
+
+    Attributes:
+        accounts: Integrations that may connect; without any, only a bearer token opens it.
+    """
+
+    accounts: tuple[AudioHookAccount, ...] = ()
+
+
 class IngestSettings(_Section, frozen=True):
     """The doors.
 
@@ -221,6 +275,8 @@ class IngestSettings(_Section, frozen=True):
     start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     idle_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     resume_grace_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    twilio: TwilioSettings = TwilioSettings()
+    audiohook: AudioHookSettings = AudioHookSettings()
     twilio: TwilioSettings = TwilioSettings()
     audiohook: AudioHookSettings = AudioHookSettings()
 
@@ -373,6 +429,7 @@ class Settings(_Section, frozen=True):
 
 
 MIN_AUDIOHOOK_SECRET_BYTES = 16
+MIN_AUDIOHOOK_SECRET_BYTES = 16
 MIN_SHARED_KEY_BYTES = 32
 """HS256 wants a key as long as its hash. Source: RFC 7518 section 3.2."""
 
@@ -393,6 +450,16 @@ def check(settings: Settings) -> Settings:
         )
     _check_auth(settings.auth)
     _check_tls(settings.tls)
+    for index, account in enumerate(settings.ingest.audiohook.accounts):
+        try:
+            is_long = len(account.secret) >= MIN_AUDIOHOOK_SECRET_BYTES
+        except ValueError:
+            is_long = False
+        if not is_long:
+            raise ConfigError(
+                f"has to be base64 of at least {MIN_AUDIOHOOK_SECRET_BYTES} bytes",
+                field=f"ingest.audiohook.accounts[{index}].client_secret",
+            )
     for index, account in enumerate(settings.ingest.audiohook.accounts):
         try:
             is_long = len(account.secret) >= MIN_AUDIOHOOK_SECRET_BYTES

@@ -184,6 +184,7 @@ class AudioEndpoint:
             await call.stop(reason="no_recogniser")
             raise
         self._metrics.live_streams.inc(len(audio_format.roles))
+        self._metrics.ingest_sources.labels("audio").inc()
         return held
 
     async def _take_over(self, held: _Held, socket: Socket, audio_format: AudioFormat) -> None:
@@ -284,11 +285,12 @@ class AudioEndpoint:
     def _forget(self, key: SourceKey, held: _Held) -> None:
         if self._held.pop(key, None) is not None:
             self._metrics.live_streams.dec(len(held.source.audio_format.roles))
+            self._metrics.ingest_sources.labels("audio").dec()
 
     async def _acknowledge(self, held: _Held, stored_ms: int) -> None:
         if held.socket is not None:
             await held.socket.send(AudioAck(stored_ms=stored_ms))
 
     async def _refuse(self, socket: Socket, error: CuelineError) -> None:
-        self._metrics.ingest_errors.labels(error.code).inc()
+        self._metrics.ingest_errors.labels("audio", error.code).inc()
         await socket.send_error(error)

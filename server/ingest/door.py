@@ -65,6 +65,20 @@ class Door:
             Unavailable: Whose call it is cannot be known now.
         """
         identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
+        return identity, await self.enter(identity, agent_id, conversation_id)
+
+    async def enter(self, identity: Identity, agent_id: str | None, conversation_id: str) -> AgentId | None:
+        """Agent of a call that an identity brings in.
+
+        Args:
+            identity: Who it is.
+            agent_id: Agent that the call's start names; without one the call is the identity's own.
+            conversation_id: The call.
+
+        Raises:
+            Forbidden: No right to bring calls in, or somebody else's call.
+            Unavailable: Whose call it is cannot be known now.
+        """
         owner = AgentId(agent_id) if agent_id else identity.agent_id
         require(identity, "ingest", Resource("call", identity.tenant_id, owner))
         if not may(identity, "ingest", Resource("call", identity.tenant_id)):
@@ -72,7 +86,7 @@ class Door:
             is_known, agent = await self._owners.agent_of(identity.tenant_id, conversation_id)
             if is_known:
                 require(identity, "ingest", Resource("call", identity.tenant_id, agent))
-        return identity, owner
+        return owner
 
 
 def authorization_of(scope: Scope) -> str | None:

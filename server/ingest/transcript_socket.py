@@ -183,5 +183,5 @@ class TranscriptEndpoint:
         return transcript_decoder.json(frame)
 
     async def _refuse(self, socket: Socket, error: CuelineError) -> None:
-        self._metrics.ingest_errors.labels(error.code).inc()
+        self._metrics.ingest_errors.labels("transcripts", error.code).inc()
         await socket.send_error(error)

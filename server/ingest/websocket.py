@@ -76,9 +76,13 @@ class Socket:
 
     async def send(self, message: msgspec.Struct) -> None:
         """Send one JSON message; a peer that is gone is not an error here, the next `receive` tells."""
+        await self.send_text(json_encoder.encode(message).decode())
+
+    async def send_text(self, text: str) -> None:
+        """Send one text frame, as `send`."""
         if self._is_open:
             try:
-                await self._send({"type": "websocket.send", "text": json_encoder.encode(message).decode()})
+                await self._send({"type": "websocket.send", "text": text})
             except (OSError, RuntimeError):
                 self._is_open = False
 

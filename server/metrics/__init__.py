@@ -59,7 +59,8 @@ class Metrics:
         self.asr_reconnects = counter("cueline_asr_reconnects_total", "Recogniser streams opened again.", "cause")
         self.asr_replayed = counter("cueline_asr_replayed_seconds_total", "Audio sent to a recogniser once more.")
         self.asr_unsettled = gauge("cueline_asr_unsettled_seconds", "Audio kept because it is not recognised yet.")
-        self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "code")
+        self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "source", "code")
+        self.ingest_sources = gauge("cueline_ingest_sources", "Sources in progress.", "source")
         self.live_calls = gauge("cueline_live_calls", "Calls in progress.")
         self.live_streams = gauge("cueline_live_streams", "Audio channels in progress.")
         # Amazon Connect's consumer

@@ -79,8 +79,8 @@ class KinesisVideo:
 
     def __init__(self, region: str, endpoint_url: str, *, read_timeout_s: float, max_streams: int) -> None:
         try:
-            from aiobotocore.config import AioConfig  # type: ignore[import-untyped]  # the extra `aws`
-            from aiobotocore.session import get_session  # type: ignore[import-untyped]
+            from aiobotocore.config import AioConfig  # the extra `aws`
+            from aiobotocore.session import get_session
         except ImportError as error:
             raise ConfigError("needs the extra aws: pip install 'cueline[aws]'", field="connect") from error
         self._session = get_session()

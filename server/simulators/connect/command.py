@@ -59,7 +59,7 @@ def connect_simulator(
     every_s: float,
     seed: int,
 ) -> None:
-    r"""Play a recorded call as Amazon Connect does: contact event, video stream in real time, contact event.
+    """Play a recorded call as Amazon Connect does: contact event, video stream in real time, contact event.
 
     \b
     cueline connect-kvs --endpoint-url http://127.0.0.1:8099

@@ -1,0 +1,113 @@
+"""A recogniser and a desk that remember, for everything that brings audio in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from server.speech.contract import Closed, EndOfSpeech
+from server.wire.errors import Busy, Overloaded
+
+COVER_EVERY_MS = 640
+
+
+class Stream:
+    """Keeps what it hears at its place on the clock, and says now and then that it is recognised."""
+
+    def __init__(self, ears, call):
+        self._ears, self._call, self._at = ears, call, call.start_ms * call.sample_rate_hz // 1000
+        self._told_ms = call.start_ms
+        self._events = asyncio.Queue()
+
+    async def send(self, samples):
+        heard = self._ears.heard[self._call.conversation_id, self._call.speaker]
+        for index in range(0, len(samples), 2):
+            known = heard.setdefault(self._at, samples[index : index + 2])
+            assert known == samples[index : index + 2], "a sample changed its place"
+            self._at += 1
+        self._ears.grown.set()
+        now_ms = self._at * 1000 // self._call.sample_rate_hz
+        if now_ms - self._told_ms >= COVER_EVERY_MS:
+            self._told_ms = now_ms
+            self._events.put_nowait(EndOfSpeech(self._told_ms, self._told_ms))
+
+    async def close(self):
+        self._events.put_nowait(Closed())
+
+    async def events(self):
+        while True:
+            event = await self._events.get()
+            yield event
+            if isinstance(event, Closed):
+                return
+
+
+class Ears:
+    """Recogniser."""
+
+    def __init__(self):
+        self.heard = defaultdict(dict)
+        self.calls = []
+        self.grown = asyncio.Event()
+
+    async def open(self, call):
+        self.calls.append(call)
+        return Stream(self, call)
+
+    def samples(self, conversation_id, role) -> bytes:
+        heard = self.heard[conversation_id, role]
+        start = min(heard, default=0)
+        assert sorted(heard) == list(range(start, start + len(heard))), "a hole"
+        return b"".join(heard[position] for position in range(start, start + len(heard)))
+
+
+class Source:
+    def __init__(self, desk, key, roles):
+        self._desk, self._key, self._roles = desk, key, roles
+
+    def resume_ms(self):
+        return min((self._desk.covered.get((*self._key, role), 0) for role in self._roles), default=0)
+
+    async def on_speech(self, speaker, event, stamps):
+        pass
+
+    async def stored(self, covered_ms):
+        for role in self._roles:
+            self._desk.covered[*self._key, role] = covered_ms
+
+    async def stop(self, *, call_ended=True, reason="stopped"):
+        self._desk.open_sources.remove((*self._key, self._roles))
+        self._desk.stops.append((self._key[1], self._roles, reason))
+        self._desk.stopped.set()
+
+    def lost(self):
+        self._desk.open_sources.remove((*self._key, self._roles))
+        self._desk.lost.append((self._key[1], self._roles))
+        self._desk.stopped.set()
+
+
+class Desk:
+    """Opens calls and remembers what is covered, as a store does."""
+
+    def __init__(self):
+        self.covered = {}
+        self.open_sources = []
+        self.stops = []
+        self.lost = []
+        self.is_full = False
+        self.starts = []
+        self.stopped = asyncio.Event()
+        """Set whenever a source leaves."""
+
+    async def agent_of(self, tenant_id, conversation_id):
+        return False, None
+
+    async def open(self, tenant_id, conversation_id, *, agent_id, language, roles):
+        if self.is_full:
+            raise Overloaded("no room")
+        taken = {role for *key, held in self.open_sources if key == [tenant_id, conversation_id] for role in held}
+        if taken & set(roles):
+            raise Busy("this side is being streamed by another source")
+        self.open_sources.append((tenant_id, conversation_id, roles))
+        self.starts.append((tenant_id, conversation_id, agent_id, language, roles))
+        return Source(self, (tenant_id, conversation_id), roles)
