@@ -85,7 +85,8 @@ class RedisLog:
         self._batches = itertools.count(1)
         self._name = new_epoch()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_shared = True
+        self._shared = asyncio.Event()
+        self._shared.set()
 
     async def start(self) -> None:
         """Connect.
@@ -230,8 +231,8 @@ class RedisLog:
         """Go on in this process alone; the new epoch tells every reader."""
         held.renew()
         held.is_detached = True
-        if self._is_shared:
-            self._is_shared = False
+        if self._shared.is_set():
+            self._shared.clear()
             self._on_notice(
                 Notice(
                     code="log_not_shared",
@@ -239,6 +240,10 @@ class RedisLog:
                     severity="error",
                 )
             )
+
+    async def shared(self) -> None:
+        """Return once nothing goes on in this process alone."""
+        await self._shared.wait()
 
     def _on_up(self) -> None:
         self._spawn(self._repair())
@@ -261,8 +266,8 @@ class RedisLog:
                     self._drop(held)
                 except Unavailable:
                     return  # it is away again, and will be back
-        if not self._is_shared and not any(held.is_detached for held in self._held.values()):
-            self._is_shared = True
+        if not self._shared.is_set() and not any(held.is_detached for held in self._held.values()):
+            self._shared.set()
             self._on_notice(
                 Notice(code="log_shared", message="Redis answers; the event log is shared again.", severity="info")
             )

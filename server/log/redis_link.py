@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_BATCH_COMMANDS = 256
 MAX_WAITING = 10_000
 """Commands that may wait; a log that is so far behind refuses more."""
-RETRY_BASE_S, RETRY_CAP_S = 0.01, 2.0
+RETRY_BASE_S, RETRY_CAP_S = 0.01, 1.0
 
 LIFE: Final = object()
 """Argument that becomes the server's run id when the command is sent: which life of the server answers."""

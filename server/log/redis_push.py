@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_S = 2.0
-RETRY_BASE_S, RETRY_CAP_S = 0.01, 2.0
+RETRY_BASE_S, RETRY_CAP_S = 0.01, 1.0
 MAX_TOPICS_A_COMMAND = 500
 
 

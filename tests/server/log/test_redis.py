@@ -16,6 +16,7 @@ from server.wire.ids import TenantId
 from tests.server.log.contract_suite import CutClients, EventLogSuite, LogHarness
 from tests.server.log.events import AGENT, CALL, action, annotation, call, content, decoded, folded, offsets, transcript
 from tests.server.log.redis_server import RedisServer, binaries, redis_server
+from tests.server.log.screen import Screen
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -86,37 +87,6 @@ async def logs(server: RedisServer) -> AsyncIterator[list[RedisLog]]:
     yield found
     for log in found:
         await log.stop()
-
-
-class Screen:
-    """Follows a channel and waits for what it should get."""
-
-    def __init__(self, log: RedisLog, key: ChannelKey) -> None:
-        self.seen: list[Entry] = []
-        self.num_lost = 0
-        self._more = asyncio.Event()
-        self.end = log.follow(key, self._take, self._lose)
-
-    async def until(self, num: int) -> list[Entry]:
-        async with asyncio.timeout(10):
-            while len(self.seen) < num:
-                self._more.clear()
-                await self._more.wait()
-        return self.seen
-
-    async def until_lost(self) -> None:
-        async with asyncio.timeout(10):
-            while not self.num_lost:
-                self._more.clear()
-                await self._more.wait()
-
-    def _take(self, entry: Entry) -> None:
-        self.seen.append(entry)
-        self._more.set()
-
-    def _lose(self) -> None:
-        self.num_lost += 1
-        self._more.set()
 
 
 async def test_what_one_process_appends_the_other_follows(logs: list[RedisLog]) -> None:
