@@ -43,17 +43,22 @@ class Counts:
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the labels that occur."""
-        return float(self.f1[self.true > 0].mean())
+        return _mean(self.f1[self.true > 0])
 
     @property
     def macro_recall(self) -> float:
         """Mean recall of the labels that occur."""
-        return float(self.recall[self.true > 0].mean())
+        return _mean(self.recall[self.true > 0])
 
     @property
     def weighted_f1(self) -> float:
         """Mean F1 of the labels, weighted by how often each is true."""
         return float((self.f1 * self.true).sum() / max(self.true.sum(), 1))
+
+
+def _mean(values: FloatArray) -> float:
+    """Mean, and 0 where there is nothing: a small set may lack every label."""
+    return float(values.mean()) if values.size else 0.0
 
 
 def count(claimed: BoolArray, true: BoolArray) -> Counts:
