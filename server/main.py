@@ -13,7 +13,7 @@ import logging
 import os
 import socket as sockets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version as package_version
@@ -47,6 +47,9 @@ from server.feed.endpoint import FeedEndpoint
 from server.feed.receipts import Receipts
 from server.feed.socket import Commands
 from server.feed.transport import DirectProtocol
+from server.ingest.adapters import audiohook, lca, twilio
+from server.ingest.adapters.contract import Adapter
+from server.ingest.adapters.endpoint import AdapterEndpoint
 from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
@@ -223,6 +226,15 @@ class Server:
         door = Door(authenticator, origins, directory)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
+        protocols: dict[str, Adapter] = {
+            lca.PATH: lca.LcaAdapter(authenticator, tickets),
+            twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),
+            audiohook.PATH: audiohook.AudioHookAdapter(settings.ingest.audiohook, authenticator),
+        }
+        adapters = {
+            path: AdapterEndpoint(adapter, calls, recogniser, door, origins, settings.ingest, metrics)
+            for path, adapter in protocols.items()
+        }
 
         receipts = Receipts(calls, event_log, store, outbox, metrics)
 
@@ -237,7 +249,7 @@ class Server:
             commands=Commands(on_receipt=receipts.take, on_ask=on_ask),
             origins=origins,
         )
-        self._drain = _drainer(audio, transcripts, calls, feed)
+        self._drain = _drainer((audio, transcripts, *adapters.values()), calls, feed)
         demo = None
         if settings.demo.enabled and settings.auth.is_anonymous:
             demo = DemoPlayer(lambda: self.url, data / "demo")
@@ -260,7 +272,7 @@ class Server:
         watcher = asyncio.create_task(watch_loop(metrics), name="loop-watch")
         self._stack.callback(watcher.cancel)
         return Application(
-            {"/v1/feed": feed, "/v1/ingest/audio": audio, "/v1/ingest/transcripts": transcripts},
+            {"/v1/feed": feed, "/v1/ingest/audio": audio, "/v1/ingest/transcripts": transcripts, **adapters},
             web,
         )
 
@@ -402,10 +414,10 @@ def _tell(notice: Notice) -> None:
 
 
 def _drainer(
-    audio: AudioEndpoint, transcripts: TranscriptEndpoint, calls: LiveCalls, feed: FeedEndpoint
+    doors: Sequence[AudioEndpoint | TranscriptEndpoint | AdapterEndpoint], calls: LiveCalls, feed: FeedEndpoint
 ) -> Callable[[], Any]:
     async def drain() -> None:
-        await asyncio.gather(audio.stop(), transcripts.stop())
+        await asyncio.gather(*(door.stop() for door in doors))
         await calls.stop()
         await feed.drain()
 

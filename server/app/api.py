@@ -129,6 +129,11 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
     async def healthz() -> JsonObject:
         return {"live": True}
 
+    @get("/health/check", media_type=MediaType.JSON, summary="Health, as Live Call Analytics' clients ask for it.")
+    async def health_check() -> Response[JsonObject]:
+        status = 200 if deps.health.is_ready else 503
+        return Response({"Http-Status": status, "Healthy": deps.health.is_ready}, status_code=status)
+
     @get("/readyz", access="public", media_type=MediaType.JSON, summary="Models are warm and calls are accepted.")
     async def readyz() -> Response[JsonObject]:
         return Response({"ready": deps.health.is_ready}, status_code=200 if deps.health.is_ready else 503)
@@ -214,6 +219,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
     return Litestar(
         route_handlers=[
             healthz,
+            health_check,
             readyz,
             metrics,
             status,
