@@ -16,8 +16,8 @@ from inference.request import EmbeddingArray
 from retrieval.generation import Generation
 
 PASSAGE_WEIGHT = 0.8
-PART_WEIGHT = 0.4
-LEXICAL_WEIGHT = 0.04
+PART_WEIGHT = 0.35
+LEXICAL_WEIGHT = 0.07
 """Of √BM25. A sum of calibrated scores, not of ranks: ranks forget how good the best one is, and abstaining needs
 exactly that. Measured in benchmarks/retrieval."""
 DENSE_CANDIDATES = 256

@@ -42,6 +42,11 @@ NEAR_DUPLICATE_SHARE = 0.9
 kinds of return differ in a word, and each is an answer of its own."""
 SMALL_TALK_COSINE = 0.8
 """From here on a question is small talk, whatever was spoken of before."""
+FOREIGN_SMALL_TALK_COSINE = 0.7
+"""The same for one with words that the base does not have ("could you repeat that")."""
+MIN_FOREIGN_WORDS = 2
+"""So many words that the base does not have are foreign, even if others mean something it has ("how many calories are
+in a banana" asks for a quantity)."""
 FOREIGN_LEAD = 0.0
 """How much nearer off-topic questions have to be than the base, for a question with words that the base does not have
 to be taken as leaving the topic of the conversation."""
@@ -194,7 +199,9 @@ class Search:
         if self._vectors is None or self._evidence is None:
             return False
         similar = self._generation.anchors @ self._vectors[0]
-        if float(similar[:NUM_SMALL_TALK].max()) > SMALL_TALK_COSINE:
+        if float(similar[:NUM_SMALL_TALK].max()) > (
+            FOREIGN_SMALL_TALK_COSINE if self._has_foreign_words else SMALL_TALK_COSINE
+        ):
             return True
         return (
             self._has_foreign_words
@@ -358,7 +365,7 @@ class _Clock:
 
 
 def has_foreign_words(question: str, weights: Mapping[str, float], knows: Callable[[str], bool]) -> bool:
-    """Whether a question has words that the base has not, and that do not mean anything it has.
+    """Whether a question has words that the base has not: several, or one and nothing that means what it has.
 
     Args:
         question: As asked.
@@ -366,7 +373,10 @@ def has_foreign_words(question: str, weights: Mapping[str, float], knows: Callab
         knows: Whether the base has a term.
     """
     own = set(terms(question))
-    return any(not knows(term) for term in own) and not any(knows(term) for term in weights if term not in own)
+    num_foreign = sum(not knows(term) for term in own)
+    if num_foreign >= MIN_FOREIGN_WORDS:
+        return True
+    return num_foreign > 0 and not any(knows(term) for term in weights if term not in own)
 
 
 def _is_near(a: frozenset[str], b: frozenset[str]) -> bool:
