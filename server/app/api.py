@@ -22,6 +22,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, FromQuery
 
+from server.app.models import ModelDesk, model_handlers
 from server.app.page import page_handlers
 from server.auth.desk import MAX_BODY_BYTES as MAX_TICKET_BYTES
 from server.auth.desk import TicketDesk
@@ -84,6 +85,7 @@ class ApiDependencies:
         metrics: `/metrics`.
         budget: `/v1/budget`.
         health: Health routes and `/v1/status`.
+        models: `/v1/models`.
         demo: The demo desk, None where it is switched off.
         metrics_key: Bearer of `/metrics` from other machines; empty: from this machine only, unless nobody signs in.
         limiter: Requests of one identity.
@@ -97,6 +99,7 @@ class ApiDependencies:
     metrics: Metrics
     budget: Budget
     health: Health
+    models: ModelDesk
     demo: DemoDesk | None
     metrics_key: str = ""
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(REQUESTS_PER_S, REQUESTS_BURST))
@@ -129,7 +132,12 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
     async def healthz() -> JsonObject:
         return {"live": True}
 
-    @get("/health/check", media_type=MediaType.JSON, summary="Health, as Live Call Analytics' clients ask for it.")
+    @get(
+        "/health/check",
+        access="public",
+        media_type=MediaType.JSON,
+        summary="Health, as Live Call Analytics' clients ask for it.",
+    )
     async def health_check() -> Response[JsonObject]:
         status = 200 if deps.health.is_ready else 503
         return Response({"Http-Status": status, "Healthy": deps.health.is_ready}, status_code=status)
@@ -228,6 +236,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             conversations,
             conversation,
             demo_calls,
+            *model_handlers(deps.models),
             *page_handlers(),
         ],
         guards=[admit],
