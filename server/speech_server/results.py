@@ -87,10 +87,8 @@ class ChannelResults:
 
     def finalize(self) -> Iterator[Results]:
         """The client asked for the text of everything so far; where nobody speaks there is none, and that is told."""
-        if self._is_speaking or self._held is not None:
-            self._is_finalizing = True
-        else:
-            self._is_finalizing = True
+        self._is_finalizing = True
+        if not self._is_speaking and self._held is None:
             yield self._final(self._end_ms, self._end_ms, "", (), 0.0)
 
     def _utterance_end(self) -> Iterator[UtteranceEnd]:

@@ -80,6 +80,8 @@ class Session:
                     await stream.close()
                 await asyncio.gather(*listeners)
             await self._send(self._farewell())
+            if self._is_stalled:
+                await self._socket.wait_closed()
             await self._socket.close()
         except* ConnectionClosed:
             log.info("client left")
@@ -170,7 +172,7 @@ class Session:
 
     async def _send(self, message: ServerMessage) -> None:
         faults = self._faults
-        if faults.stall and self._heard_s >= faults.stall:
+        if self._is_stalled:
             return
         if faults.slow:
             await asyncio.sleep(faults.slow)
@@ -179,6 +181,10 @@ class Session:
             for frame in GARBAGE:
                 await self._socket.send(frame)
         await self._socket.send(encode(message))
+
+    @property
+    def _is_stalled(self) -> bool:
+        return bool(self._faults.stall) and self._heard_s >= self._faults.stall
 
     def _farewell(self) -> Metadata:
         return Metadata(

