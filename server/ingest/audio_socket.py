@@ -162,6 +162,7 @@ class AudioEndpoint:
             agent_id=agent_id,
             language=start.language,
             roles=audio_format.roles,
+            customer_id=start.customer_id,
         )
         source = AudioSource(
             tenant_id,

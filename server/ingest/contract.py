@@ -51,6 +51,7 @@ class Desk(Protocol):
         agent_id: AgentId | None,
         language: str | None,
         roles: tuple[Speaker, ...],
+        customer_id: str | None = None,
     ) -> Source:
         """Open or join a call.
 
@@ -60,6 +61,7 @@ class Desk(Protocol):
             agent_id: Whose call it is.
             language: Expected language.
             roles: Audio roles that this source carries; empty for a transcript source.
+            customer_id: The telephony side's name for the customer.
 
         Raises:
             Busy: A role is being sent by another source right now.

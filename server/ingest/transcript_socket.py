@@ -126,6 +126,7 @@ class TranscriptEndpoint:
                 agent_id=agent_id,
                 language=start.language,
                 roles=(),
+                customer_id=start.customer_id,
             )
             await socket.send(Started(resume_from_ms=source.resume_ms()))
             return source

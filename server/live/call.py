@@ -82,6 +82,7 @@ class LiveCall:
         pinned: Policy and guide it keeps.
         assembler: Transcript so far.
         stations: Where its values go.
+        customer_id: The telephony side's name for the customer.
     """
 
     def __init__(
@@ -93,10 +94,12 @@ class LiveCall:
         pinned: Pinned,
         assembler: Assembler,
         stations: Stations,
+        customer_id: str | None = None,
     ) -> None:
         self.tenant_id = tenant_id
         self.conversation_id = conversation_id
         self.agent_id = agent_id
+        self._customer_id = customer_id
         self._language = language
         self._pinned = pinned
         self._assembler = assembler
@@ -129,7 +132,7 @@ class LiveCall:
         await self._announce("started")
         self._publish_guidance(self._pinned.policy.on_start(self._now_s()), Stamps())
         await self._flush()
-        self._task = asyncio.create_task(self._work(), name=f"call-{self.conversation_id}")
+        self._task = asyncio.create_task(self._run(), name=f"call-{self.conversation_id}")
 
     async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
         """Take a recogniser's event; waits while the call is far behind."""
@@ -169,17 +172,41 @@ class LiveCall:
             self._post(End(reason))
             await self._task
 
+    async def hand_over(self) -> None:
+        """Publish what is in the mailbox and stop without an end: another process goes on with the call."""
+        if self._task is not None:
+            self._post(End(None))
+            await self._task
+
     @property
     def is_over(self) -> bool:
         """It ended; a new start with its id begins it anew."""
         return self._task is not None and self._task.done()
 
     def _post(self, item: Item) -> None:
+        if self.is_over:
+            refuse(item)
+            return
         self._mailbox.put_nowait(item)
         if self._mailbox.qsize() >= MAILBOX_ITEMS:
             self._room.clear()
 
     # -- the writer ---------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        except Fenced:
+            log.warning("the call is another process's by now")
+        finally:
+            while not self._mailbox.empty():
+                refuse(self._mailbox.get_nowait())
+            self._room.set()
+            if self._tick is not None:
+                self._tick.cancel()
+            self._stations.orchestrator.cancel(f"{self.tenant_id}/{self.conversation_id}")
+            if self._assistant is not None:
+                await self._assistant.stop()
 
     async def _work(self) -> None:
         while True:
@@ -189,7 +216,10 @@ class LiveCall:
             end = items.pop() if isinstance(items[-1], End) else None
             self._take_all(items)
             if isinstance(end, End):
-                await self._end(end.reason)
+                if end.reason is None:
+                    await self._flush()
+                else:
+                    await self._end(end.reason)
                 return
             await self._flush()
             # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.
@@ -209,11 +239,6 @@ class LiveCall:
                     self._take_all([await self._mailbox.get()])
                     await self._flush()
                     await asyncio.sleep(0)
-        if self._tick is not None:
-            self._tick.cancel()
-        self._stations.orchestrator.cancel(f"{self.tenant_id}/{self.conversation_id}")
-        if self._assistant is not None:
-            await self._assistant.stop()
         try:
             self._publish_guidance(self._pinned.policy.on_end(self._now_s()), Stamps())
         finally:
@@ -425,6 +450,7 @@ class LiveCall:
                 language=self._language,
                 started_ms=self._started_ms,
                 ended_ms=wall_ms() if state == "ended" else None,
+                customer_id=self._customer_id,
             )
         )
 

@@ -95,6 +95,7 @@ class LiveCalls:
         agent_id: AgentId | None,
         language: str | None,
         roles: tuple[Speaker, ...],
+        customer_id: str | None = None,
     ) -> LiveSource:
         """Open or join a call; see `server.ingest.contract.Desk`."""
         key = (tenant_id, conversation_id)
@@ -109,7 +110,7 @@ class LiveCalls:
             if call is None:
                 if len(self._calls) >= self._max_calls:
                     raise Overloaded(f"this server takes {self._max_calls} calls at once")
-                call, covered_ms = await self._begin(key, agent_id, language, roles)
+                call, covered_ms = await self._begin(key, agent_id, language, roles, customer_id)
             elif roles:  # a side that joins or comes back goes on where its last source was safe
                 covered_ms = _covered_ms(await self._history(key, roles), roles)
             if (timer := self._timers.pop(key, None)) is not None:
@@ -119,7 +120,12 @@ class LiveCalls:
             return source
 
     async def _begin(
-        self, key: CallKey, agent_id: AgentId | None, language: str | None, roles: tuple[Speaker, ...]
+        self,
+        key: CallKey,
+        agent_id: AgentId | None,
+        language: str | None,
+        roles: tuple[Speaker, ...],
+        customer_id: str | None,
     ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
         pinned = self._stations.policies.pin(tenant_id)
@@ -132,6 +138,7 @@ class LiveCalls:
             pinned,
             Assembler(tenant_id, conversation_id, history.known),
             self._stations,
+            customer_id,
         )
         self._calls[key] = call
         self._stations.metrics.live_calls.inc()

@@ -29,6 +29,8 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
     """Opens an audio source. `layout: stereo` interleaves two channels, `mono` is one socket a role.
 
     `start_ms` is the call's audio time of the first sample, for a side that joins late: both sides share one clock.
+
+    `customer_id` is your own name for the customer, so that all of a person's calls can be found and erased.
     """
 
     conversation_id: ExternalId
@@ -37,6 +39,7 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
     layout: Literal["stereo", "mono"]
     roles: Annotated[list[Speaker], msgspec.Meta(min_length=1, max_length=2)]
     agent_id: ExternalId | None = None
+    customer_id: ExternalId | None = None
     tenant_id: ExternalId | None = None
     language: LanguageTag | None = None
     start_ms: Millis = 0
@@ -51,6 +54,7 @@ class TranscriptStart(msgspec.Struct, frozen=True, tag="start"):
 
     conversation_id: ExternalId
     agent_id: ExternalId | None = None
+    customer_id: ExternalId | None = None
     tenant_id: ExternalId | None = None
     language: LanguageTag | None = None
 

@@ -102,7 +102,7 @@ class Desk:
     async def agent_of(self, tenant_id, conversation_id):
         return False, None
 
-    async def open(self, tenant_id, conversation_id, *, agent_id, language, roles):
+    async def open(self, tenant_id, conversation_id, *, agent_id, language, roles, customer_id=None):
         if self.is_full:
             raise Overloaded("no room")
         taken = {role for *key, held in self.open_sources if key == [tenant_id, conversation_id] for role in held}

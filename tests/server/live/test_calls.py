@@ -38,12 +38,13 @@ async def open_call(stations, roles=(), max_calls=10, **changes):
 @virtual_time
 async def test_a_call_is_told_on_its_own_and_its_agents_channel():
     stations = make_stations()
-    _, source = await open_call(stations)
+    _, source = await open_call(stations, customer_id="cust-7")
     await source.stop()
     for channel in (CALL, "agent:anna"):
         assert [p.state for p in stations.log.payloads(channel, CallState)] == ["started", "ended"]
     records = [r for r in stations.outbox.records if isinstance(r, ConversationRecord)]
     assert [(r.state, r.revision, r.ended_ms is None) for r in records] == [("started", 1, True), ("ended", 2, False)]
+    assert {r.customer_id for r in records} == {"cust-7"}
 
 
 @virtual_time
