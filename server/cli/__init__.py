@@ -18,7 +18,7 @@ _COMMANDS = {
     "annotate": ("server.cli.annotate", "annotate", "Run the guidance graph over lines of JSON."),
     "graph": ("server.cli.graph", "graph", "Check and explain graphs."),
     "kb": ("server.cli.kb", "kb", "Fill, search and judge knowledge bases."),
-    "models": ("server.cli.models", "models", "Build, train and evaluate models."),
+    "models": ("server.cli.models", "models", "Build, train, evaluate, watch and switch models."),
     "speech-server": ("server.cli.speech_server", "speech_server", "Recognise for clients of Deepgram's protocol."),
     "token": ("server.cli.token", "token", "Print a token for development."),
     "connect-kvs": ("server.cli.connect_kvs", "connect_kvs", "Read Amazon Connect's calls from Kinesis Video Streams."),
@@ -28,6 +28,7 @@ _COMMANDS = {
         "Play Amazon Connect with a recorded call.",
     ),
     "keys": ("server.cli.keys", "keys", "Look after the keys that seal what customers said."),
+    "audit": ("server.cli.audit", "audit", "Verify and export the log of who read what."),
     "demo": ("server.cli.demo", "demo", "Render the demo call."),
 }
 """Name → module, attribute, help line. The help lines are repeated here so that `--help` imports nothing."""
