@@ -42,7 +42,11 @@ __all__ = ["Engine", "EngineSettings"]
 
 
 class Engine:
-    """Answers requests. All methods are for the event loop's thread, and so are the callbacks."""
+    """Answers requests. All methods are for the event loop's thread, and so are the callbacks.
+
+    Attributes:
+        repository: What is served. `health`: how versions are doing. `followers`: see live requests, by model.
+    """
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class Engine:
             ModelError: If the device is not there.
             ValueError: If the settings contradict themselves.
         """
-        self._repository = repository
+        self.repository = repository
         self._settings = settings or EngineSettings()
         self._batching = self._settings.batching
         self._operators = dict(operators or {})
@@ -109,8 +113,8 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         # BLAS threads of our own small products would spin on the cores that models run on: ten times the CPU.
         self._blas = threadpool_limits(1, "blas")
-        await self._fleet.load_all(self._repository, progress, wishes or {})
-        self._repository = self._fleet.as_served(self._repository)
+        await self._fleet.load_all(self.repository, progress, wishes or {})
+        self.repository = self._fleet.as_served(self.repository)
         services = self._fleet.services
         workers = self._settings.workers or max(
             (service.model.preferred_slots for service in services.values()), default=1
@@ -168,7 +172,7 @@ class Engine:
             InferenceError: If it needs a function that is not registered.
         """
         plan = self._plans.plan(
-            graph, outputs, self._repository, backends=tuple(self._backends), functions=tuple(self._operators)
+            graph, outputs, self.repository, backends=tuple(self._backends), functions=tuple(self._operators)
         )
         if self._is_ready:
             self._fleet.program(plan)  # its errors belong here, not into the first request
@@ -193,7 +197,7 @@ class Engine:
             InferenceError: If it is not loaded.
         """
         self._fleet.serve(model, version)
-        self._repository = self._fleet.as_served(self._repository)
+        self.repository = self._fleet.as_served(self.repository)
 
     def split_calls(self, model: str, version: int, ratio: float) -> None:
         """Let a loaded version answer a share of the calls, the same calls every time; 0 ends it.
@@ -330,12 +334,12 @@ class Engine:
             ModelError: If no model has an embedding.
             OverloadedError: If the queue is full.
         """
-        return await embed(self, self._repository, self.embedding_model, texts, version)
+        return await embed(self, self.repository, self.embedding_model, texts, version)
 
     @property
     def embedding_model(self) -> str:
         """Model behind `embed`; raises `ModelError` if none has an embedding."""
-        return self._settings.embedding_model or first_with_embedding(self._repository)
+        return self._settings.embedding_model or first_with_embedding(self.repository)
 
     def stats(self) -> EngineStats:
         """Return a snapshot of the counters."""

@@ -159,8 +159,8 @@ class EngineEmbedder:
     identity: EncoderIdentity
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
-        """Embed behind all live requests."""
-        return await self.engine.embed(texts)
+        """Embed behind all live requests, with the version that made the index, whichever answers meanwhile."""
+        return await self.engine.embed(texts, self.identity.version)
 
 
 def encoder_identity(repository: ModelRepository, model: str = "") -> EncoderIdentity:

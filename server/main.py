@@ -28,6 +28,10 @@ from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRu
 from inference.engine import Engine
 from inference.engine import EngineSettings as InferenceSettings
 from inference.errors import InferenceError
+from inference.life.keeper import Keeper
+from inference.life.loader import Pin
+from inference.life.settings import LifeSettings
+from inference.life.trial import ProcessTrial
 from inference.repository import ModelRepository
 from retrieval.manifest import EngineEmbedder, encoder_identity
 from server.app.api import ApiDependencies, build_api
@@ -63,6 +67,7 @@ from server.log.embedded import EmbeddedLog, LogLimits
 from server.metrics import Metrics
 from server.metrics.engine import EngineMetrics
 from server.metrics.loop import watch_loop
+from server.metrics.models import ModelCollector, ModelMetrics
 from server.orchestrator import Orchestrator
 from server.orchestrator.graphs import config_error, offers, read_graphs
 from server.replay.demo import DemoPlayer
@@ -176,27 +181,26 @@ class Server:
         self._stack.push_async_callback(_stop, recogniser, hearing)
         graphs = read_graphs(graphs_folder)
         try:
-            repository = ModelRepository.open(settings.paths.model_repo)
+            inference = _inference(settings.engine)
             engine = Engine(
-                repository,
-                InferenceSettings(
-                    device=settings.engine.device,
-                    precision=settings.engine.precision,
-                    workers=settings.engine.workers,
-                    max_queue_rows=settings.engine.max_queue_rows,
-                    max_batch_tokens=settings.engine.max_batch_tokens,
-                    max_wait_s=settings.engine.max_wait_ms / 1000,
-                ),
+                ModelRepository.open(settings.paths.model_repo),
+                inference,
                 observer=EngineMetrics(metrics),
                 backends=_backends(settings.engine),
             )
-            await engine.start()
+            keeper = _keeper(settings, engine, data, inference, ModelMetrics(metrics))
+            await engine.start(wishes=keeper.wishes)
+            self._stack.push_async_callback(engine.stop)
+            await keeper.start()
+            self._stack.push_async_callback(keeper.stop)
         except InferenceError as error:
             raise config_error(error) from error
-        self._stack.push_async_callback(engine.stop)
+        metrics.registry.register(ModelCollector(keeper.status, lambda: engine.stats().backends))
         self._engine = engine
+        repository = engine.repository
         orchestrator = Orchestrator(engine, graphs, settings.engine)
-        policies = Policies(graphs_folder / "policies", offers(graphs, repository), orchestrator, metrics)
+        policies = Policies(graphs_folder / "policies", offers(graphs, repository), orchestrator, metrics, keeper)
+        keeper.add_consumer(policies)
         await policies.start()
         self._stack.push_async_callback(policies.stop)
         for tenant in policies.tenants:
@@ -206,6 +210,7 @@ class Server:
 
         self._progress("knowledge bases")
         encoder = encoder_identity(repository)
+        keeper.add_consumer(Pin((encoder.model, encoder.version)))  # the indexes hold its vectors
         library = Library(
             data, Path(settings.paths.knowledge), LiveEmbedder(engine, encoder), EngineEmbedder(engine, encoder)
         )
@@ -264,6 +269,7 @@ class Server:
                 metrics=metrics,
                 budget=budget,
                 health=self,
+                models=keeper,
                 demo=demo,
                 metrics_key=settings.auth.metrics_key,
             ),
@@ -379,6 +385,44 @@ def _event_log(settings: Settings, data: Path) -> EmbeddedLog | RedisLog:
         timeout_s=settings.log.timeout_ms / 1000,
         limits=RedisLimits(retention_s=retention_s, max_stream_entries=settings.log.max_stream_entries),
         on_notice=_tell,
+    )
+
+
+def _inference(settings: EngineSettings) -> InferenceSettings:
+    return InferenceSettings(
+        device=settings.device,
+        precision=settings.precision,
+        workers=settings.workers,
+        max_queue_rows=settings.max_queue_rows,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_wait_s=settings.max_wait_ms / 1000,
+    )
+
+
+def _keeper(
+    settings: Settings, engine: Engine, data: Path, inference: InferenceSettings, observer: ModelMetrics
+) -> Keeper:
+    """Return who keeps the versions of the models, not started."""
+    models = settings.models
+    runs_here = settings.engine.backend == "onnxruntime" or settings.engine.fallback
+    return Keeper(
+        engine,
+        Path(settings.paths.model_repo),
+        data / "models.json",
+        LifeSettings(
+            poll_s=models.poll_s,
+            settle_s=models.settle_s,
+            rollout=models.rollout,
+            shadow_ratio=models.shadow_ratio,
+            canary_ratio=models.canary_ratio,
+            probation_s=models.probation_s,
+            max_load_s=models.max_load_s,
+            min_rows=models.min_rows,
+            max_failed_ratio=models.max_failed_ratio,
+            max_latency_ratio=models.max_latency_ratio,
+        ),
+        trial=ProcessTrial(inference) if models.trial and runs_here else None,
+        observer=observer,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,24 @@ class Consumer(Protocol):
 
     def pins(self) -> frozenset[Lane]:
         """Versions that it pins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A consumer that needs one version for as long as the process runs.
+
+    Attributes:
+        lane: Model and version.
+    """
+
+    lane: Lane
+
+    async def prepare(self, model: str, version: int) -> None:
+        """Needs nothing of others."""
+
+    def pins(self) -> frozenset[Lane]:
+        """Its own."""
+        return frozenset({self.lane})
 
 
 class Loader:
@@ -75,6 +94,10 @@ class Loader:
             await asyncio.shield(self.loading[lane])
         # From here to the caller nothing else runs, so nobody unloads it before it is put to use.
         return self._engine.service(model, version)
+
+    async def hold(self, model: str, version: int) -> None:
+        """Have a version loaded for those that pin it. Raises as `load`."""
+        await self.load(model, version)
 
     def unload(self, lane: Lane) -> None:
         """Begin to unload a version that nothing asks for any more: its rows are answered first."""

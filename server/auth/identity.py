@@ -8,8 +8,9 @@ from typing import Literal, get_args
 from server.wire.errors import Forbidden
 from server.wire.ids import AgentId, TenantId
 
-Role = Literal["agent", "supervisor", "telephony", "admin"]
-"""`agent` sees own calls, `supervisor` the teams named in the token, `telephony` feeds calls in, `admin` all."""
+Role = Literal["agent", "supervisor", "telephony", "admin", "operator"]
+"""`agent` sees own calls, `supervisor` the teams named in the token, `telephony` feeds calls in, `admin` a whole
+tenant; `operator` runs the server, and sees no call."""
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

@@ -15,7 +15,7 @@ from server.wire.errors import Forbidden
 from server.wire.ids import AgentId, TenantId
 
 Action = Literal["subscribe", "ingest", "read", "list", "ask", "say", "receipt", "erase", "operate"]
-ResourceKind = Literal["call", "agent", "tenant"]
+ResourceKind = Literal["call", "agent", "tenant", "server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Resource:
     """Something that a right is asked for.
 
     Attributes:
-        kind: `call` (its channel, its conversation, its audio), `agent` (an agent's channel) or `tenant` (all of it).
+        kind: `call` (its channel, its conversation, its audio), `agent` (an agent's channel) `tenant` (all of it) or
+            `server` (what all tenants share: its models).
         tenant_id: Owner.
         agent_id: Whose call, or which agent; None while nobody's.
         team: Team that the agent belongs to; empty if unknown.
@@ -63,6 +64,11 @@ def admin(identity: Identity, resource: Resource) -> bool:
     return "admin" in identity.roles
 
 
+def operator(identity: Identity, resource: Resource) -> bool:
+    """Who runs the server."""
+    return "operator" in identity.roles
+
+
 RIGHTS: dict[tuple[Action, ResourceKind], tuple[Rule, ...]] = {
     ("subscribe", "call"): (anonymous, own, team, admin),
     ("subscribe", "agent"): (anonymous, own, team, admin),
@@ -76,6 +82,8 @@ RIGHTS: dict[tuple[Action, ResourceKind], tuple[Rule, ...]] = {
     ("read", "tenant"): (anonymous, admin),
     ("erase", "call"): (anonymous, admin),
     ("operate", "tenant"): (anonymous, admin),
+    ("read", "server"): (anonymous, operator),
+    ("operate", "server"): (anonymous, operator),
 }
 
 

@@ -21,9 +21,11 @@ from inference.engine import Engine
 from inference.engine import EngineSettings as InferenceSettings
 from inference.errors import InferenceError
 from inference.graph import Graph
+from inference.life.loader import Loader
+from inference.life.settings import LifeSettings
 from inference.plan import Plan
 from inference.repository import ModelRepository
-from inference.request import PrototypeSet, RowClass
+from inference.request import Prototypes, RowClass
 from server.config import Settings, load_settings
 from server.live.policies import Policies
 from server.metrics import Metrics
@@ -90,12 +92,13 @@ async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: 
 
 async def _plan(
     engine: Engine, repository: ModelRepository, graph: Graph, names: tuple[str, ...], settings: Settings
-) -> tuple[Plan, PrototypeSet | None]:
+) -> tuple[Plan, Prototypes | None]:
     if "moments" not in names:
         return engine.compile(graph, names), None
     orchestrator = Orchestrator(engine, {GRAPH: graph}, settings.engine)
+    loader = Loader(engine, Path(settings.paths.model_repo), LifeSettings(), trial=None)
     policies = Policies(
-        Path(settings.paths.graphs) / "policies", offers({GRAPH: graph}, repository), orchestrator, Metrics()
+        Path(settings.paths.graphs) / "policies", offers({GRAPH: graph}, repository), orchestrator, Metrics(), loader
     )
     await policies.start()
     try:
@@ -108,7 +111,7 @@ async def _plan(
 async def _pump(
     engine: Engine,
     plan: Plan,
-    prototypes: PrototypeSet | None,
+    prototypes: Prototypes | None,
     names: tuple[str, ...],
     source: BinaryIO,
     sink: BinaryIO,
@@ -143,7 +146,7 @@ def _take(lines: Iterator[tuple[int, bytes]], limit: int) -> list[tuple[int, byt
 
 
 async def _row(
-    engine: Engine, plan: Plan, prototypes: PrototypeSet | None, names: tuple[str, ...], number: int, raw: bytes
+    engine: Engine, plan: Plan, prototypes: Prototypes | None, names: tuple[str, ...], number: int, raw: bytes
 ) -> Line:
     line: Line = {}
     try:

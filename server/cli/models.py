@@ -1,4 +1,4 @@
-"""`cueline models …`: build, train and evaluate what `model_repo/` serves."""
+"""`cueline models …`: build, train, evaluate, watch and switch what `model_repo/` serves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from inference.errors import ModelError
 from inference.export.build import FP32_FILE, STATIC8_FILE, build_version, read_sources
 from inference.export.verify import verify_version
 from inference.export.weights import ExportError
+from server.cli.versions import promote, rollback, status
 
 REPOSITORY = Path("model_repo")
 MODEL = "utterance"
@@ -24,7 +25,11 @@ _console = Console(stderr=True, highlight=False)
 
 @click.group()
 def models() -> None:
-    """Build, train and evaluate the models of the repository."""
+    """Build, train, evaluate, watch and switch the models of the repository."""
+
+
+for _command in (status, promote, rollback):
+    models.add_command(_command)
 
 
 @models.command()
@@ -70,13 +75,27 @@ def _training_extra() -> None:
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help=DATA_HELP)
 @click.option("--out", type=click.Path(path_type=Path), help="Version folder to write. Default: the next version.")
 @click.option("--steps", type=click.IntRange(min=0), default=3000, show_default=True, help="0: heads only, in minutes.")
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Version folder to continue from, instead of the base model.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("build/training"), show_default=True, help="Stages so far."
 )
 @click.option("--resume/--fresh", default=True, show_default=True, help="Continue from --work, or start again.")
-def train(data: Path, out: Path | None, steps: int, seed: int, threads: int, work: Path, resume: bool) -> None:
+def train(
+    data: Path,
+    out: Path | None,
+    steps: int,
+    start: Path | None,
+    seed: int,
+    threads: int,
+    work: Path,
+    resume: bool,
+) -> None:
     """Train a new version from labelled data: tune the encoder, fit heads, calibrate, build, verify."""
     _training_extra()
     from inference.training.finetune import Settings
@@ -90,7 +109,7 @@ def train(data: Path, out: Path | None, steps: int, seed: int, threads: int, wor
     version = out or REPOSITORY / MODEL / str(max(numbers, default=0) + 1)
     try:
         settings = Settings(steps=steps, seed=seed)
-        run_training(Run(data, version, work, settings, threads), _console.print)
+        run_training(Run(data, version, work, settings, threads, start), _console.print)
     except (DataError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     _console.print(f"{version} is trained; `cueline models evaluate --data {data} --version {version.name}` judges it")

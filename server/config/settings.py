@@ -21,6 +21,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+Ratio = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -151,58 +152,34 @@ class EngineSettings(_Section, frozen=True):
     interim_deadline_ms: Positive = 1000
 
 
-class TwilioAccount(_Section, frozen=True):
-    """An account of Twilio whose streams are taken.
+class ModelSettings(_Section, frozen=True):
+    """How new versions of models are taken in while the server runs.
 
     Attributes:
-        auth_token: Signs its requests.
-        tenant_id: Whose calls they are.
+        rollout: What a new version does first: `direct` answers all calls, `canary` a share of them, `shadow` none.
+        shadow_ratio: Share of the rows that a version in shadow is asked as well.
+        canary_ratio: Share of the calls that a canary answers.
+        poll_s: How often the folder is looked at.
+        settle_s: A version is taken once its files are quiet for so long.
+        probation_s: A version that took all calls is judged, and the one before kept loaded, for so long.
+        trial: Whether a version is first loaded in a process of its own, where a crash hurts nobody.
+        max_load_s: Longest that trial and warm-up may take.
+        min_rows: Rows of the last minute below which shares say nothing.
+        max_failed_ratio: Share of failed rows above which a version is given up.
+        max_latency_ratio: Times as long as the one before that a version may take for the same batch.
     """
 
-    auth_token: Annotated[str, msgspec.Meta(min_length=16)]
-    tenant_id: ExternalId
-
-
-class TwilioSettings(_Section, frozen=True):
-    """Twilio Media Streams.
-
-    Attributes:
-        accounts: Who may connect; without any, a stream needs a bearer token as its custom parameter `token`.
-        public_url: The address as Twilio calls it, `wss://host/v1/ingest/twilio`, where a proxy changes the host;
-            empty: taken from the request.
-    """
-
-    accounts: tuple[TwilioAccount, ...] = ()
-    public_url: str = ""
-
-
-class AudioHookAccount(_Section, frozen=True):
-    """An AudioHook integration of Genesys Cloud.
-
-    Attributes:
-        api_key: Its API key, which names the secret.
-        client_secret: Its client secret, base64 as Genesys shows it.
-        tenant_id: Whose calls they are.
-    """
-
-    api_key: Annotated[str, msgspec.Meta(min_length=1)]
-    client_secret: str
-    tenant_id: ExternalId
-
-    @property
-    def secret(self) -> bytes:
-        """The secret's bytes."""
-        return base64.b64decode(self.client_secret, validate=True)
-
-
-class AudioHookSettings(_Section, frozen=True):
-    """Genesys AudioHook.
-
-    Attributes:
-        accounts: Integrations that may connect; without any, only a bearer token opens it.
-    """
-
-    accounts: tuple[AudioHookAccount, ...] = ()
+    rollout: Literal["direct", "canary", "shadow"] = "direct"
+    shadow_ratio: Ratio = 0.1
+    canary_ratio: Ratio = 0.1
+    poll_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    settle_s: Annotated[float, msgspec.Meta(ge=0)] = 2.0
+    probation_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    trial: bool = True
+    max_load_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    min_rows: Positive = 50
+    max_failed_ratio: Ratio = 0.02
+    max_latency_ratio: Annotated[float, msgspec.Meta(gt=1)] = 3.0
 
 
 class TwilioAccount(_Section, frozen=True):
@@ -275,8 +252,6 @@ class IngestSettings(_Section, frozen=True):
     start_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
     idle_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     resume_grace_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    twilio: TwilioSettings = TwilioSettings()
-    audiohook: AudioHookSettings = AudioHookSettings()
     twilio: TwilioSettings = TwilioSettings()
     audiohook: AudioHookSettings = AudioHookSettings()
 
@@ -414,6 +389,7 @@ class Settings(_Section, frozen=True):
     tls: TlsSettings = TlsSettings()
     speech: SpeechSettings = SpeechSettings()
     engine: EngineSettings = EngineSettings()
+    models: ModelSettings = ModelSettings()
     ingest: IngestSettings = IngestSettings()
     connect: ConnectSettings = ConnectSettings()
     log: LogSettings = LogSettings()
@@ -428,7 +404,6 @@ class Settings(_Section, frozen=True):
         return Path(self.data_dir)
 
 
-MIN_AUDIOHOOK_SECRET_BYTES = 16
 MIN_AUDIOHOOK_SECRET_BYTES = 16
 MIN_SHARED_KEY_BYTES = 32
 """HS256 wants a key as long as its hash. Source: RFC 7518 section 3.2."""
@@ -450,16 +425,6 @@ def check(settings: Settings) -> Settings:
         )
     _check_auth(settings.auth)
     _check_tls(settings.tls)
-    for index, account in enumerate(settings.ingest.audiohook.accounts):
-        try:
-            is_long = len(account.secret) >= MIN_AUDIOHOOK_SECRET_BYTES
-        except ValueError:
-            is_long = False
-        if not is_long:
-            raise ConfigError(
-                f"has to be base64 of at least {MIN_AUDIOHOOK_SECRET_BYTES} bytes",
-                field=f"ingest.audiohook.accounts[{index}].client_secret",
-            )
     for index, account in enumerate(settings.ingest.audiohook.accounts):
         try:
             is_long = len(account.secret) >= MIN_AUDIOHOOK_SECRET_BYTES

@@ -62,7 +62,8 @@ class LiveEmbedder:
             _EMBEDDING: Node(op="select", inputs=(f"encoder.{_EMBEDDING}",)),
         }
         plan = self.engine.compile(Graph("embed", {"text": "string"}, nodes, (_EMBEDDING,)), None)
-        runs = (self.engine.run(plan, {"text": text}, row_class=RowClass.FINAL) for text in texts)
+        pins = {model: self.identity.version}  # the index has vectors of no other
+        runs = (self.engine.run(plan, {"text": text}, row_class=RowClass.FINAL, pins=pins) for text in texts)
         return np.stack([outputs[_EMBEDDING].value for outputs in await asyncio.gather(*runs)])
 
 

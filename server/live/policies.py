@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
+from inference.errors import InferenceError, ModelError
+from inference.request import PrototypeSet
 from server.live.stations import Pinned
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
@@ -21,13 +26,39 @@ from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.policy.store import PolicyStore
 from server.policy.validation import Graphs
-from server.wire.errors import CuelineError
+from server.wire.errors import ConfigError, CuelineError
 from server.wire.ids import TenantId
 
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 2.0
 """How soon a changed policy is seen; new calls pin it at most so much later."""
+
+
+class VersionDesk(Protocol):
+    """Who keeps the versions of models."""
+
+    async def hold(self, model: str, version: int) -> None:
+        """Have a version loaded for those that pin it. Raises `ModelError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A policy with what belongs to one version of the encoder, by version.
+
+    Attributes:
+        policy: As read.
+        prototypes: Vectors of its examples; the guide's own mapping, so that calls under way see what is added.
+        books: Its rules with the thresholds that its examples teach.
+    """
+
+    policy: Policy
+    prototypes: dict[int, PrototypeSet] = field(default_factory=dict)
+    books: dict[int, RuleBook] = field(default_factory=dict)
+
+    def book(self, encoder: str, serving: int) -> RuleBook:
+        """Rules for a call that begins now."""
+        return self.books[self.policy.pins.get(encoder, serving)]
 
 
 class Policies:
@@ -38,14 +69,19 @@ class Policies:
         graphs: What the product graphs offer, for checking the names in policies.
         orchestrator: Embeds and compiles.
         metrics: Counts refused files.
+        models: Loads the versions that policies pin.
     """
 
-    def __init__(self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, metrics: Metrics) -> None:
+    def __init__(
+        self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, metrics: Metrics, models: VersionDesk
+    ) -> None:
         self._store = PolicyStore(folder, graphs)
         self._orchestrator = orchestrator
         self._negatives = read_negatives(folder / "general_negatives.txt")
         self._metrics = metrics
-        self._ready: dict[str, tuple[RuleBook, Guide]] = {}
+        self._models = models
+        self._ready: dict[str, Guide] = {}
+        self._in_use: WeakKeyDictionary[Guide, _Prepared] = WeakKeyDictionary()
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,7 +108,7 @@ class Policies:
     @property
     def bases(self) -> tuple[tuple[str, str], ...]:
         """Tenants with the knowledge bases that their policies name."""
-        policies = (book.policy for book, _ in self._ready.values())
+        policies = (self._in_use[guide].policy for guide in self._ready.values())
         return tuple((policy.tenant, policy.knowledge) for policy in policies if policy.knowledge is not None)
 
     def pin(self, tenant_id: TenantId) -> Pinned:
@@ -82,33 +118,63 @@ class Policies:
             NotFound: The tenant has no policy.
         """
         tenant = self._store.get(tenant_id).tenant
-        book, guide = self._ready[tenant]
+        guide = self._ready[tenant]
+        book = self._in_use[guide].book(self._orchestrator.encoder, self._orchestrator.encoder_versions[0])
         return Pinned(CallPolicy(book), book.policy.name, book.policy.languages, guide)
 
+    async def prepare(self, model: str, version: int) -> None:
+        """Embed the examples of every policy in use with a version that may answer from now on.
+
+        Raises:
+            InferenceError: The version cannot embed them.
+        """
+        if model == self._orchestrator.encoder:
+            for prepared in list(self._in_use.values()):
+                await self._embed(prepared, version)
+
+    def pins(self) -> frozenset[tuple[str, int]]:
+        """Model versions that policies in use pin."""
+        return frozenset(lane for prepared in self._in_use.values() for lane in prepared.policy.pins.items())
+
     async def _prepare(self, policy: Policy) -> None:
-        spec = prototype_spec(policy)
-        prototypes = thresholds = None
-        if spec.phrases:
-            vectors = await self._orchestrator.embed((*spec.phrases, *self._negatives))
-            num_phrases = len(spec.phrases)
-            built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
-            prototypes, thresholds = built.set, built.thresholds
-            tried = leave_one_out(spec, vectors[:num_phrases], built.thresholds, self._negatives, vectors[num_phrases:])
-            log.info(
-                "example phrases tried; `cueline graph examples` names them",
-                extra={
-                    "policy": policy.name,
-                    "phrases": num_phrases,
-                    "found_by_others": round(tried.share, 3),
-                    "collisions": len(built.collisions),
-                },
-            )
+        for model, version in policy.pins.items():
+            try:
+                await self._models.hold(model, version)
+            except ModelError as error:
+                raise ConfigError(error.message, field=f"{policy.name}: pins.{model}") from error
+        prepared = _Prepared(policy)
+        # Again until none is missing: a version may be loaded while another one embeds.
+        while missing := [number for number in self._orchestrator.encoder_versions if number not in prepared.books]:
+            await self._embed(prepared, missing[0])
         for warning in policy.warnings:
             log.warning("policy warning", extra={"policy": policy.name, "warning": warning})
         guide = self._orchestrator.compile(
-            policy.name, policy.graph, policy.wanted_outputs, prototypes, policy.pins, policy.labels
+            policy.name, policy.graph, policy.wanted_outputs, prepared.prototypes, policy.pins, policy.labels
         )
-        self._ready[policy.tenant] = (RuleBook(policy, thresholds), guide)
+        self._ready[policy.tenant] = guide
+        self._in_use[guide] = prepared  # as long as a call has it
+
+    async def _embed(self, prepared: _Prepared, version: int) -> None:
+        policy, spec = prepared.policy, prototype_spec(prepared.policy)
+        if not spec.phrases:
+            prepared.books[version] = RuleBook(policy, None)
+            return
+        vectors = await self._orchestrator.embed((*spec.phrases, *self._negatives), version)
+        num_phrases = len(spec.phrases)
+        built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
+        tried = leave_one_out(spec, vectors[:num_phrases], built.thresholds, self._negatives, vectors[num_phrases:])
+        prepared.prototypes[version] = built.set
+        prepared.books[version] = RuleBook(policy, built.thresholds)
+        log.info(
+            "example phrases tried; `cueline graph examples` names them",
+            extra={
+                "policy": policy.name,
+                "encoder_version": version,
+                "phrases": num_phrases,
+                "found_by_others": round(tried.share, 3),
+                "collisions": len(built.collisions),
+            },
+        )
 
     async def _poll(self) -> None:
         while True:
@@ -118,7 +184,7 @@ class Policies:
                 for policy in reload.loaded:
                     await self._prepare(policy)
                     log.info("policy loaded", extra={"policy": policy.name})
-            except (CuelineError, OSError) as error:
+            except (CuelineError, InferenceError, OSError) as error:
                 log.error("policies could not be reloaded; the old ones keep serving", extra={"reason": str(error)})
                 continue
             for refused in reload.refused:

@@ -54,6 +54,11 @@ class Metrics:
         )
         self.dropped = counter("cueline_dropped_total", "Rows that never reached a model, by reason.", "reason")
         self.reused = counter("cueline_reused_total", "Rows answered without a model pass of their own.", "reason")
+        # model versions; their states are collected by `server.metrics.models`
+        self.model_changes = counter("cueline_model_changes_total", "What happened to versions.", "model", "change")
+        self.shadow_rows = counter(
+            "cueline_shadow_rows_total", "Rows that a version in shadow was asked too.", "model", "output", "result"
+        )
         # speech and ingest
         self.gap_seconds = counter("cueline_gap_seconds_total", "Audio without transcript.", "state")
         self.asr_reconnects = counter("cueline_asr_reconnects_total", "Recogniser streams opened again.", "cause")

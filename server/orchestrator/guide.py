@@ -10,21 +10,21 @@ from inference.plan import Plan
 from inference.request import PrototypeSet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Guide:
     """A compiled policy: shared by all calls that are pinned to it.
 
     Attributes:
         name: Policy name and version.
         plan: Steps to run.
-        prototypes: The tenant's labels by example, None if it has none.
+        prototypes: The tenant's labels by example, for each model version that may answer; None if it has none.
         pins: Model name to version, empty: what serves now.
         labels: Output name to the labels that make sense for the tenant; outputs that are absent keep all.
     """
 
     name: str
     plan: Plan
-    prototypes: PrototypeSet | None = None
+    prototypes: Mapping[int, PrototypeSet] | None = None
     pins: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
 

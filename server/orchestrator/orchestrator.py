@@ -40,16 +40,28 @@ class Orchestrator:
         self._graphs = graphs
         self._settings = settings
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
-        """Vectors of example phrases, `[texts, dims] float32`, L2-normalised."""
-        return await self._engine.embed(texts)
+    async def embed(self, texts: Sequence[str], version: int) -> EmbeddingArray:
+        """Vectors of example phrases by one version of the encoder, `[texts, dims] float32`, L2-normalised."""
+        return await self._engine.embed(texts, version)
+
+    @property
+    def encoder(self) -> str:
+        """Model that embeds."""
+        return self._engine.embedding_model
+
+    @property
+    def encoder_versions(self) -> tuple[int, ...]:
+        """Its loaded versions; the one that answers first."""
+        serving = self._engine.service(self.encoder).version.version
+        others = (version for version in self._engine.versions(self.encoder) if version != serving)
+        return (serving, *others)
 
     def compile(
         self,
         name: str,
         graph: str,
         outputs: Sequence[str],
-        prototypes: PrototypeSet | None,
+        prototypes: Mapping[int, PrototypeSet] | None,
         pins: Mapping[str, int],
         labels: Mapping[str, frozenset[str]],
     ) -> Guide:
@@ -59,7 +71,7 @@ class Orchestrator:
             name: Policy name and version, for errors.
             graph: Graph to run.
             outputs: Outputs wanted of it.
-            prototypes: Labels by example.
+            prototypes: Labels by example, by version of the encoder.
             pins: Pinned model versions.
             labels: Labels that make sense for the tenant, by output.
 

@@ -15,6 +15,7 @@ PEOPLE = {
     "supervisor": Identity(T, None, frozenset({"supervisor"}), teams=frozenset({"north"})),
     "telephony": Identity(T, None, frozenset({"telephony"})),
     "admin": Identity(T, None, frozenset({"admin"})),
+    "operator": Identity(T, None, frozenset({"operator"})),
     "nobody": Identity(T, A1, frozenset()),
     "anonymous": Identity(T, AgentId("agent"), frozenset({"agent"}), is_anonymous=True),
 }
@@ -23,6 +24,7 @@ OTHERS = Resource("call", T, A2, "north")
 FAR = Resource("call", T, A2, "south")
 NOBODYS = Resource("call", T)
 TENANT = Resource("tenant", T)
+SERVER = Resource("server", T)
 
 ALLOWED: dict[tuple[str, Action], set[Resource]] = {
     ("agent", "subscribe"): {OWN},
@@ -41,13 +43,15 @@ ALLOWED: dict[tuple[str, Action], set[Resource]] = {
     ("admin", "erase"): {OWN, OTHERS, FAR, NOBODYS},
     ("admin", "list"): {TENANT},
     ("admin", "operate"): {TENANT},
+    ("operator", "read"): {SERVER},
+    ("operator", "operate"): {SERVER},
 }
 
 
 @pytest.mark.parametrize("action", get_args(Action))
 @pytest.mark.parametrize("person", [name for name in PEOPLE if name != "anonymous"])
 def test_everyone_may_what_the_table_says_and_nothing_else(person: str, action: Action) -> None:
-    resources = [OWN, OTHERS, FAR, NOBODYS, TENANT]
+    resources = [OWN, OTHERS, FAR, NOBODYS, TENANT, SERVER]
     allowed = {resource for resource in resources if may(PEOPLE[person], action, resource)}
     assert allowed == ALLOWED.get((person, action), set())
 
