@@ -85,10 +85,13 @@ class ChannelResults:
         elif speech_final:
             yield self._final(self._end_ms, max(self._end_ms, covered_ms), "", (), 0.0, speech_final=True)
 
-    def finalize(self) -> Iterator[Results]:
-        """The client asked for the text of everything so far; where nobody speaks there is none, and that is told."""
+    def finalize(self) -> None:
+        """The client asked for the text of everything so far: the next final is the answer."""
         self._is_finalizing = True
-        if not self._is_speaking and self._held is None:
+
+    def answer_finalize(self) -> Iterator[Results]:
+        """Nothing was open: the answer is that there is no text."""
+        if self._is_finalizing:
             yield self._final(self._end_ms, self._end_ms, "", (), 0.0)
 
     def _utterance_end(self) -> Iterator[UtteranceEnd]:

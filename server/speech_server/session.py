@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -28,6 +29,8 @@ IDLE_LIMIT_S = 10.0
 """Without audio or `KeepAlive` for so long the vendor closes with 1011 and NET-0001."""
 _HOLD_S = 0.02
 """A final waits so long for the end of speech that mostly comes with it."""
+_FINALIZE_S = 0.5
+"""The final that a `Finalize` asks for comes sooner, if there is one."""
 _FRAME_BYTES = MAX_FRAME_BYTES // 4 * 4
 
 
@@ -57,6 +60,7 @@ class Session:
         self._faults = faults
         self._streams: list[SpeechStream] = []
         self._results = [ChannelResults(options, channel, request_id) for channel in range(options.num_outputs)]
+        self._answers: set[asyncio.Task[None]] = set()
         self._heard_s = 0.0
         self._digest = hashlib.sha256()
         self._num_messages = 0
@@ -90,6 +94,8 @@ class Session:
             bad = any(isinstance(error, BadAudio) for error in errors.exceptions)
             await self._socket.close(1008 if bad else 1011, "DATA-0000" if bad else "NET-0000")
         finally:
+            for answer in tuple(self._answers):
+                answer.cancel()
             for stream in self._streams:
                 await stream.abandon()
 
@@ -140,9 +146,18 @@ class Session:
             raise BadAudio("a text frame that is no control message") from None
         if kind == "Finalize":
             for stream, results in zip(self._streams, self._results, strict=True):
-                await self._send_all(results.finalize())
+                results.finalize()
                 await stream.finalize()
+                answer = asyncio.create_task(self._answer(results), name="speech-server-finalize")
+                self._answers.add(answer)
+                answer.add_done_callback(self._answers.discard)
         return kind == "CloseStream"
+
+    async def _answer(self, results: ChannelResults) -> None:
+        """Where nothing was open no final comes, and the client waits for one."""
+        await asyncio.sleep(_FINALIZE_S)
+        with contextlib.suppress(ConnectionClosed):
+            await self._send_all(results.answer_finalize())
 
     # -- out ----------------------------------------------------------------------------------------------------
 

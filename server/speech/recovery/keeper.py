@@ -14,8 +14,13 @@ from cryptography.exceptions import InvalidTag
 from server.speech.recovery.settings import RecoverySettings
 from server.speech.recovery.spool import Spool
 from server.speech.recovery.tape import BYTES_PER_SAMPLE, Tape
+from server.wire.errors import Unavailable
 
 log = logging.getLogger(__name__)
+
+
+class AudioGone(Unavailable):
+    """Audio that was asked for is neither in memory nor on disk."""
 
 
 class Keeper:
@@ -53,18 +58,23 @@ class Keeper:
             await self._spill()
 
     async def read(self, position: int, max_samples: int) -> bytes:
-        """Samples from a position on, at most so many, often fewer; empty at the end. `start` moves on a bad disk."""
-        position = max(position, self._start)
+        """Samples from a position on, at most so many, often fewer; empty at the end.
+
+        Raises:
+            AudioGone: They are not here any more; `start` says from where on there is audio.
+        """
+        if position < self._start:
+            raise AudioGone("this audio was given up")
         if position >= self._tape.start:
             return self._tape.read(position, max_samples)
         number, offset = divmod(position - self._spool_origin, self._rate_hz)
         assert self._spool is not None
         try:
             record = await asyncio.to_thread(self._spool.read, number)
-        except (OSError, InvalidTag):
+        except (OSError, InvalidTag) as error:
             log.exception("a spooled second of audio cannot be read")
             self._start = max(self._start, self._spool_origin + (number + 1) * self._rate_hz)
-            return await self.read(position, max_samples)
+            raise AudioGone("this audio cannot be read back") from error
         return record[offset * BYTES_PER_SAMPLE : (offset + max_samples) * BYTES_PER_SAMPLE]
 
     def forget(self, before: int) -> None:

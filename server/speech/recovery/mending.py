@@ -173,8 +173,6 @@ class Mender:
         loop, rate_hz = asyncio.get_running_loop(), self._call.sample_rate_hz
         position, started_s, started = hole.start, loop.time(), hole.start
         while position < hole.end:
-            if position < self._keeper.start:
-                raise Unavailable("the audio was given up")
             pcm = await self._keeper.read(position, min(hole.end - position, rate_hz * _CHUNK_MS // 1000))
             try:
                 await stream.send(pcm)

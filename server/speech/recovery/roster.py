@@ -81,18 +81,18 @@ class Roster:
         """A connect worked; whether it is worth anything shows when it has lived for a while."""
         entry = self._entries[index]
         entry.opened_s = entry.last_tried_s = now_s
+        entry.attempts = 0
 
     def lost(self, index: int, now_s: float) -> None:
         """An open connection ended by itself."""
         entry = self._entries[index]
         if now_s - entry.opened_s >= self._settings.young_s:
-            entry.attempts = entry.quick_failures = 0
+            entry.quick_failures = 0
             return
         entry.quick_failures += 1
+        entry.attempts, entry.first_attempt_s = entry.quick_failures, now_s
         if entry.quick_failures >= self._settings.max_quick_failures:
             self._rest(entry, now_s)
-        else:
-            self.failed(index, now_s)
 
     def _rest(self, entry: _Entry, now_s: float) -> None:
         entry.rests_until_s = now_s + self._settings.rest_s

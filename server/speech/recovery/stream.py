@@ -251,8 +251,6 @@ class RecoveredStream:
         """Send what the leg has not heard yet; once it has, `send` does, until the leg falls behind again."""
         try:
             while True:
-                if self._cursor < self._keeper.start:
-                    raise Overloaded("it is so far behind that its audio is gone")
                 # Nothing is awaited between an empty read and `is_live`, so no frame falls between the two feeders.
                 pcm = await self._keeper.read(self._cursor, self._call.sample_rate_hz * _CHUNK_MS // 1000)
                 if pcm:
