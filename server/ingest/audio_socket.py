@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.config.settings import IngestSettings
 from server.ingest.audio import MAX_FRAME_BYTES, AudioFormat
 from server.ingest.audio_source import AudioSource
 from server.ingest.contract import Desk
 from server.ingest.door import Door
+from server.ingest.relay import Relay
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
     CLOSE_NORMAL,
@@ -29,13 +32,14 @@ from server.ingest.websocket import (
     Send,
     Socket,
 )
+from server.log.leases import Elsewhere
 from server.metrics import Metrics
 from server.speech.contract import Recogniser
 from server.wire.clock import wall_ms
 from server.wire.codec import audio_decoder
 from server.wire.errors import BadAudio, BadMessage, Busy, Conflict, CuelineError, TooLarge
 from server.wire.ids import AgentId, ConversationId, TenantId
-from server.wire.ingest import AudioAck, AudioStart, Started, Stop, Stopped
+from server.wire.ingest import AudioAck, AudioStart, KeepAlive, Started, Stop, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class AudioEndpoint:
         door: Lets sources in.
         settings: Time-outs.
         metrics: Counts.
+        relay: Joins sources to the processes that have their calls.
     """
 
     def __init__(
@@ -76,7 +81,9 @@ class AudioEndpoint:
         door: Door,
         settings: IngestSettings,
         metrics: Metrics,
+        relay: Relay | None = None,
     ) -> None:
+        self._relay = relay or Relay()
         self._desk = desk
         self._recogniser = recogniser
         self._door = door
@@ -104,6 +111,22 @@ class AudioEndpoint:
         if self._ending:
             await asyncio.gather(*self._ending)
 
+    def send_away(self, tenant_id: TenantId, conversation_id: ConversationId) -> None:
+        """Close the sources of a call that another process has by now; they come back and are joined to that one."""
+        for key, held in list(self._held.items()):
+            if key[:2] == (tenant_id, conversation_id):
+                socket, held.socket = held.socket, None
+                self._forget(key, held)
+                self._own(self._let_go(held, socket))
+
+    @staticmethod
+    async def _let_go(held: _Held, socket: Socket | None) -> None:
+        if held.timer is not None:
+            held.timer.cancel()
+        if socket is not None:
+            await socket.close(CLOSE_GOING_AWAY, "another process has the call")
+        await held.source.close()
+
     async def _serve(self, socket: Socket) -> None:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
@@ -111,6 +134,9 @@ class AudioEndpoint:
         except TimeoutError:
             await socket.send_error(BadMessage("no start within the time limit", field="type"))
             await socket.close(CLOSE_POLICY, "no start")
+            return
+        except Elsewhere as elsewhere:
+            await self._relay.join(socket, elsewhere)
             return
         except CuelineError as error:
             await self._refuse(socket, error)
@@ -229,6 +255,8 @@ class AudioEndpoint:
                     match message:
                         case AudioStart():
                             raise Conflict("this socket has started already", field="type")
+                        case KeepAlive():
+                            await held.source.finalize()
                         case Stop():
                             await self._finish(socket, key, held, message)
                             return
@@ -261,7 +289,10 @@ class AudioEndpoint:
         held.timer = asyncio.get_running_loop().call_later(self._settings.resume_grace_s, self._expire, key, held)
 
     def _expire(self, key: SourceKey, held: _Held) -> None:
-        task = asyncio.create_task(self._end(key, held), name="end-lost-source")
+        self._own(self._end(key, held))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="end-lost-source")
         self._ending.add(task)
         task.add_done_callback(self._ended)
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable
 from server.config.settings import IngestSettings
 from server.ingest.contract import Desk, Source
 from server.ingest.door import Door
+from server.ingest.relay import Relay
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
     CLOSE_INTERNAL,
@@ -26,6 +27,7 @@ from server.ingest.websocket import (
     Send,
     Socket,
 )
+from server.log.leases import Elsewhere
 from server.metrics import Metrics
 from server.wire.clock import Stamps, wall_ms
 from server.wire.codec import transcript_decoder
@@ -50,9 +52,13 @@ class TranscriptEndpoint:
         door: Lets sources in.
         settings: Time-outs.
         metrics: Counts.
+        relay: Joins sources to the processes that have their calls.
     """
 
-    def __init__(self, desk: Desk, door: Door, settings: IngestSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, desk: Desk, door: Door, settings: IngestSettings, metrics: Metrics, relay: Relay | None = None
+    ) -> None:
+        self._relay = relay or Relay()
         self._desk = desk
         self._door = door
         self._settings = settings
@@ -81,6 +87,9 @@ class TranscriptEndpoint:
         except TimeoutError:
             await socket.send_error(BadMessage("no start within the time limit", field="type"))
             await socket.close(CLOSE_POLICY, "no start")
+            return
+        except Elsewhere as elsewhere:
+            await self._relay.join(socket, elsewhere)
             return
         except CuelineError as error:
             await self._refuse(socket, error)

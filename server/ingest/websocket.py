@@ -40,10 +40,14 @@ class Socket:
         scope: ASGI scope of type `websocket`.
         receive: ASGI receive.
         send: ASGI send.
+
+    Attributes:
+        last_text: Newest text frame that came.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
+        self.last_text = ""
         self._receive = receive
         self._send = send
         self._is_open = False
@@ -71,7 +75,8 @@ class Socket:
             raise Disconnected
         text = event.get("text")
         if text is not None:
-            return str(text)
+            self.last_text = str(text)
+            return self.last_text
         return bytes(event["bytes"])
 
     async def send(self, message: msgspec.Struct) -> None:

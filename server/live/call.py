@@ -30,9 +30,11 @@ from server.live.mail import (
     Receipt,
     Tick,
     company,
+    refuse,
 )
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
+from server.log.leases import Fenced
 from server.speech.contract import Final, SpeechEvent, SpeechGap
 from server.store.contract import (
     ActionRecord,
@@ -216,10 +218,7 @@ class LiveCall:
             end = items.pop() if isinstance(items[-1], End) else None
             self._take_all(items)
             if isinstance(end, End):
-                if end.reason is None:
-                    await self._flush()
-                else:
-                    await self._end(end.reason)
+                await (self._flush() if end.reason is None else self._end(end.reason))
                 return
             await self._flush()
             # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from server.live.call import LiveCall
-from server.live.history import History, read_history
-from server.live.stations import Stations
+from server.live.history import History, read_history, read_state
+from server.live.stations import Pinned, Stations
+from server.log.contract import ChannelKey
 from server.speech.contract import SpeechEvent
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
 from server.wire.errors import Busy, Conflict, Overloaded, Unavailable
-from server.wire.ids import AgentId, ConversationId, Speaker, TenantId
+from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, call_channel
 from server.wire.ingest import UtteranceIn
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class LiveSource:
             return
         self._is_over = True
         try:
-            await self.call.stored()
+            if not self.call.is_over:
+                await self.call.stored()
         finally:  # words that are not safe yet must not hold the call open, nor its id for ever
             await self._desk.leave(self, call_ended=call_ended, reason=reason)
 
@@ -74,6 +76,9 @@ class LiveCalls:
         stations: Where their values go.
         max_calls: Calls at once; more are refused as overloaded.
         grace_s: How long a call without a source waits for one.
+
+    Attributes:
+        on_lost: Told of a call that another process took, so that its sources are sent away.
     """
 
     def __init__(self, stations: Stations, *, max_calls: int, grace_s: float) -> None:
@@ -86,6 +91,7 @@ class LiveCalls:
         self._timers: dict[CallKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self.on_lost: Callable[[TenantId, ConversationId], None] = lambda tenant_id, conversation_id: None
 
     async def open(
         self,
@@ -127,8 +133,26 @@ class LiveCalls:
         roles: tuple[Speaker, ...],
         customer_id: str | None,
     ) -> tuple[LiveCall, int]:
+        pinned = self._stations.policies.pin(key[0])
+        await self._stations.leases.acquire(_channel(key))
+        try:
+            return await self._begin_owned(key, pinned, agent_id, language, roles, customer_id)
+        except BaseException:
+            if self._calls.pop(key, None) is not None:
+                self._stations.metrics.live_calls.dec()
+            await self._stations.leases.release(_channel(key), is_over=False)
+            raise
+
+    async def _begin_owned(
+        self,
+        key: CallKey,
+        pinned: Pinned,
+        agent_id: AgentId | None,
+        language: str | None,
+        roles: tuple[Speaker, ...],
+        customer_id: str | None,
+    ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
-        pinned = self._stations.policies.pin(tenant_id)
         history = await self._history(key, roles)
         call = LiveCall(
             tenant_id,
@@ -192,6 +216,53 @@ class LiveCalls:
         if not self._sources.get(key):
             self._wait(key)
 
+    async def adopt(self, channel: ChannelKey) -> None:
+        """Go on with a call whose process is gone; it ends unless a source comes back within the grace period.
+
+        Raises:
+            Elsewhere: Another process was quicker.
+            CuelineError: It cannot be taken over now.
+        """
+        key = (channel.tenant_id, ConversationId(channel.channel.partition(":")[2]))
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            if key in self._calls or self._is_stopping:
+                return
+            state = await read_state(self._stations.log, channel)
+            if state is None or state.state == "ended":
+                await self._stations.leases.acquire(channel)
+                await self._stations.leases.release(channel, is_over=True)
+                return
+            agent_id = AgentId(state.agent_id) if state.agent_id else None
+            await self._begin(key, agent_id, state.languages[0] if state.languages else None, (), None)
+            log.info("call adopted", extra={"tenant": key[0]})
+            self._wait(key)
+
+    def lose_call(self, channel: ChannelKey) -> None:
+        """Another process owns this call by now: its sources are sent there and nothing more is published here."""
+        key = (channel.tenant_id, ConversationId(channel.channel.partition(":")[2]))
+        call = self._calls.pop(key, None)
+        if (timer := self._timers.pop(key, None)) is not None:
+            timer.cancel()
+        if call is not None:
+            self._stations.metrics.live_calls.dec()
+            self._own(call.hand_over())
+            self.on_lost(*key)
+
+    async def hand_over(self) -> None:
+        """Leave every call to the other processes and take no more; nothing of them ends."""
+        self._is_stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        calls, self._calls = self._calls, {}
+        await asyncio.gather(*(self._leave_to_others(key, call) for key, call in calls.items()))
+
+    async def _leave_to_others(self, key: CallKey, call: LiveCall) -> None:
+        self._stations.metrics.live_calls.dec()
+        await call.hand_over()
+        await self._stations.leases.release(_channel(key), is_over=False)
+        log.info("call left to another process", extra={"tenant": key[0]})
+
     async def stop(self) -> None:
         """End every call and take no more: the process shuts down."""
         self._is_stopping = True
@@ -215,7 +286,10 @@ class LiveCalls:
 
     def _expire(self, key: CallKey) -> None:
         self._timers.pop(key, None)
-        task = asyncio.create_task(self._end(key, "source_lost"), name="end-lost-call")
+        self._own(self._end(key, "source_lost"))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="end-lost-call")
         self._ending.add(task)
         task.add_done_callback(self._ended)
 
@@ -229,7 +303,12 @@ class LiveCalls:
         if call is not None:
             self._stations.metrics.live_calls.dec()
             await call.end(reason)
+            await self._stations.leases.release(_channel(key), is_over=True)
             log.info("call ended", extra={"tenant": key[0], "reason": reason})
+
+
+def _channel(key: CallKey) -> ChannelKey:
+    return ChannelKey(key[0], call_channel(key[1]))
 
 
 def _covered_ms(history: History, roles: tuple[Speaker, ...]) -> int:

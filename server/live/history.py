@@ -16,7 +16,7 @@ from server.log.contract import ChannelKey, EventLog
 from server.store.contract import Store
 from server.wire.errors import CuelineError
 from server.wire.ids import ConversationId, Speaker, TenantId, call_channel
-from server.wire.publication import Publication
+from server.wire.publication import CallState, Publication
 
 log = logging.getLogger(__name__)
 
@@ -69,3 +69,10 @@ async def read_history(
     except (TimeoutError, CuelineError):
         log.warning("the store does not answer; the call resumes from the event log alone")
     return history
+
+
+async def read_state(event_log: EventLog, channel: ChannelKey) -> CallState | None:
+    """The newest `call` publication of a call's channel, None if there is none."""
+    recovery = await event_log.recover(channel, None)
+    states = [entry for entry in recovery.snapshot if entry.kind == "call"]
+    return msgspec.convert(_decoder.decode(states[-1].body).d, CallState) if states else None

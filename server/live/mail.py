@@ -11,6 +11,7 @@ from server.knowledge import Found, Gone
 from server.speech.contract import SpeechEvent
 from server.store.contract import CoverageRecord
 from server.wire.clock import Stamps
+from server.wire.errors import Unavailable
 from server.wire.ids import Speaker
 from server.wire.ingest import UtteranceIn
 from server.wire.utterance import Annotation, Utterance
@@ -82,9 +83,9 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Nothing follows."""
+    """Nothing follows: the call is over, or, without a reason, another process goes on with it."""
 
-    reason: str
+    reason: str | None
 
 
 Item = Heard | Given | Noted | Done | Receipt | Asked | Found | Gone | Tick | Flush | End
@@ -93,3 +94,9 @@ Item = Heard | Given | Noted | Done | Receipt | Asked | Found | Gone | Tick | Fl
 def company(item: Item) -> int:
     """Equal for neighbours in the mailbox that are taken together: the annotations of one utterance revision."""
     return id(item.utterance) if isinstance(item, Noted) else id(item)
+
+
+def refuse(item: Item) -> None:
+    """Nobody works this item any more; who waits for it is told, and sends it again where the call lives."""
+    if isinstance(item, Given | Flush) and not item.stored.done():
+        item.stored.set_exception(Unavailable("the call goes on in another process"))

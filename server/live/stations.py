@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.knowledge import Library
 from server.log.contract import EventLog
+from server.log.leases import Leases, SoleOwner
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
 from server.policy.runtime import CallPolicy
@@ -51,6 +52,7 @@ class Stations:
         policies: Policy and guide of a new call.
         metrics: Counters.
         library: Knowledge bases; None: this server answers no questions.
+        leases: Which process owns which call.
     """
 
     log: EventLog
@@ -60,3 +62,4 @@ class Stations:
     policies: PolicyDesk
     metrics: Metrics
     library: Library | None = None
+    leases: Leases = field(default_factory=SoleOwner)

@@ -24,10 +24,11 @@ from typing import Any
 
 from server.log.channel import encode, new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
+from server.log.leases import Fenced
 from server.log.redis_follow import Follower
 from server.log.redis_held import Held, RedisLimits
 from server.log.redis_keys import INDEX, Keys, channel_of, entry_of_push, entry_of_stream, flags_of, moved
-from server.log.redis_link import LIFE, RedisLink, connection_to
+from server.log.redis_link import LIFE, RedisLink, Script, connection_to
 from server.log.redis_push import RedisPush
 from server.log.redis_scripts import ALL, APPEND, READ, RECOVER
 from server.log.snapshot import States
@@ -45,10 +46,6 @@ EMPTY_CHANNEL_S = 3600.0
 """How long Redis remembers the epoch of a channel that was asked for and never written."""
 
 
-class Fenced(Conflict):
-    """Another process owns this call by now; nothing was appended."""
-
-
 class RedisLog:
     """`EventLog` on Redis.
 
@@ -56,6 +53,7 @@ class RedisLog:
         url: `redis://user@host:port/0`, `rediss://…?ssl_ca_certs=F` for TLS, `unix://…`.
         password: Of the user; wins over the one in the URL, which then needs none.
         timeout_s: What Redis may take to answer, reconnecting included; then a channel goes on without it.
+        scripts: Further ones to load, of what else lives in the same Redis.
         limits: Bounds.
         on_notice: Told when the log stops and starts being shared.
         now_s: Monotonic clock.
@@ -70,12 +68,13 @@ class RedisLog:
         password: str = "",
         *,
         timeout_s: float = 0.5,
+        scripts: Sequence[Script] = (),
         limits: RedisLimits | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         connect = partial(connection_to, url, password, timeout_s)
-        self.link = self._link = RedisLink(connect, ALL, timeout_s=timeout_s, on_up=self._on_up)
+        self.link = self._link = RedisLink(connect, [*ALL, *scripts], timeout_s=timeout_s, on_up=self._on_up)
         self._push = RedisPush(connect, self._on_message, self._on_joined, timeout_s=timeout_s)
         self._limits = limits or RedisLimits()
         self._on_notice = on_notice

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from server.log.contract import Event, Position
-from server.log.redis import Fenced, RedisLog
+from server.log.leases import Fenced
+from server.log.redis import RedisLog
 from server.log.redis_keys import Keys
 from server.wire.errors import Unavailable
 from server.wire.publication import Notice
