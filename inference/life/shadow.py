@@ -149,7 +149,7 @@ class Shadow:
         copy = Request(
             plan=plan,
             inputs=request.inputs,
-            owner=request.owner,
+            owner="",  # the end of the call does not make the comparison worthless
             key="",
             row_class=RowClass.SHADOW,
             deadline_s=self._clock() + _PATIENCE_S,
