@@ -154,14 +154,16 @@ def _show(models: Sequence[ModelStatus], url: str) -> None:
             table.add_row(*_row(version))
         console.print(table)
         for version in model.versions:
+            if version.reason:
+                console.print(f"version {version.version}: {version.reason}", soft_wrap=True)
             _show_agreement(console, version)
 
 
 def _row(version: VersionStatus) -> list[str | Text]:
     state = Text(version.state.replace("_", " "), style=_STYLES.get(version.state, "dim"))
-    notes = "; ".join(filter(None, (version.reason, "pinned" if version.pinned else "")))
+    pinned = "pinned" if version.pinned else ""
     if version.is_proven is None:
-        return [str(version.version), state, "", "", "", "", "", "", notes]
+        return [str(version.version), state, "", "", "", "", "", "", pinned]
     return [
         str(version.version),
         state,
@@ -171,7 +173,7 @@ def _row(version: VersionStatus) -> list[str | Text]:
         str(version.rows),
         str(version.failed),
         "" if version.slowness is None else f"{version.slowness:.2f}",
-        notes,
+        pinned,
     ]
 
 
