@@ -310,6 +310,19 @@ class LogSettings(_Section, frozen=True):
     retention_hours: Positive = 72
 
 
+class FleetSettings(_Section, frozen=True):
+    """Several processes that share one Redis.
+
+    Attributes:
+        host: Address of this machine at which the other processes reach it, for sources that came to the wrong one;
+            loopback is enough for the workers of one machine. Anything else needs authentication.
+        worker: Number of this process among those of `--workers`, which sets it.
+    """
+
+    host: str = "127.0.0.1"
+    worker: NotNegative = 0
+
+
 class StoreSettings(_Section, frozen=True):
     """The durable store.
 
@@ -393,6 +406,7 @@ class Settings(_Section, frozen=True):
     ingest: IngestSettings = IngestSettings()
     connect: ConnectSettings = ConnectSettings()
     log: LogSettings = LogSettings()
+    fleet: FleetSettings = FleetSettings()
     store: StoreSettings = StoreSettings()
     keys: KeysSettings = KeysSettings()
     paths: PathSettings = PathSettings()
@@ -402,6 +416,11 @@ class Settings(_Section, frozen=True):
     def data_path(self) -> Path:
         """The data directory."""
         return Path(self.data_dir)
+
+    @property
+    def private_path(self) -> Path:
+        """Where what belongs to this process alone lies: the data directory, or a worker's own folder in it."""
+        return self.data_path / "workers" / str(self.fleet.worker) if self.fleet.worker else self.data_path
 
 
 MIN_AUDIOHOOK_SECRET_BYTES = 16
@@ -442,6 +461,8 @@ def check(settings: Settings) -> Settings:
         )
     if (settings.log.backend == "redis") != bool(settings.log.url):
         raise ConfigError("belongs to the backend redis, which needs it", field="log.url")
+    if settings.auth.is_anonymous and not is_loopback(settings.fleet.host):
+        raise ConfigError("can be reached from other machines, which needs authentication", field="fleet.host")
     if settings.engine.backend == "triton" and not settings.engine.triton_url:
         raise ConfigError("the backend triton needs its address, host:port", field="engine.triton_url")
     for field, folder in (("paths.graphs", settings.paths.graphs), ("paths.model_repo", settings.paths.model_repo)):

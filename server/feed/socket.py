@@ -34,7 +34,7 @@ from server.feed.transport import LINGER_S
 from server.log.contract import ChannelKey, EventLog, Position
 from server.metrics import Metrics
 from server.wire.clock import wall_ms
-from server.wire.errors import CuelineError, NotFound
+from server.wire.errors import CuelineError, NotFound, Unavailable
 from server.wire.feed import Ask, CloseCode, Receipt, Say
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class InternalError(CuelineError):
 class Redeemer(Protocol):
     """Turns a ticket into the identity it was issued to."""
 
-    def redeem(self, ticket: str, now_s: float) -> Identity:
-        """Raises `Unauthorised` when the ticket is not good."""
+    def redeem(self, ticket: str, now_s: float) -> Identity | Awaitable[Identity]:
+        """Raises `Unauthorised` when the ticket is not good, `Unavailable` when that cannot be known now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,13 @@ class Commands:
 
     Each is called with who it was, the channel and the message, rights checked. It may raise a `CuelineError`,
     which the agent is told. It holds up this socket's next message, so long work belongs in a task of its room.
+    `on_follow` is told of every subscription that somebody asked for, and whether they may.
     """
 
     on_receipt: Callable[[Identity, ChannelKey, Receipt], Awaitable[None]] | None = None
     on_ask: Callable[[Identity, ChannelKey, Ask], Awaitable[None]] | None = None
     on_say: Callable[[Identity, ChannelKey, Say], Awaitable[None]] | None = None
+    on_follow: Callable[[Identity, ChannelKey, bool], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ class FeedSocket:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case Redeem(ticket):
-                self._redeem(ticket)
+                await self._redeem(ticket)
             case Subscribe():
                 await self._subscribe(effect)
             case Command(ch, message):
@@ -257,10 +259,13 @@ class FeedSocket:
         if self._is_running:
             self._end.reschedule(asyncio.get_running_loop().time() + LINGER_S)
 
-    def _redeem(self, ticket: str) -> None:
+    async def _redeem(self, ticket: str) -> None:
         now_s = self._rooms.clock()
         try:
-            identity = self._rooms.tickets.redeem(ticket, now_s)
+            redeemed = self._rooms.tickets.redeem(ticket, now_s)
+            identity = await redeemed if isinstance(redeemed, Awaitable) else redeemed
+        except Unavailable:
+            self.cut(CloseCode.INSUFFICIENT_STATE, "the ticket cannot be checked at present")
         except CuelineError as error:
             self._perform_now(self._session.not_authenticated(error, now_s))
         else:
@@ -278,6 +283,9 @@ class FeedSocket:
         subscription: Subscription | None = None
         try:
             resource = await resource_of(self._rooms.directory, key)
+            is_allowed = may(identity, "subscribe", resource)
+            if self._rooms.commands.on_follow is not None:
+                self._rooms.commands.on_follow(identity, key, is_allowed)
             require(identity, "subscribe", resource)
             subscription = Subscription(self, key, resource)
             # Follow first, then read: what is published in between arrives early and is told apart by its offset.

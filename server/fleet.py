@@ -1,0 +1,155 @@
+"""This process among the others that share its Redis: which calls it owns, where it is reached, how it leaves.
+
+    start   address for relayed sources · secret of the tickets · leases renewed, orphans adopted
+    drain   calls left to the others · sources sent away with a come-back code · feeds told to come back
+
+Alone, on the embedded log, there are no others: calls end with the process, and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket as sockets
+import ssl
+from typing import TYPE_CHECKING
+
+from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
+from server.auth.tickets import Tickets
+from server.config.settings import Settings
+from server.feed.socket import Redeemer
+from server.ingest.audio_socket import AudioEndpoint
+from server.ingest.relay import Relay
+from server.live import LiveCalls
+from server.log.contract import EventLog
+from server.log.leases import Leases, SoleOwner
+from server.wire.errors import ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    from server.log.redis import RedisLog
+    from server.log.redis_leases import RedisLeases
+
+log = logging.getLogger(__name__)
+
+SECRET = "cueline:tickets/secret"
+SECRET_EVERY_S = 2.0
+"""How soon a process learns of the secret of a Redis that began anew."""
+
+
+class Fleet:
+    """The only process. What several need is in `SharedFleet`."""
+
+    def __init__(self) -> None:
+        self.leases: Leases = SoleOwner()
+        self.relay: Relay | None = None
+        self.tickets = Tickets()
+        self.redeemer: Redeemer = self.tickets
+        self.listeners: list[sockets.socket] = []
+
+    async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
+        """Take part."""
+
+    async def leave_calls(self, calls: LiveCalls) -> None:
+        """Before the doors close: let go of the calls that others go on with."""
+
+    async def stop(self) -> None:
+        """Take part no more."""
+
+
+class SharedFleet(Fleet):
+    """One of several processes.
+
+    Args:
+        event_log: What they share.
+        settings: Address and times.
+    """
+
+    def __init__(self, event_log: RedisLog, settings: Settings) -> None:
+        super().__init__()
+        from server.log.redis_leases import RedisLeases  # its client is an extra
+
+        listener = _private_listener(settings.fleet.host)
+        host, port = listener.getsockname()[:2]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._log = event_log
+        self._leases: RedisLeases = RedisLeases(
+            event_log,
+            os.urandom(8).hex(),
+            address,
+            lease_s=settings.log.lease_ms / 1000,
+            retention_s=settings.log.retention_hours * 3600.0,
+        )
+        self.leases = self._leases
+        self.listeners = [listener]
+        self.relay = Relay(_context(settings))
+        self._sealed = FleetTickets()
+        self.tickets = self._sealed
+        self.redeemer = FleetRedeemer(self._sealed, self._spend)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
+        """Renew leases, adopt orphans, share the tickets' secret."""
+        calls.on_lost = audio.send_away
+        self._leases.on_lost = calls.lose_call
+        self._leases.on_orphan = calls.adopt
+        await self._share_secret()
+        self._leases.start()
+        self._task = asyncio.create_task(self._keep_secret(), name="fleet-secret")
+
+    async def leave_calls(self, calls: LiveCalls) -> None:
+        """Adopt no more and leave every call to the others, whole: its words are published, nothing ends."""
+        self._leases.on_orphan = None
+        await calls.hand_over()
+
+    async def stop(self) -> None:
+        """Renew no more."""
+        await self._leases.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for listener in self.listeners:
+            listener.close()
+
+    async def _spend(self, digest: str) -> bool:
+        ttl_ms = int(self._sealed.ttl_s * 1000)
+        answer = await self._log.link.run("SET", f"cueline:tickets/{digest}", "1", "NX", "PX", ttl_ms)
+        return answer is not None
+
+    async def _share_secret(self) -> None:
+        """The first process of a Redis gives the secret, the others take it; the former one stays good."""
+        await self._log.link.run("SET", SECRET, self._sealed.secrets[0].hex(), "NX")
+        secret = bytes.fromhex((await self._log.link.run("GET", SECRET)).decode())
+        if secret != self._sealed.secrets[0]:
+            self._sealed.secrets = [secret, self._sealed.secrets[0]]
+
+    async def _keep_secret(self) -> None:
+        while True:
+            await asyncio.sleep(SECRET_EVERY_S)
+            with contextlib.suppress(Unavailable):
+                await self._share_secret()
+
+
+def fleet_of(event_log: EventLog, settings: Settings) -> Fleet:
+    """The fleet that this log makes possible."""
+    if settings.log.backend == "redis":
+        return SharedFleet(event_log, settings)  # type: ignore[arg-type]
+    return Fleet()
+
+
+def _private_listener(host: str) -> sockets.socket:
+    family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+    try:
+        return sockets.create_server((host, 0), family=family)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}: {error.strerror}", field="fleet.host") from None
+
+
+def _context(settings: Settings) -> ssl.SSLContext | None:
+    """How the other processes are reached; they have the same certificate, whose names are those of the outside."""
+    if not settings.tls.certificate:
+        return None
+    context = ssl.create_default_context(cafile=settings.tls.certificate)
+    context.check_hostname = False
+    return context
