@@ -57,6 +57,11 @@ class _Side:
         if self._stream is not None:
             await self._stream.send(samples.tobytes())
 
+    async def finalize(self) -> None:
+        """Close the utterance that is open."""
+        if self._stream is not None:
+            await self._stream.finalize()
+
     async def close(self) -> None:
         """No more audio; returns after the last event was handed on."""
         if self._stream is not None:
@@ -166,6 +171,11 @@ class AudioSource:
         for side, samples in zip(self._sides, channels, strict=True):
             await side.send(samples)
         self.arrivals.add(duration_ms, arrived_ms, wall_ms())
+
+    async def finalize(self) -> None:
+        """The audio pauses: what was said last is not kept open until it goes on."""
+        for side in self._sides:
+            await side.finalize()
 
     def covered(self) -> None:
         """A side got further; the acknowledgement task looks again."""

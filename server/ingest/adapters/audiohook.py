@@ -26,10 +26,12 @@ from server.ingest.adapters.contract import (
     Effect,
     End,
     Handshake,
+    Pause,
     Reply,
     Session,
     agent_id,
     conversation_id,
+    customer_id,
 )
 from server.ingest.audio import AudioFormat
 from server.ingest.websocket import CLOSE_NORMAL, CLOSE_POLICY
@@ -178,7 +180,9 @@ class AudioHookSession:
                 return [self._reply("updated", {})]
             case "discarded" | "resumed":
                 return self._discarded(message.parameters)
-            case "paused" | "error":
+            case "paused":
+                return [Pause()]
+            case "error":
                 return []
         raise BadMessage("the message type is unknown", field="type")
 
@@ -198,15 +202,15 @@ class AudioHookSession:
             return [opened]
         self._format = audio_format
         custom = asked.customConfig or {}
-        named = custom.get("agent_id")
         return [
             opened,
             Begin(
                 self._identity,
                 conversation_id(asked.conversationId, "conversationId"),
                 (audio_format,),
-                agent_id(named if isinstance(named, str) else None),
+                agent_id(custom.get("agent_id")),
                 asked.language,
+                customer_id(custom.get("customer_id")),
             ),
         ]
 

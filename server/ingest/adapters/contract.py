@@ -1,6 +1,6 @@
 """What an adapter is: who may connect, and what each frame of its protocol means. Pure.
 
-    handshake ──greet──▶ Session        frame ──receive──▶ Begin · Audio · Reply · End · Close
+    handshake ──greet──▶ Session        frame ──receive──▶ Begin · Audio · Pause · Reply · End · Close
 
 An adapter knows its protocol and nothing else: no socket, no call, no recogniser. A new telephony system is a new file
 with these two classes, and has to pass `tests/server/ingest/adapters/conformance.py`.
@@ -61,6 +61,7 @@ class Begin:
         conversation_id: The call.
         agent_id: Whose call, if the protocol says so.
         language: Expected language, if the protocol says so.
+        customer_id: The telephony side's name for the customer, if the protocol says so.
         formats: One for each source: channels that arrive interleaved share one.
     """
 
@@ -69,6 +70,7 @@ class Begin:
     formats: tuple[AudioFormat, ...]
     agent_id: AgentId | None = None
     language: str | None = None
+    customer_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """No audio comes for a while: what was said last is complete."""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The call is over."""
 
@@ -99,7 +106,7 @@ class Close:
     reason: str = ""
 
 
-Effect = Begin | Audio | Reply | End | Close
+Effect = Begin | Audio | Reply | Pause | End | Close
 
 
 class Session(Protocol):
@@ -142,6 +149,11 @@ def conversation_id(value: str, field: str) -> ConversationId:
     return ConversationId(value)
 
 
-def agent_id(value: str | None) -> AgentId | None:
+def agent_id(value: object) -> AgentId | None:
     """An agent's id, or None for what cannot be one: a call is not refused for its label."""
-    return AgentId(value) if value and _ID.match(value) else None
+    return AgentId(value) if isinstance(value, str) and _ID.match(value) else None
+
+
+def customer_id(value: object) -> str | None:
+    """A customer's id, or None, as `agent_id`."""
+    return value if isinstance(value, str) and _ID.match(value) else None

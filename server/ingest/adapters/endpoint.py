@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from server.auth.origin import OriginPolicy
 from server.config.settings import IngestSettings
-from server.ingest.adapters.contract import Adapter, Audio, Begin, Close, Effect, End, Handshake, Reply, Session
+from server.ingest.adapters.contract import Adapter, Audio, Begin, Close, Effect, End, Handshake, Pause, Reply, Session
 from server.ingest.audio import MAX_FRAME_BYTES
 from server.ingest.audio_source import AudioSource
 from server.ingest.contract import Desk
@@ -123,7 +123,13 @@ class AdapterEndpoint:
         sources: list[AudioSource] = []
         try:
             for audio_format in begin.formats:
-                call = await self._desk.open(*key, agent_id=agent_id, language=begin.language, roles=audio_format.roles)
+                call = await self._desk.open(
+                    *key,
+                    agent_id=agent_id,
+                    language=begin.language,
+                    roles=audio_format.roles,
+                    customer_id=begin.customer_id,
+                )
                 language = begin.language or "en"
                 sources.append(AudioSource(*key, language, audio_format, call, self._recogniser, start_ms=start_ms))
         except BaseException:
@@ -201,6 +207,9 @@ class _Peer:
                     await self._sources[index].feed(frame, wall_ms())
                 case Reply(text):
                     await self.socket.send_text(text)
+                case Pause():
+                    for source in self._sources:
+                        await source.finalize()
                 case Begin():
                     await self._begin(effect)
                 case End():

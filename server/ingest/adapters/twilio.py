@@ -3,9 +3,10 @@
     connected · start {callSid, tracks, customParameters} · media {track, timestamp, payload} … · stop
 
 Twilio signs its request with the account's token; without an account, a bearer token comes as the custom parameter
-`token`. Further custom parameters: `conversation_id`, `agent_id`, `language`, `inbound_role` (whose voice the inbound
-track is, `customer` unless said otherwise). Source: Twilio documentation "Media Streams – WebSocket messages" and
-"Security – Validating requests".
+`token`. Further custom parameters: `conversation_id`, `agent_id`, `customer_id`, `language`, `inbound_role` (whose
+voice the inbound track is, `customer` unless said otherwise).
+
+Source: Twilio documentation "Media Streams – WebSocket messages" and "Security – Validating requests".
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from server.ingest.adapters.contract import (
     Session,
     agent_id,
     conversation_id,
+    customer_id,
 )
 from server.ingest.audio import AudioFormat
 from server.ingest.websocket import CLOSE_NORMAL, CLOSE_POLICY
@@ -174,6 +176,7 @@ class TwilioSession:
             tuple(AudioFormat("mulaw", RATE_HZ, (roles[track],)) for track in tracks),
             agent_id(parameters.get("agent_id")),
             parameters.get("language"),
+            customer_id(parameters.get("customer_id")),
         )
 
     def _media(self, media: _Media) -> Sequence[Effect]:

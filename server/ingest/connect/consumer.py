@@ -76,6 +76,7 @@ class ContactConsumer:
         self._jitter = jitter
         self._failures = 0
         self._audio_s = 0.0  # when the last audio came, or could not have come
+        self._sent_s = 0.0
         self._is_drained = False
         self._is_over = False
         self._ending = asyncio.Event()
@@ -122,8 +123,9 @@ class ContactConsumer:
                 await self._sides.stop()
             self._is_over = True
             return
-        with contextlib.suppress(CuelineError):
-            await self._sides.keep_alive()
+        if self._now_s() - self._sent_s >= self._settings.stall_s:
+            with contextlib.suppress(CuelineError):
+                await self._sides.keep_alive()
         cap_s = HOPELESS_BACKOFF_S if is_hopeless else min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(self._failures, 8))
         await asyncio.sleep(max(self._jitter() * cap_s, MIN_BETWEEN_CALLS_S - (self._now_s() - started_s)))
 
@@ -211,7 +213,7 @@ class ContactConsumer:
             self._metrics.kvs_filled_seconds.inc(len(placed.pcm) / 2 / SAMPLES_PER_MS / 1000)
         else:
             self._failures = 0
-            self._audio_s = self._now_s()
+            self._audio_s = self._sent_s = self._now_s()
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

@@ -38,6 +38,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
         start_ms: When streaming began, milliseconds since the Unix epoch.
         start_fragment: Fragment number with which it begins, if Connect said so.
         agent_id: Whose call it is, if the flow knows.
+        customer_id: Your own name for the customer, if the flow knows.
         language: Expected language, if the flow knows.
     """
 
@@ -46,6 +47,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: float
     start_fragment: str = ""
     agent_id: ExternalId | None = None
+    customer_id: ExternalId | None = None
     language: LanguageTag | None = None
 
 
@@ -143,9 +145,10 @@ def _contact(data: _ContactData) -> Contact:
         "start_ms": _epoch_ms(audio.StartTimestamp),
         "start_fragment": audio.StartFragmentNumber or "",
     }
-    agent_id = _attribute(data.Attributes, "agentid")
-    if agent_id and _ID.match(agent_id):
-        fields["agent_id"] = agent_id
+    for field in ("agent_id", "customer_id"):
+        value = _attribute(data.Attributes, field.replace("_", ""))
+        if value and _ID.match(value):
+            fields[field] = value
     if data.LanguageCode:
         fields["language"] = data.LanguageCode
     return msgspec.convert(fields, Contact)

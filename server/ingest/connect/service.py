@@ -149,7 +149,12 @@ class ConnectService:
         def connect(start: AudioStart) -> AudioClient:
             return AudioClient(self._settings.server_url, start, token=self._tokens(cursor.tenant_id))
 
-        return Sides(connect, start_message(contact.contact_id, cursor.tenant_id, contact.agent_id, contact.language))
+        return Sides(
+            connect,
+            start_message(
+                contact.contact_id, cursor.tenant_id, contact.agent_id, contact.customer_id, contact.language
+            ),
+        )
 
     def _finished(self, key: Key, claim: Claim, task: asyncio.Task[None]) -> None:
         self._readings.pop(key, None)

@@ -20,6 +20,8 @@ from server.wire.ingest import AudioStart
 
 MAX_FRAME_SAMPLES: Final = 8_000
 """Long silence is cut into frames of a second."""
+MAX_SILENCE_S: Final = 10
+"""A longer hole, a hold say, is not sent but jumped over: a recogniser would have to listen to all of it first."""
 _MS_BYTES: Final = SAMPLES_PER_MS * BYTES_PER_SAMPLE
 
 
@@ -103,7 +105,15 @@ class Sides:
         """Send samples to their side, which is opened if it speaks for the first time."""
         if placed.role not in self._open:
             await self.open(placed.role, placed.position)
-        await self._open[placed.role].send(placed)
+        side = self._open[placed.role]
+        end = placed.position + len(placed.pcm) // BYTES_PER_SAMPLE
+        if placed.is_filled and end - side.next > MAX_SILENCE_S * SAMPLE_RATE_HZ:
+            del self._open[placed.role]
+            await side.flush()
+            await side.client.stop(call_ended=False)
+            await self.open(placed.role, end)
+        else:
+            await side.send(placed)
 
     async def keep_alive(self) -> None:
         """Nothing to send, but the call lives."""
@@ -138,6 +148,7 @@ def start_message(
     conversation_id: str,
     tenant_id: str | None,
     agent_id: str | None,
+    customer_id: str | None,
     language: str | None,
 ) -> Callable[[Speaker, int], AudioStart]:
     """Make the `start` messages of a contact's sides."""
@@ -150,6 +161,7 @@ def start_message(
             layout="mono",
             roles=[role],
             agent_id=agent_id,
+            customer_id=customer_id,
             tenant_id=tenant_id,
             language=language,
             start_ms=start_ms,

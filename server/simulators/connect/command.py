@@ -64,7 +64,7 @@ def connect_simulator(
     \b
     cueline connect-kvs --endpoint-url http://127.0.0.1:8099
     cueline connect-simulator --call call.wav
-    """
+    """  # noqa: D301  # click's mark for lines to be left as they are is the character, not its name
     if stereo is not None and customer is None and agent is None:
         recording = read_stereo(stereo)
     elif stereo is None and customer is not None and agent is not None:

@@ -16,6 +16,8 @@ from server.wire.errors import BadRequest
 
 FRAGMENT_BLOCKS = 16
 """Blocks of a side in a fragment: about a second."""
+MAX_FRAGMENT_MS = 10_000
+"""The service takes no longer ones."""
 FIRST_NUMBER = 91_343_852_333_181_531_502_161_607_852_955_530_730_504_675_150
 """Fragment numbers are long; whoever takes them for integers of 64 bits is found out."""
 
@@ -66,6 +68,10 @@ class SimulatedStream:
             blocks: Track number and samples.
             tracks: Entries of the fragment, if one begins.
         """
+        if self._is_open:
+            begun = self._pieces[self._starts[-1]]
+            if begun.contact_id != contact_id or producer_ms - begun.producer_ms > MAX_FRAGMENT_MS:
+                self.end_fragment()
         if not self._is_open:
             number = len(self._starts)
             self._starts.append(len(self._pieces))

@@ -19,6 +19,9 @@ class Stream:
         self._told_ms = call.start_ms
         self._events = asyncio.Queue()
 
+    async def finalize(self):
+        self._ears.finalized.append(self._call.speaker)
+
     async def send(self, samples):
         heard = self._ears.heard[self._call.conversation_id, self._call.speaker]
         for index in range(0, len(samples), 2):
@@ -48,6 +51,7 @@ class Ears:
     def __init__(self):
         self.heard = defaultdict(dict)
         self.calls = []
+        self.finalized = []
         self.grown = asyncio.Event()
 
     async def open(self, call):
@@ -77,7 +81,8 @@ class Source:
 
     async def stop(self, *, call_ended=True, reason="stopped"):
         self._desk.open_sources.remove((*self._key, self._roles))
-        self._desk.stops.append((self._key[1], self._roles, reason))
+        if call_ended:
+            self._desk.stops.append((self._key[1], self._roles, reason))
         self._desk.stopped.set()
 
     def lost(self):

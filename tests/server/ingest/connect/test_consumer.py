@@ -136,6 +136,22 @@ async def test_hold_keeps_the_call_and_its_clock(tmp_path):
         assert not any(heard[20 * 1024 : 50 * 1024])
         assert heard[50 * 1024 :] == pcm(FROM, 50 * BLOCK_SAMPLES, 20 * BLOCK_SAMPLES)
         assert len(rig.desk.starts) == 2  # one a side, from the first word to the last
+        assert set(rig.ears.finalized) == {"customer", "agent"}  # what was said before is not kept open
+
+
+async def test_a_long_hold_is_jumped_over(tmp_path):
+    async with Rig(tmp_path) as rig:
+        await rig.service.begin("car_service", rig.contact())
+        await rig.speak(20)
+        await rig.heard(20)
+        await rig.speak(20, first=2000)  # two minutes later
+        await rig.heard(40)
+        await rig.service.end("car_service", "contact-1")
+        await rig.over(2)
+        for track, role in ((FROM, "customer"), (TO, "agent")):
+            heard = rig.ears.heard["contact-1", role]
+            assert len(heard) <= (40 + 32) * BLOCK_SAMPLES  # one side is two seconds of silence behind, at most
+            assert heard[2000 * BLOCK_SAMPLES] == pcm(track, 2000 * BLOCK_SAMPLES, 1)
 
 
 async def test_events_may_come_twice_in_any_order_and_to_any_process(tmp_path):
