@@ -341,6 +341,10 @@ class Engine:
         """Model behind `embed`; raises `ModelError` if none has an embedding."""
         return self._settings.embedding_model or first_with_embedding(self.repository)
 
+    def forget_words(self) -> int:
+        """Empty the memory of words that were said; how many there were. They will be computed again."""
+        return self._memo.clear()
+
     def stats(self) -> EngineStats:
         """Return a snapshot of the counters."""
         return replace(

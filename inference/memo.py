@@ -69,6 +69,14 @@ class Memo(Generic[Result]):
             if len(self._spoken) > self._max_rows:
                 self._spoken.popitem(last=False)
 
+    def clear(self) -> int:
+        """Forget all words; how many rows they were."""
+        with self._lock:
+            num_rows = len(self._rows)
+            self._rows.clear()
+            self._spoken.clear()
+            return num_rows
+
     def forget(self, lane: Lane) -> None:
         """Drop everything a version gave."""
         with self._lock:

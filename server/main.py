@@ -13,8 +13,8 @@ import logging
 import os
 import socket as sockets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -36,7 +36,9 @@ from inference.repository import ModelRepository
 from retrieval.manifest import EngineEmbedder, encoder_identity
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
+from server.app.listen import UvicornServer, bind
 from server.app.tls import Renewal, tls_context
+from server.audit.log import AuditLog
 from server.auth.claims import ClaimRules
 from server.auth.desk import TicketDesk
 from server.auth.identity import Identity
@@ -70,6 +72,9 @@ from server.metrics.loop import watch_loop
 from server.metrics.models import ModelCollector, ModelMetrics
 from server.orchestrator import Orchestrator
 from server.orchestrator.graphs import config_error, offers, read_graphs
+from server.privacy.erasure import Erasure
+from server.privacy.places import CachePlace, EventLogPlace
+from server.privacy.retention import Retention
 from server.replay.demo import DemoPlayer
 from server.speech.chosen import choose
 from server.speech.contract import Recogniser
@@ -133,7 +138,7 @@ class Server:
         """
         async with self._stack:
             # First of all: a port that is taken should be told at once, not after the models are loaded.
-            listener = None if dry_run else _bind(self._settings.host, self._settings.port)
+            listener = None if dry_run else bind(self._settings.host, self._settings.port)
             if listener is not None:
                 self._stack.callback(listener.close)
             application = await self._build()
@@ -205,8 +210,7 @@ class Server:
         self._stack.push_async_callback(policies.stop)
         for tenant in policies.tenants:
             await keyring.prepare(TenantId(tenant))
-        key_watch = asyncio.create_task(keyring.watch(lambda: policies.tenants), name="keys")
-        self._stack.callback(key_watch.cancel)
+        self._own(keyring.watch(lambda: policies.tenants), "keys")
 
         self._progress("knowledge bases")
         encoder = encoder_identity(repository)
@@ -227,6 +231,12 @@ class Server:
             max_calls=settings.ingest.max_calls,
             grace_s=settings.ingest.resume_grace_s,
         )
+        audit = AuditLog(data / "audit")
+        await audit.start()
+        self._stack.push_async_callback(audit.stop)
+        places = (EventLogPlace(event_log), CachePlace("predictions", engine.forget_words))
+        erasure = Erasure(store, outbox, calls, audit, places)
+        self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
         directory = CallDirectory(calls, store)
         door = Door(authenticator, origins, directory)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics)
@@ -246,12 +256,15 @@ class Server:
         async def on_ask(_: Identity, key: ChannelKey, ask: Ask) -> None:
             calls.ask(key.tenant_id, key.channel.partition(":")[2], ask.text)
 
+        def on_follow(identity: Identity, key: ChannelKey, is_allowed: bool) -> None:
+            audit.follow(identity, key.channel, is_allowed=is_allowed)
+
         feed = FeedEndpoint(
             event_log,
             tickets,
             metrics,
             directory=directory,
-            commands=Commands(on_receipt=receipts.take, on_ask=on_ask),
+            commands=Commands(on_receipt=receipts.take, on_ask=on_ask, on_follow=on_follow),
             origins=origins,
         )
         self._drain = _drainer((audio, transcripts, *adapters.values()), calls, feed)
@@ -266,6 +279,8 @@ class Server:
                 origins=origins,
                 store=store,
                 directory=directory,
+                audit=audit,
+                erasure=erasure,
                 metrics=metrics,
                 budget=budget,
                 health=self,
@@ -275,8 +290,7 @@ class Server:
             ),
             version(),
         )
-        watcher = asyncio.create_task(watch_loop(metrics), name="loop-watch")
-        self._stack.callback(watcher.cancel)
+        self._own(watch_loop(metrics), "loop-watch")
         return Application(
             {"/v1/feed": feed, "/v1/ingest/audio": audio, "/v1/ingest/transcripts": transcripts, **adapters},
             web,
@@ -294,6 +308,21 @@ class Server:
         self._stack.push_async_callback(keys.stop)
         return KeySetAuthenticator(keys, rules)
 
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something until the server stops; that it ends before is loud."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.critical("a background task died", extra={"task": name}, exc_info=error)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(ended)
+        self._stack.push_async_callback(end)
+
     # -- serve --------------------------------------------------------------------------------------------------
 
     async def _listen(
@@ -303,10 +332,9 @@ class Server:
         tls = self._settings.tls
         context = tls_context(tls) if tls.certificate else None
         if context is not None:
-            renewal = asyncio.create_task(Renewal(context, tls).run(), name="tls-renewal")
-            self._stack.callback(renewal.cancel)
+            self._own(Renewal(context, tls).run(), "tls-renewal")
         self.url = f"http{'s' if context else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-        web = _Uvicorn(
+        web = UvicornServer(
             uvicorn.Config(
                 application,
                 loop="none",
@@ -336,31 +364,6 @@ class Server:
         self._is_ready = False
         log.info("draining")
         await self._drain()
-
-
-class _Uvicorn(uvicorn.Server):
-    """Tells when it listens, and drains before it cuts connections."""
-
-    def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], Any]) -> None:
-        super().__init__(config)
-        self._before_shutdown = before_shutdown
-        self.on_started: Callable[[], None] = lambda: None
-
-    async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self.on_started()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take the signals that stop us for good: uvicorn raises them again, before log and outbox are closed."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
-
-    async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
-        await self._before_shutdown()
-        await super().shutdown(sockets)
 
 
 def version() -> str:
@@ -466,15 +469,3 @@ def _drainer(
         await feed.drain()
 
     return drain
-
-
-def _bind(host: str, port: int) -> sockets.socket:
-    family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
-    listener = sockets.socket(family, sockets.SOCK_STREAM)
-    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}", field="port") from None
-    return listener

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,26 +19,25 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import FromPath, FromQuery
 
+from server.app.conversations import conversation_handlers
 from server.app.models import ModelDesk, model_handlers
 from server.app.page import page_handlers
+from server.audit.log import AuditLog
 from server.auth.desk import MAX_BODY_BYTES as MAX_TICKET_BYTES
 from server.auth.desk import TicketDesk
 from server.auth.identity import Identity
 from server.auth.origin import LOOPBACK_HOSTS, OriginPolicy
 from server.auth.rate import RateLimiter
-from server.auth.rights import Resource, require
 from server.auth.tokens import Authenticator
 from server.config.budget import Budget
-from server.feed.access import Directory, resource_of
-from server.log.contract import ChannelKey
+from server.feed.access import Directory
 from server.metrics import Metrics
+from server.privacy.erasure import Erasure
 from server.store.contract import Store
 from server.wire.codec import error_message
-from server.wire.errors import BadRequest, CuelineError, Forbidden, NotFound, TooLarge, Unauthorised
+from server.wire.errors import CuelineError, Forbidden, NotFound, TooLarge, Unauthorised
 from server.wire.feed import TicketResponse
-from server.wire.ids import call_channel
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +46,6 @@ MAX_RECORDING_BYTES = 64 * 1024 * 1024
 REQUESTS_PER_S = 20.0
 REQUESTS_BURST = 100.0
 """Of one identity: a desktop asks a few times a call; a loop that reads everything there is does not."""
-DEFAULT_PAGE = 50
-MAX_PAGE = 200
 
 JsonObject = dict[str, Any]
 
@@ -82,6 +78,8 @@ class ApiDependencies:
         origins: Which pages may ask.
         store: Conversations.
         directory: Whose they are.
+        audit: Who read them.
+        erasure: Erases them.
         metrics: `/metrics`.
         budget: `/v1/budget`.
         health: Health routes and `/v1/status`.
@@ -96,6 +94,8 @@ class ApiDependencies:
     origins: OriginPolicy
     store: Store
     directory: Directory
+    audit: AuditLog
+    erasure: Erasure
     metrics: Metrics
     budget: Budget
     health: Health
@@ -184,33 +184,6 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             host=request.headers.get("host"),
         )
 
-    @get("/v1/conversations", access="identity", summary="Conversations, newest first.")
-    async def conversations(
-        request: Request[Any, Any, Any], limit: FromQuery[int] = DEFAULT_PAGE, before_ms: FromQuery[float | None] = None
-    ) -> JsonObject:
-        identity = _identity(request)
-        require(identity, "list", Resource("tenant", identity.tenant_id))
-        if not 1 <= limit <= MAX_PAGE:
-            raise BadRequest(f"has to be between 1 and {MAX_PAGE}", field="limit")
-        if before_ms is not None and not math.isfinite(before_ms):
-            raise BadRequest("has to be a number", field="before_ms")
-        found = await deps.store.conversations(identity.tenant_id, limit=limit, before_ms=before_ms)
-        return {"conversations": found}
-
-    @get("/v1/conversations/{conversation_id:str}", access="identity", summary="One conversation, whole.")
-    async def conversation(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> JsonObject:
-        identity = _identity(request)
-        key = ChannelKey(identity.tenant_id, call_channel(conversation_id))
-        try:
-            require(identity, "read", await resource_of(deps.directory, key))
-        except Forbidden:
-            # One that may not be read is told apart from none at all by nobody.
-            raise NotFound("there is no such conversation") from None
-        found = await deps.store.conversation(identity.tenant_id, conversation_id)
-        if found is None:
-            raise NotFound("there is no such conversation")
-        return found
-
     @post(
         "/v1/demo/calls",
         access="identity",
@@ -233,9 +206,8 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             status,
             budget,
             tickets,
-            conversations,
-            conversation,
             demo_calls,
+            *conversation_handlers(deps.store, deps.directory, deps.audit, deps.erasure),
             *model_handlers(deps.models),
             *page_handlers(),
         ],

@@ -94,6 +94,13 @@ class AuditLog:
         )
         self.add(entry)
 
+    def follow(self, identity: Identity, channel: str, *, is_allowed: bool) -> None:
+        """Note that somebody follows a channel, or wanted to; loud, but no obstacle, if it cannot be noted."""
+        try:
+            self.note_soon(identity, "subscribe", channel, outcome="allowed" if is_allowed else "refused")
+        except Unavailable:
+            logger.error("a follower could not be noted", extra={"channel": channel})
+
     def add(self, entry: Entry) -> None:
         """Add an entry, such as one of the server's own.
 

@@ -19,6 +19,7 @@ from inference.request import PrototypeSet
 from server.live.stations import Pinned
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
+from server.policy.document import RetentionDocument
 from server.policy.examples import leave_one_out
 from server.policy.prototypes import build_prototypes, prototype_spec, read_negatives
 from server.policy.rulebook import RuleBook
@@ -110,6 +111,12 @@ class Policies:
         """Tenants with the knowledge bases that their policies name."""
         policies = (self._in_use[guide].policy for guide in self._ready.values())
         return tuple((policy.tenant, policy.knowledge) for policy in policies if policy.knowledge is not None)
+
+    def transcript_days(self, tenant_id: TenantId) -> int:
+        """How long a tenant keeps transcripts; one without a policy as long as a policy that says nothing."""
+        guide = self._ready.get(tenant_id)
+        policy = self._in_use[guide].policy if guide is not None else None
+        return (policy.retention if policy is not None else RetentionDocument()).transcript_days
 
     def pin(self, tenant_id: TenantId) -> Pinned:
         """Policy and guide for a call that begins now.

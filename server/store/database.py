@@ -42,6 +42,9 @@ class Database(Protocol):
     async def lock_erasing(self, connection: AsyncConnection, *, is_eraser: bool) -> None:
         """Let writers and erasers wait for each other; writers do not wait for writers. Until the transaction ends."""
 
+    async def forget_freed(self) -> None:
+        """Have what was erased leave the files of the database, as far as that is ours to do."""
+
     def insert(self, table: Table) -> Any:
         """An insert that can have `ON CONFLICT`."""
 

@@ -92,6 +92,9 @@ class PostgresDatabase:
         lock = "pg_advisory_xact_lock" if is_eraser else "pg_advisory_xact_lock_shared"
         await connection.execute(text(f"SELECT {lock}(:lock)"), {"lock": _ERASING_LOCK})
 
+    async def forget_freed(self) -> None:
+        """Nothing: the server overwrites freed rows when it vacuums."""
+
     def insert(self, table: Table) -> Any:
         """An insert that can have `ON CONFLICT`."""
         return postgresql.insert(table)

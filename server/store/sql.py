@@ -102,6 +102,11 @@ class SqlStore:
                     await connection.execute(self._upsert(table), written)
             for record in erasures:
                 await erase(connection, self._database.insert, record)
+        if erasures:
+            try:
+                await self._database.forget_freed()
+            except exc.SQLAlchemyError:
+                logger.warning("freed pages stay in the database's journal for now", extra=self._where)
 
     async def conversations(self, tenant_id: TenantId, *, limit: int, before_ms: float | None) -> list[dict[str, Any]]:
         """Newest first; `before_ms` is the `started_ms` of the last one of the page before."""

@@ -21,6 +21,7 @@ CHECKED_BYTES = 64 * 1024 * 1024
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
     "PRAGMA journal_mode=WAL",  # readers do not wait for the writer
+    "PRAGMA secure_delete=ON",  # what is erased is overwritten, not only unlinked
     "PRAGMA synchronous=FULL",  # the outbox forgets a record once it is here, so it has to survive a power cut here
 )
 
@@ -61,6 +62,12 @@ class SqliteDatabase:
 
     async def lock_erasing(self, connection: AsyncConnection, *, is_eraser: bool) -> None:
         """A writer has the whole file."""
+
+    async def forget_freed(self) -> None:
+        """Empty the write-ahead log, which holds pages as they were before."""
+        async with self.engine.connect() as connection:
+            autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await autocommit.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def insert(self, table: Table) -> Any:
         """An insert that can have `ON CONFLICT`."""

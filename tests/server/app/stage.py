@@ -18,6 +18,8 @@ import uvicorn
 
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
+from server.app.models import ModelDesk
+from server.audit.log import AuditLog
 from server.auth.desk import TicketDesk
 from server.auth.identity import Identity
 from server.auth.origin import OriginPolicy
@@ -31,6 +33,7 @@ from server.feed.transport import DirectProtocol
 from server.log.contract import ChannelKey, Event
 from server.log.embedded import EmbeddedLog
 from server.metrics import Metrics
+from server.privacy.erasure import Erasure
 from server.store.contract import Store
 from server.wire.clock import Stamps
 from server.wire.errors import CuelineError
@@ -191,6 +194,9 @@ class Stage:
                 origins=origins,
                 store=cast(Store, None),  # the page asks for no stored conversation
                 directory=_Directory(),
+                audit=cast(AuditLog, None),
+                erasure=cast(Erasure, None),
+                models=cast(ModelDesk, None),
                 metrics=metrics,
                 budget=load_budget(REPOSITORY / "graphs"),
                 health=self.health,
