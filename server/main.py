@@ -44,7 +44,6 @@ from server.auth.desk import TicketDesk
 from server.auth.identity import Identity
 from server.auth.key_set import KeySet
 from server.auth.origin import OriginPolicy
-from server.auth.tickets import Tickets
 from server.auth.tokens import AnonymousAuthenticator, Authenticator, KeySetAuthenticator, SharedKeyAuthenticator
 from server.config.budget import load_budget
 from server.config.settings import EngineSettings, Settings
@@ -53,6 +52,7 @@ from server.feed.endpoint import FeedEndpoint
 from server.feed.receipts import Receipts
 from server.feed.socket import Commands
 from server.feed.transport import DirectProtocol
+from server.fleet import Fleet, fleet_of
 from server.ingest.adapters import audiohook, lca, twilio
 from server.ingest.adapters.contract import Adapter
 from server.ingest.adapters.endpoint import AdapterEndpoint
@@ -138,7 +138,11 @@ class Server:
         """
         async with self._stack:
             # First of all: a port that is taken should be told at once, not after the models are loaded.
-            listener = None if dry_run else bind(self._settings.host, self._settings.port)
+            listener = (
+                None
+                if dry_run
+                else bind(self._settings.host, self._settings.port, is_shared=self._settings.fleet.worker > 0)
+            )
             if listener is not None:
                 self._stack.callback(listener.close)
             application = await self._build()
@@ -154,7 +158,7 @@ class Server:
     async def _build(self) -> Application:
         settings, metrics = self._settings, self.metrics
         data = settings.data_path
-        data.mkdir(parents=True, exist_ok=True)
+        settings.private_path.mkdir(parents=True, exist_ok=True)
         graphs_folder = Path(settings.paths.graphs)
         budget = load_budget(graphs_folder)
 
@@ -174,14 +178,14 @@ class Server:
         )
         await store.start()
         self._stack.push_async_callback(store.stop)
-        outbox = Outbox(data / "outbox", store, keys=keyring, on_notice=_tell)
+        outbox = Outbox(settings.private_path / "outbox", store, keys=keyring, on_notice=_tell)
         metrics.outbox_records.set_function(lambda: outbox.waiting_records)
         await outbox.start()
         self._stack.push_async_callback(outbox.stop)
 
         self._progress("models and speech")
         # Side by side: the recogniser loads in processes of its own, and starting is what a person waits for.
-        self._recogniser = recogniser = choose(settings.speech, data / "spool", os.environ, metrics)
+        self._recogniser = recogniser = choose(settings.speech, settings.private_path / "spool", os.environ, metrics)
         hearing = asyncio.create_task(recogniser.start(), name="speech-start")
         self._stack.push_async_callback(_stop, recogniser, hearing)
         graphs = read_graphs(graphs_folder)
@@ -225,13 +229,16 @@ class Server:
         self._progress("sockets")
         authenticator = await self._authenticator(policies.tenants)
         origins = OriginPolicy(settings.auth.allowed_origins, is_loopback_only=settings.auth.is_anonymous)
-        tickets = Tickets()
+        fleet = fleet_of(event_log, settings)
+        self._stack.push_async_callback(fleet.stop)
+        self._private = fleet.listeners
+        tickets = fleet.tickets
         calls = LiveCalls(
-            Stations(event_log, outbox, store, orchestrator, policies, metrics, library),
+            Stations(event_log, outbox, store, orchestrator, policies, metrics, library, fleet.leases),
             max_calls=settings.ingest.max_calls,
             grace_s=settings.ingest.resume_grace_s,
         )
-        audit = AuditLog(data / "audit")
+        audit = AuditLog(settings.private_path / "audit")
         await audit.start()
         self._stack.push_async_callback(audit.stop)
         places = (EventLogPlace(event_log), CachePlace("predictions", engine.forget_words))
@@ -239,8 +246,9 @@ class Server:
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
         directory = CallDirectory(calls, store)
         door = Door(authenticator, origins, directory)
-        audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics)
-        transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics)
+        audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
+        transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
+        await fleet.start(calls, audio)
         protocols: dict[str, Adapter] = {
             lca.PATH: lca.LcaAdapter(authenticator, tickets),
             twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),
@@ -261,13 +269,13 @@ class Server:
 
         feed = FeedEndpoint(
             event_log,
-            tickets,
+            fleet.redeemer,
             metrics,
             directory=directory,
             commands=Commands(on_receipt=receipts.take, on_ask=on_ask, on_follow=on_follow),
             origins=origins,
         )
-        self._drain = _drainer((audio, transcripts, *adapters.values()), calls, feed)
+        self._drain = _drainer((audio, transcripts, *adapters.values()), calls, feed, fleet)
         demo = None
         if settings.demo.enabled and settings.auth.is_anonymous:
             demo = DemoPlayer(lambda: self.url, data / "demo")
@@ -358,7 +366,7 @@ class Server:
             on_listening(self.url)
 
         web.on_started = listening
-        await web.serve(sockets=[listener])
+        await web.serve(sockets=[listener, *self._private])
 
     async def _shut(self) -> None:
         self._is_ready = False
@@ -380,12 +388,14 @@ def _event_log(settings: Settings, data: Path) -> EmbeddedLog | RedisLog:
     try:
         from server.log.redis import RedisLog  # its client is an extra
         from server.log.redis_held import RedisLimits
+        from server.log.redis_leases import SCRIPTS
     except ImportError as error:
         raise ConfigError("needs the extra redis: pip install 'cueline[redis]'", field="log.backend") from error
     return RedisLog(
         settings.log.url,
         settings.log.password,
         timeout_s=settings.log.timeout_ms / 1000,
+        scripts=SCRIPTS,
         limits=RedisLimits(retention_s=retention_s, max_stream_entries=settings.log.max_stream_entries),
         on_notice=_tell,
     )
@@ -411,7 +421,7 @@ def _keeper(
     return Keeper(
         engine,
         Path(settings.paths.model_repo),
-        data / "models.json",
+        settings.private_path / "models.json",
         LifeSettings(
             poll_s=models.poll_s,
             settle_s=models.settle_s,
@@ -461,9 +471,13 @@ def _tell(notice: Notice) -> None:
 
 
 def _drainer(
-    doors: Sequence[AudioEndpoint | TranscriptEndpoint | AdapterEndpoint], calls: LiveCalls, feed: FeedEndpoint
+    doors: Sequence[AudioEndpoint | TranscriptEndpoint | AdapterEndpoint],
+    calls: LiveCalls,
+    feed: FeedEndpoint,
+    fleet: Fleet,
 ) -> Callable[[], Any]:
     async def drain() -> None:
+        await fleet.leave_calls(calls)
         await asyncio.gather(*(door.stop() for door in doors))
         await calls.stop()
         await feed.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -11,7 +12,9 @@ import click
 import uvloop
 
 from server.cli import logs
+from server.cli.workers import Workers, free_port, say_ready, shares, worker_command
 from server.config import load_settings
+from server.config.settings import Settings
 from server.main import Server, version
 from server.wire.errors import ConfigError
 
@@ -31,18 +34,17 @@ def serve(
     Without any option it listens on this machine only, knows one anonymous agent, and needs no other server,
     no key and no network.
     """
-    if workers > 1:
-        raise ConfigError(
-            "several processes need an event log they share, and the embedded one is one process's own",
-            field="workers",
-        )
     settings = load_settings(config, os.environ, {"host": host, "port": port, "engine.device": device})
+    if workers > 1:
+        _serve_many(settings, config, workers, device, dry_run=dry_run)
+        return
     logs.configure(settings.log_level)
     started_s = time.monotonic()
     _say(f"cueline {version()}")
     server = Server(settings, lambda step: _say(f"  loading {step} …"))
 
     def listening(url: str) -> None:
+        say_ready()
         _say(f"  ready in {time.monotonic() - started_s:.1f} s")
         if settings.auth.is_anonymous:
             _say(f"  anonymous agent of {settings.auth.default_tenant}, this machine only")
@@ -56,6 +58,23 @@ def serve(
         sys.exit(130)
     if dry_run:
         _say(f"  everything loads ({time.monotonic() - started_s:.1f} s)")
+
+
+def _serve_many(settings: Settings, config: Path | None, num: int, device: str | None, *, dry_run: bool) -> None:
+    """Run so many workers, where what they share allows it."""
+    if settings.log.backend != "redis":
+        raise ConfigError(
+            "several processes need an event log they share, and the embedded one is one process's own: "
+            'set log.backend = "redis" and log.url',
+            field="workers",
+        )
+    if dry_run:
+        raise ConfigError("a dry run takes one process", field="workers")
+    port = settings.port or free_port(settings.host)
+    arguments = ["--host", settings.host, "--port", str(port)]
+    arguments += ["--config", str(config)] if config is not None else []
+    arguments += ["--device", device] if device is not None else []
+    asyncio.run(Workers(worker_command(arguments), num, shares(dict(os.environ), num), _say).run())
 
 
 def _say(text: str) -> None:
