@@ -61,6 +61,7 @@ from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.keys.choice import open_provider
 from server.keys.keyring import Keyring
+from server.knowledge.endpoint import open_writer
 from server.knowledge.library import Library, LiveEmbedder
 from server.live import LiveCalls, Stations
 from server.live.policies import Policies
@@ -219,9 +220,9 @@ class Server:
         self._progress("knowledge bases")
         encoder = encoder_identity(repository)
         keeper.add_consumer(Pin((encoder.model, encoder.version)))  # the indexes hold its vectors
-        library = Library(
-            data, Path(settings.paths.knowledge), LiveEmbedder(engine, encoder), EngineEmbedder(engine, encoder)
-        )
+        searching = LiveEmbedder(engine, encoder)
+        library = Library(data, Path(settings.paths.knowledge), searching, EngineEmbedder(engine, encoder))
+        writer = open_writer(settings.generation, os.environ, searching, metrics, self._stack)
         self._stack.push_async_callback(library.stop)
         await library.start(policies.bases)
         await hearing
@@ -234,7 +235,7 @@ class Server:
         self._private = fleet.listeners
         tickets = fleet.tickets
         calls = LiveCalls(
-            Stations(event_log, outbox, store, orchestrator, policies, metrics, library, fleet.leases),
+            Stations(event_log, outbox, store, orchestrator, policies, metrics, library, fleet.leases, writer),
             max_calls=settings.ingest.max_calls,
             grace_s=settings.ingest.resume_grace_s,
         )

@@ -372,6 +372,38 @@ class PathSettings(_Section, frozen=True):
     model_repo: str = str(PROJECT_ROOT / "model_repo")
 
 
+class GenerationSettings(_Section, frozen=True):
+    """The endpoint that writes answers: anything that speaks the OpenAI-compatible chat protocol.
+
+    Attributes:
+        base_url: Such as `https://api.fireworks.ai/inference/v1`, or a llama-server's `http://127.0.0.1:8081/v1`.
+            Empty: the sentences of a passage are the answer, and nothing leaves this machine.
+        model: Name of the model there.
+        api_key_env: Environment variable that holds the key; empty: none is sent.
+        first_token_ms: An answer whose first token comes later is given up; the passage stays.
+        hedge_after_ms: A second request is sent when the first has given nothing for so long.
+        max_tokens: Longest answer.
+        isolation_field: Request field that keeps tenants' prompt caches apart: `prompt_cache_isolation_key`
+            (Fireworks), `cache_salt` (vLLM), empty for an endpoint without one.
+        max_concurrent: Requests at once.
+        prompt_price: Dollars for a million prompt tokens, for the cost metric.
+        completion_price: The same for what is written.
+    """
+
+    base_url: str = ""
+    model: str = ""
+    api_key_env: str = ""
+    first_token_ms: Positive = 1000
+    hedge_after_ms: Positive = 250
+    max_tokens: Positive = 200
+    isolation_field: Literal["", "prompt_cache_isolation_key", "prompt_cache_key", "cache_salt"] = (
+        "prompt_cache_isolation_key"
+    )
+    max_concurrent: Positive = 32
+    prompt_price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    completion_price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
 class DemoSettings(_Section, frozen=True):
     """The demo call.
 
@@ -410,6 +442,7 @@ class Settings(_Section, frozen=True):
     store: StoreSettings = StoreSettings()
     keys: KeysSettings = KeysSettings()
     paths: PathSettings = PathSettings()
+    generation: GenerationSettings = GenerationSettings()
     demo: DemoSettings = DemoSettings()
 
     @property
@@ -463,6 +496,7 @@ def check(settings: Settings) -> Settings:
         raise ConfigError("belongs to the backend redis, which needs it", field="log.url")
     if settings.auth.is_anonymous and not is_loopback(settings.fleet.host):
         raise ConfigError("can be reached from other machines, which needs authentication", field="fleet.host")
+    _check_generation(settings.generation)
     if settings.engine.backend == "triton" and not settings.engine.triton_url:
         raise ConfigError("the backend triton needs its address, host:port", field="engine.triton_url")
     for field, folder in (("paths.graphs", settings.paths.graphs), ("paths.model_repo", settings.paths.model_repo)):
@@ -493,6 +527,15 @@ def _check_tls(tls: TlsSettings) -> None:
         raise ConfigError("certificate and key need each other", field=field)
     if tls.client_ca and not tls.certificate:
         raise ConfigError("is needed to ask for client certificates", field="tls.certificate")
+
+
+def _check_generation(generation: GenerationSettings) -> None:
+    if not generation.base_url:
+        return
+    if urlsplit(generation.base_url).scheme not in ("http", "https"):
+        raise ConfigError("expected an http or https address", field="generation.base_url")
+    if not generation.model:
+        raise ConfigError("the endpoint wants the name of a model", field="generation.model")
 
 
 def is_loopback(host: str) -> bool:

@@ -75,7 +75,6 @@ class Hub:
                 reader.lose()
         self._metrics.feed_deliver.observe(self._clock() - entry.appended_s)
 
-
     @staticmethod
     def _lose(channel: _Channel) -> None:
         for reader in channel.readers:

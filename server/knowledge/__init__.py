@@ -9,5 +9,6 @@ products run in a thread, and its result comes back through the call's mailbox.
 
 from server.knowledge.assistant import Assistant, Found, Gone
 from server.knowledge.library import Library
+from server.knowledge.writer import Writer
 
-__all__ = ["Assistant", "Found", "Gone", "Library"]
+__all__ = ["Assistant", "Found", "Gone", "Library", "Writer"]

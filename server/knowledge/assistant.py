@@ -1,6 +1,7 @@
 """One call's knowledge assist: starts, stops and delivers what `Questions` decides. Event-loop thread only.
 
     Search ─▶ task ─▶ Library ─▶ held until confirmed ─▶ Screen ─▶ Found, through the call's mailbox
+                                                           └─▶ task ─▶ Writer ─▶ Found, again and again
 
 A search that failed costs its card and nothing else; why is in the metric, and once in the log.
 """
@@ -9,16 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
+import msgspec
+
 from inference.errors import InferenceError
+from inference.generation import GenerationError
 from retrieval.conversation import build_query
 from retrieval.errors import RetrievalError
 from retrieval.search import Answer
 from server.knowledge.answers import Screen, finding_of, plain_finding
 from server.knowledge.library import Library
 from server.knowledge.questions import Confirm, Decision, Question, Questions, Search, Withdraw
+from server.knowledge.writer import Writer
 from server.metrics import Metrics
 from server.policy.cards import Finding
 from server.policy.rules import Policy
@@ -70,12 +76,21 @@ class Assistant:
         policy: Pinned; it names the base.
         deliver: Takes what is found; called from the loop.
         metrics: Counts outcomes.
+        writer: Writes answers; None: the sentences of the passage are the answer.
     """
 
     def __init__(
-        self, library: Library, tenant: str, policy: Policy, deliver: Callable[[Found | Gone], None], metrics: Metrics
+        self,
+        library: Library,
+        tenant: str,
+        policy: Policy,
+        deliver: Callable[[Found | Gone], None],
+        metrics: Metrics,
+        writer: Writer | None = None,
     ) -> None:
         self._library = library
+        self._writer = writer
+        self._writing: tuple[str, asyncio.Task[None]] | None = None
         self._tenant = tenant
         self._policy = policy
         self._base = policy.knowledge
@@ -84,6 +99,7 @@ class Assistant:
         self._questions = Questions(policy.assist)
         self._screen = Screen()
         self._searches: dict[str, _Search] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._has_failed = False
 
@@ -101,6 +117,8 @@ class Assistant:
     def on_action(self, action: Action, stamps: Stamps) -> None:
         """Take in a published card: it may want a passage, and passages on the screen are not shown twice."""
         self._screen.on_action(action)
+        if action.type == "answer" and action.state in ("expire", "retract") and action.evidence:
+            self._stop_writing(action.evidence[-1].utterance_id)
         rule = self._policy.action(action.id)
         if self._base is not None and rule is not None and rule.knowledge and action.state == "new":
             self._perform(self._questions.on_card(action), stamps)
@@ -115,11 +133,10 @@ class Assistant:
 
     async def stop(self) -> None:
         """The call is over: nothing is delivered any more."""
-        tasks = [search.task for search in self._searches.values() if search.task is not None]
         self._searches.clear()
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Inside
 
@@ -131,12 +148,14 @@ class Assistant:
                 case Confirm(question):
                     self._confirm(question, stamps)
                 case Withdraw(key):
+                    self._stop_writing(key)
                     if self._forget(key) is not None:
                         self._count_speculation("cancelled")
                     self._deliver(Gone(key))
 
     def _start(self, question: Question, stamps: Stamps, *, is_tentative: bool) -> None:
         before = self._forget(question.key)
+        self._stop_writing(question.key)
         if not is_tentative and question.trigger == "question":
             was_tentative = before is not None and not before.is_confirmed
             self._count_speculation("changed" if was_tentative else "none")
@@ -145,7 +164,7 @@ class Assistant:
             self._metrics.knowledge_questions.labels("superseded").inc()
         search = _Search(question, stamps, self._loop.time(), is_confirmed=not is_tentative)
         self._searches[question.key] = search
-        search.task = asyncio.create_task(self._search(search), name="knowledge-search")
+        search.task = self._run(self._search(search), "knowledge-search")
 
     def _confirm(self, question: Question, stamps: Stamps) -> None:
         search = self._searches.get(question.key)
@@ -188,6 +207,8 @@ class Assistant:
         self._metrics.knowledge_card.labels("passage").observe(self._loop.time() - search.started_s)
         if finding is not None:
             self._found(finding, search.stamps)
+            if self._writer is not None and finding.cites and not finding.action_id:
+                self._write(self._writer, search, answer, finding)
         elif search.question.trigger == "question":
             self._deliver(Gone(search.question.key))  # an earlier revision of the same words may have a card
 
@@ -199,6 +220,39 @@ class Assistant:
             log.warning("knowledge assist fails", extra={"kb": self._base, "reason": type(error).__name__})
         if search.question.trigger == "asked":
             self._found(plain_finding(search.question, "The knowledge base cannot be searched now."), search.stamps)
+
+    def _write(self, writer: Writer, search: _Search, answer: Answer, finding: Finding) -> None:
+        """Begin the second step of a card. An older question's is given up: its moment is over."""
+        if self._writing is not None:
+            self._stop_writing(self._writing[0])
+        task = self._run(self._written(writer, search, answer, finding), "knowledge-writing")
+        self._writing = (finding.key, task)
+
+    async def _written(self, writer: Writer, search: _Search, answer: Answer, finding: Finding) -> None:
+        assert self._base is not None
+        is_written = False
+        try:
+            async with aclosing(writer.write(self._tenant, self._base, search.question, answer)) as bodies:
+                async for body in bodies:
+                    is_written = True
+                    self._found(msgspec.structs.replace(finding, body=body, is_update=True), search.stamps)
+        except (GenerationError, InferenceError):
+            pass  # counted by the client; the passage, or what was written so far, stands
+        except Exception:
+            log.exception("writing an answer broke", extra={"kb": self._base})
+        if is_written:
+            self._metrics.knowledge_card.labels("answer").observe(self._loop.time() - search.started_s)
+
+    def _stop_writing(self, key: str) -> None:
+        if self._writing is not None and self._writing[0] == key:
+            self._writing[1].cancel()
+            self._writing = None
+
+    def _run(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _found(self, finding: Finding, stamps: Stamps) -> None:
         self._deliver(Found(finding, stamps))

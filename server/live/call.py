@@ -125,7 +125,9 @@ class LiveCall:
         self._num_running = 0
         self._assistant: Assistant | None = None
         if stations.library is not None:
-            self._assistant = Assistant(stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics)
+            self._assistant = Assistant(
+                stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics, stations.writer
+            )
 
     # -- from the sources ---------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from server.knowledge import Library
+from server.knowledge import Library, Writer
 from server.log.contract import EventLog
 from server.log.leases import Leases, SoleOwner
 from server.metrics import Metrics
@@ -53,6 +53,7 @@ class Stations:
         metrics: Counters.
         library: Knowledge bases; None: this server answers no questions.
         leases: Which process owns which call.
+        writer: Writes answers; None: the sentences of a passage are the answer.
     """
 
     log: EventLog
@@ -63,3 +64,4 @@ class Stations:
     metrics: Metrics
     library: Library | None = None
     leases: Leases = field(default_factory=SoleOwner)
+    writer: Writer | None = None

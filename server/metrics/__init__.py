@@ -98,6 +98,15 @@ class Metrics:
             "(cancelled); and questions whose interims told nothing (none).",
             "result",
         )
+        self.knowledge_sentences = counter(
+            "cueline_knowledge_sentences_total", "Written sentences, by whether a passage supports them.", "result"
+        )
+        # text generation
+        self.llm_first_token = histogram("cueline_llm_first_token_seconds", "Request to first token.")
+        self.llm_requests = counter("cueline_llm_requests_total", "Requests for text, by how they ended.", "outcome")
+        self.llm_hedges = counter("cueline_llm_hedges_total", "Second requests for text.")
+        self.llm_tokens = counter("cueline_llm_tokens_total", "Tokens as the endpoint counts them.", "kind")
+        self.llm_cost = counter("cueline_llm_cost_dollars_total", "Tokens at the configured prices.")
         self.loop_lag = histogram("cueline_event_loop_lag_seconds", "How late the event loop woke up.")
         for stage in STAGES:
             self.stage_duration.labels(stage)  # every stage is visible from the first scrape

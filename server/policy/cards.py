@@ -37,6 +37,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         evidence: The words that asked; None where the agent typed them.
         action_id: Card that wants passages beside its own words; empty: the finding is a card of its own.
         is_asked: The agent waits for it: shown at once, whatever the attention budget says.
+        is_update: It says more about a card that is there; where the card is gone, there is nothing to say.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence | None = None
     action_id: str = ""
     is_asked: bool = False
+    is_update: bool = False
 
 
 class Card(msgspec.Struct):
@@ -139,6 +141,8 @@ class Deck:
                 self._publish(card, "update", at_ms)
             return
         card_or_none = next((card for card in self.state.cards if card.key == finding.key), None)
+        if card_or_none is None and finding.is_update:
+            return
         if card_or_none is None:
             since_ms = min(finding.evidence.end_ms, at_ms) if finding.evidence is not None else at_ms
             expires_ms = since_ms + round(self._rules[ANSWER].ttl_s * 1000)

@@ -7,9 +7,10 @@ import urllib.error
 import pytest
 
 from server.replay.feed_client import FeedClient, Received, Subscribed
+from server.simulators.chat_completions import ChatCompletionsSimulator, Script
 from server.wire.ids import call_channel
 from tests.integration.peers import Dial, utterance
-from tests.integration.running import wait_until
+from tests.integration.running import serve, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +79,24 @@ async def test_each_tenant_has_its_own_articles(server):
 async def test_searches_reuse_the_pass_of_the_annotation(server):
     """The question's vector is the one that its heads were computed from."""
     assert server.metrics()['cueline_reused_total{reason="same_text"}'] > 0
+
+
+async def test_a_model_writes_into_the_card_what_the_passage_supports(tmp_path):
+    pieces = (
+        "A loaner car is available when a repair ",
+        "takes longer than four hours. [1] ",
+        "It is yours for ever. [1]",
+    )
+    async with ChatCompletionsSimulator((Script(pieces),)) as endpoint:
+        environment = {"CUELINE_GENERATION__BASE_URL": endpoint.url, "CUELINE_GENERATION__MODEL": "ocean"}
+        with contextlib.ExitStack() as stack:
+            server = await asyncio.to_thread(stack.enter_context, serve(tmp_path, **environment))
+            async with call(server, "kb-write") as (_, feed):
+                await feed.ask(call_channel("kb-write"), "do you have a loaner car")
+                first = await next_card(feed, type="answer", state="new")
+                written = await next_card(feed, id=first["id"], state="update")
+            assert first["cites"] == written["cites"]
+            assert written["body"] == "A loaner car is available when a repair takes longer than four hours. [1]"
+            metrics = await asyncio.to_thread(server.metrics)
+        assert metrics['cueline_knowledge_sentences_total{result="unsupported"}'] == 1
+        assert metrics['cueline_llm_requests_total{outcome="done"}'] == 1

@@ -29,11 +29,11 @@ ASKED = "how long does a refund for a returned jacket take"
 class Call:
     """One call's assistant and what it delivered."""
 
-    def __init__(self, library, policy=POLICY):
+    def __init__(self, library, policy=POLICY, writer=None):
         self.metrics = Metrics()
         self.delivered = asyncio.Queue()
         self.assistant = Assistant(
-            library, "shop", parse_policy(policy, source="shop.yaml"), self.delivered.put_nowait, self.metrics
+            library, "shop", parse_policy(policy, source="shop.yaml"), self.delivered.put_nowait, self.metrics, writer
         )
 
     def hear(self, text, revision=1, final=True, is_question=True, name="u1", end_s=1.0):
@@ -144,6 +144,66 @@ async def test_a_flood_of_questions_keeps_the_newest(call):
         call.hear(f"{ASKED} {number}", name=f"u{number}")
     assert len(call.assistant._searches) == MAX_SEARCHES
     assert call.count("questions", outcome="superseded") == 3
+
+
+class ScriptedWriter:
+    """Writes when told to."""
+
+    def __init__(self):
+        self.go = asyncio.Event()
+        self.ended = []
+
+    async def write(self, tenant, base, question, answer):
+        try:
+            await self.go.wait()
+            for body in ("One. [1]", "One. [1] Two. [1]"):
+                yield body
+            self.ended.append("done")
+        finally:
+            if not self.ended:
+                self.ended.append("given up")
+
+
+async def test_an_answer_is_written_into_its_card(library):
+    writer = ScriptedWriter()
+    call = Call(library, writer=writer)
+    call.hear(ASKED)
+    first = (await call.next()).finding
+    assert not first.is_update
+    writer.go.set()
+    updates = [(await call.next()).finding for _ in range(2)]
+    assert [(finding.key, finding.body, finding.is_update) for finding in updates] == [
+        ("u1", "One. [1]", True),
+        ("u1", "One. [1] Two. [1]", True),
+    ]
+    await call.assistant.stop()
+
+
+@pytest.mark.parametrize("event", ["newer question", "no question", "card gone", "call over"])
+async def test_writing_ends_with_its_question(library, event):
+    writer = ScriptedWriter()
+    call = Call(library, writer=writer)
+    call.hear(ASKED)
+    finding = (await call.next()).finding
+    await asyncio.sleep(0)
+    (task,) = [task for task in call.assistant._tasks if task.get_name() == "knowledge-writing"]
+    match event:
+        case "newer question":
+            call.hear("do hiking boots keep water outside", name="u2", end_s=5.0)
+            await call.next()
+        case "no question":
+            call.hear("however long", 2, is_question=False)
+        case "card gone":
+            card = Action(
+                id="knowledge.answer-1", revision=2, type="answer", title="", state="expire", priority=5, ttl_ms=1,
+                reason="used", evidence=(finding.evidence,), cites=finding.cites,
+            )  # fmt: skip
+            call.assistant.on_action(card, Stamps())
+    if event != "call over":
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+    await call.assistant.stop()
+    assert writer.ended[0] == "given up"
 
 
 async def test_without_a_base_only_who_asks_is_answered(library):
