@@ -99,10 +99,10 @@ async def _play(
     async with listening(simulator, "127.0.0.1", port, field="port") as simulator.url:
         click.echo(f"  Kinesis Video Streams  {simulator.url}", err=True)
         zero_ms = round(wall_ms())
-        await _tell(consumer, token, flow_event(contact_id, zero_ms, stream.next_number, agent_id))
+        await tell(consumer, token, flow_event(contact_id, zero_ms, stream.next_number, agent_id))
         click.echo(f"  contact {contact_id} has begun", err=True)
-        num_blocks = await _stream(stream, recording, contact_id, zero_ms)
-        await _tell(consumer, token, disconnected(contact_id))
+        num_blocks = await stream_recording(stream, recording, contact_id, zero_ms)
+        await tell(consumer, token, disconnected(contact_id))
         click.echo(
             f"  contact is over: {num_blocks * media.BLOCK_BYTES // 2} samples a side, "
             f"{len(simulator.selectors)} GetMedia calls",
@@ -111,7 +111,7 @@ async def _play(
         await asyncio.sleep(LINGER_S)
 
 
-async def _stream(stream: SimulatedStream, recording: Recording, contact_id: str, zero_ms: int) -> int:
+async def stream_recording(stream: SimulatedStream, recording: Recording, contact_id: str, zero_ms: int) -> int:
     """Write blocks on an absolute schedule, each when its last sample would have been spoken."""
     sides = [
         soxr.resample(recording.samples[:, side], recording.sample_rate_hz, SAMPLE_RATE_HZ).astype("<i2")
@@ -159,7 +159,7 @@ def disconnected(contact_id: str) -> dict[str, Any]:
     }
 
 
-async def _tell(consumer: str, token: str | None, event: dict[str, Any]) -> None:
+async def tell(consumer: str, token: str | None, event: dict[str, Any]) -> None:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(consumer + EVENTS_PATH, json.dumps(event).encode(), headers)
 

@@ -96,6 +96,11 @@ class SimulatedStream:
             self._is_open = False
             self._wake()
 
+    async def fragment(self, number: int) -> None:
+        """Return once so many fragments have begun."""
+        while len(self._starts) < number:
+            await self._growth()
+
     def close(self) -> None:
         """Nothing comes any more: sessions end when they have read it all."""
         self.end_fragment()
