@@ -17,7 +17,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from server.wire.errors import Conflict, CuelineError, Unavailable
-from server.wire.ingest import AudioAck, AudioStart, ErrorMessage, KeepAlive, Started, Stop, Stopped
+from server.wire.ingest import Assign, AudioAck, AudioStart, ErrorMessage, KeepAlive, Started, Stop, Stopped
 
 HANDSHAKE_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 30.0
@@ -104,6 +104,10 @@ class AudioClient:
     async def keep_alive(self) -> None:
         """Say that the call lives though it has no audio now. Raises as `send`."""
         await self._write(_encoder.encode(KeepAlive()).decode())
+
+    async def assign(self, agent_id: str) -> None:
+        """Say that an agent took the call. Raises as `send`."""
+        await self._write(_encoder.encode(Assign(agent_id)).decode())
 
     async def stop(self, *, call_ended: bool = True) -> None:
         """End the source; returns when its last words are stored.

@@ -39,7 +39,7 @@ from server.wire.clock import wall_ms
 from server.wire.codec import audio_decoder
 from server.wire.errors import BadAudio, BadMessage, Busy, Conflict, CuelineError, TooLarge
 from server.wire.ids import AgentId, ConversationId, TenantId
-from server.wire.ingest import AudioAck, AudioStart, KeepAlive, Started, Stop, Stopped
+from server.wire.ingest import Assign, AudioAck, AudioStart, KeepAlive, Started, Stop, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +257,9 @@ class AudioEndpoint:
                             raise Conflict("this socket has started already", field="type")
                         case KeepAlive():
                             await held.source.finalize()
+                        case Assign(agent_id):
+                            await self._door.assign(socket, key[0], agent_id)
+                            held.source.call.assign(AgentId(agent_id))
                         case Stop():
                             await self._finish(socket, key, held, message)
                             return

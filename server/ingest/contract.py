@@ -29,6 +29,9 @@ class Source(Protocol):
     def stored(self, covered_ms: int) -> Awaitable[None]:
         """Done once everything said before `covered_ms` on this source is in store or outbox."""
 
+    def assign(self, agent_id: AgentId) -> None:
+        """An agent took the call, or took it over from another."""
+
     async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
         """The source is over; with its last source the call ends. Returns when its last words are stored.
 

@@ -67,6 +67,11 @@ class Door:
         identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
         return identity, await self.enter(identity, agent_id, conversation_id)
 
+    async def assign(self, socket: Socket, tenant_id: TenantId, agent_id: str) -> None:
+        """Check that a source may give its call to an agent. Raises as `admit`."""
+        identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
+        require(identity, "ingest", Resource("call", identity.tenant_id, AgentId(agent_id)))
+
     async def enter(self, identity: Identity, agent_id: str | None, conversation_id: str) -> AgentId | None:
         """Agent of a call that an identity brings in.
 

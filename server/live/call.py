@@ -20,6 +20,7 @@ from inference.request import Outcome
 from server.knowledge import Assistant, Found, Gone
 from server.live.mail import (
     Asked,
+    Assigned,
     Done,
     End,
     Flush,
@@ -32,18 +33,12 @@ from server.live.mail import (
     company,
     refuse,
 )
+from server.live.standing import Standing
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
 from server.log.leases import Fenced
 from server.speech.contract import Final, SpeechEvent, SpeechGap
-from server.store.contract import (
-    ActionRecord,
-    ConversationRecord,
-    CoverageRecord,
-    GapRecord,
-    Record,
-    UtteranceRecord,
-)
+from server.store.contract import ActionRecord, CoverageRecord, GapRecord, Record, UtteranceRecord
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.errors import CuelineError
@@ -100,9 +95,9 @@ class LiveCall:
     ) -> None:
         self.tenant_id = tenant_id
         self.conversation_id = conversation_id
-        self.agent_id = agent_id
-        self._customer_id = customer_id
-        self._language = language
+        self._standing = Standing(
+            tenant_id, conversation_id, agent_id, customer_id, pinned.policy_name, pinned.languages, language
+        )
         self._pinned = pinned
         self._assembler = assembler
         self._stations = stations
@@ -116,8 +111,6 @@ class LiveCall:
         self._tick_s: float | None = None
         self._unwritten: list[Event] = []
         self._last_stored: Awaitable[None] | None = None
-        self._started_ms = wall_ms()
-        self._revision = 0
         self._gap_revision = 0
         self._revisions: dict[str, int] = {}
         self._latest_stamps: dict[str, Stamps] = {}
@@ -128,6 +121,11 @@ class LiveCall:
             self._assistant = Assistant(
                 stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics, stations.writer
             )
+
+    @property
+    def agent_id(self) -> AgentId | None:
+        """Whose call it is, None while nobody's."""
+        return self._standing.agent_id
 
     # -- from the sources ---------------------------------------------------------------------------------------
 
@@ -161,6 +159,10 @@ class LiveCall:
         )
         self._post(Flush(stored, covered))
         await stored
+
+    def assign(self, agent_id: AgentId) -> None:
+        """An agent took the call."""
+        self._post(Assigned(agent_id))
 
     def receipt(self, action_id: str, event: Literal["shown", "used", "dismissed", "wrong"]) -> None:
         """The agent dealt with a card."""
@@ -223,6 +225,9 @@ class LiveCall:
                 await (self._flush() if end.reason is None else self._end(end.reason))
                 return
             await self._flush()
+            for item in items:
+                if isinstance(item, Assigned):
+                    await self._assign(item.agent_id)
             # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.
             await asyncio.sleep(0)
             if not self._room.is_set() and self._mailbox.qsize() < MAILBOX_ITEMS // 2:
@@ -425,35 +430,23 @@ class LiveCall:
         self._post(Done(utterance, outcome, error))
 
     async def _announce(self, state: str, reason: str = "") -> None:
-        payload = CallState(
-            conversation_id=self.conversation_id,
-            state="started" if state == "started" else "ended",
-            agent_id=self.agent_id,
-            tenant_id=self.tenant_id,
-            policy=self._pinned.policy_name,
-            languages=self._pinned.languages,
-            reason=reason,
-        )
+        payload = self._standing.payload(state, reason)
         self._publish(payload, Stamps())
         await self._flush()
+        await self._tell_agent(payload)
+        self._store(self._standing.record(state))
+
+    async def _assign(self, agent_id: AgentId) -> None:
+        """Take the call from one agent's list to another's."""
+        if agent_id != self.agent_id:
+            await self._tell_agent(self._standing.payload("ended", "transferred"))
+            self._standing.agent_id = agent_id
+            await self._announce("started")
+
+    async def _tell_agent(self, payload: CallState) -> None:
         if self.agent_id is not None:
             key = ChannelKey(self.tenant_id, agent_channel(self.agent_id))
             await self._stations.log.append(key, (Event(payload, Stamps()),))
-        self._revision += 1
-        self._store(
-            ConversationRecord(
-                tenant_id=self.tenant_id,
-                conversation_id=self.conversation_id,
-                revision=self._revision,
-                agent_id=self.agent_id,
-                state=state,
-                policy=self._pinned.policy_name,
-                language=self._language,
-                started_ms=self._started_ms,
-                ended_ms=wall_ms() if state == "ended" else None,
-                customer_id=self._customer_id,
-            )
-        )
 
     async def _flush(self) -> None:
         """Append what was published since the last time, in order."""

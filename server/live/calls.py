@@ -51,6 +51,10 @@ class LiveSource:
         await self.call.stored(self.roles, covered_ms)
         self._covered_ms = max(self._covered_ms, covered_ms)
 
+    def assign(self, agent_id: AgentId) -> None:
+        """An agent took the call."""
+        self.call.assign(agent_id)
+
     async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
         """Leave the call, after its last words are stored; the last one to leave ends it."""
         if self._is_over:

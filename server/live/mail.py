@@ -12,7 +12,7 @@ from server.speech.contract import SpeechEvent
 from server.store.contract import CoverageRecord
 from server.wire.clock import Stamps
 from server.wire.errors import Unavailable
-from server.wire.ids import Speaker
+from server.wire.ids import AgentId, Speaker
 from server.wire.ingest import UtteranceIn
 from server.wire.utterance import Annotation, Utterance
 
@@ -69,6 +69,13 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Assigned:
+    """An agent took the call, or took it over from another."""
+
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time for what the policy has waiting."""
 
@@ -88,7 +95,7 @@ class End:
     reason: str | None
 
 
-Item = Heard | Given | Noted | Done | Receipt | Asked | Found | Gone | Tick | Flush | End
+Item = Heard | Given | Noted | Done | Receipt | Asked | Assigned | Found | Gone | Tick | Flush | End
 
 
 def company(item: Item) -> int:

@@ -49,6 +49,12 @@ class KeepAlive(msgspec.Struct, frozen=True, tag="keepalive"):
     """The source lives, but has no audio now: the call is on hold."""
 
 
+class Assign(msgspec.Struct, frozen=True, tag="assign"):
+    """An agent took the call, which began before anybody knew whose it would be, or took it over from another."""
+
+    agent_id: ExternalId
+
+
 class TranscriptStart(msgspec.Struct, frozen=True, tag="start"):
     """Opens a transcript source."""
 
@@ -112,5 +118,5 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag="error", omit_defaults=True)
     ch: str | None = None
 
 
-AudioClientMessage = AudioStart | KeepAlive | Stop
+AudioClientMessage = AudioStart | KeepAlive | Assign | Stop
 TranscriptClientMessage = TranscriptStart | UtteranceIn | Stop

@@ -298,3 +298,24 @@ async def test_a_side_that_comes_back_to_a_live_call_goes_on_where_it_was_safe()
     assert again.resume_ms() == 900
     await again.stop()
     await customer.stop()
+
+
+@virtual_time
+async def test_a_call_goes_from_agent_to_agent():
+    stations = make_stations()
+    desk, source = await open_call(stations, agent_id=None)
+    for agent_id in ("anna", "anna", "ben"):
+        source.assign(agent_id)
+        await source.stored(0)
+    assert await desk_owner(desk) == "ben"
+    await source.stop()
+    states = {agent: stations.log.payloads(f"agent:{agent}", CallState) for agent in ("anna", "ben")}
+    assert [(p.state, p.reason) for p in states["anna"]] == [("started", ""), ("ended", "transferred")]
+    assert [p.state for p in states["ben"]] == ["started", "ended"]
+    assert [p.agent_id for p in stations.log.payloads(CALL, CallState)] == [None, "anna", "ben", "ben"]
+    records = [r for r in stations.outbox.records if isinstance(r, ConversationRecord)]
+    assert [(r.agent_id, r.revision) for r in records] == [(None, 1), ("anna", 2), ("ben", 3), ("ben", 4)]
+
+
+async def desk_owner(desk):
+    return desk.agent_of("test", "c1")[1]
