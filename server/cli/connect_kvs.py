@@ -90,7 +90,9 @@ async def _run(settings: Settings) -> None:
         service = ConnectService(
             CursorFolder(settings.data_path / "connect"), kinesis, connect, metrics, _tokens(settings)
         )
-        door = EventDoor(service, authenticator, metrics, settings.auth.metrics_key)
+        door = EventDoor(
+            service, authenticator, metrics, settings.auth.metrics_key, agents_by_arn=connect.agents_by_arn
+        )
         stack.push_async_callback(service.stop)
         url = await stack.enter_async_context(listening(door, connect.host, connect.port, field="connect.port"))
         await service.start()

@@ -266,6 +266,7 @@ class ConnectSettings(_Section, frozen=True):
         token: Bearer token for the server; empty: one is signed with `auth.shared_key`, if that is set.
         region: AWS region; empty: the AWS environment's.
         endpoint_url: Kinesis Video Streams' control plane; empty: Amazon's own.
+        agents_by_arn: Contact events say whose call it is, by the agent's id in Connect; otherwise only the flow does.
         max_contacts: Contacts that one process reads at once; more are refused and come again.
         max_skew_ms: A side that falls so far behind the other is filled up with silence.
         stall_s: A stream that says nothing for so long is connected to anew.
@@ -280,6 +281,7 @@ class ConnectSettings(_Section, frozen=True):
     token: str = ""
     region: str = ""
     endpoint_url: str = ""
+    agents_by_arn: bool = False
     max_contacts: Positive = 50
     max_skew_ms: Positive = 2000
     stall_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0

@@ -25,6 +25,7 @@ from server.ingest.connect.sides import Sides
 from server.ingest.connect.timeline import SAMPLES_PER_MS, Placed
 from server.metrics import Metrics
 from server.wire.errors import BadAudio, BadRequest, CuelineError, Unavailable
+from server.wire.ids import AgentId
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class ContactConsumer:
         self._claim = claim
         self._kinesis = kinesis
         self._sides = sides
+        self._sides.agent_id = cursor.agent_id
         self._settings = settings
         self._metrics = metrics
         self._jitter = jitter
@@ -89,6 +91,13 @@ class ContactConsumer:
         self._cursor.is_ending = True
         self._ending.set()
         self._dirty.set()
+
+    async def assign(self, agent_id: AgentId) -> None:
+        """An agent took the contact."""
+        self._cursor.agent_id = agent_id
+        self._dirty.set()
+        with contextlib.suppress(CuelineError):  # a broken side says it when it is opened anew
+            await self._sides.assign(agent_id)
 
     async def run(self) -> None:
         """Read it to its end. Cancelled, it leaves everything to whoever claims the contact next."""

@@ -16,7 +16,7 @@ import msgspec
 
 from server.wire.codec import bad_message
 from server.wire.errors import BadMessage
-from server.wire.ids import ID_PATTERN, ExternalId
+from server.wire.ids import ID_PATTERN, AgentId, ExternalId
 from server.wire.ingest import LanguageTag
 
 MAX_EVENT_BYTES: Final = 256 * 1024
@@ -59,6 +59,21 @@ class MediaStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentConnected:
+    """An agent took a contact.
+
+    Attributes:
+        contact_id: Which.
+        agent_id: Who.
+        is_by_arn: The id is the last part of the agent's ARN, as contact events have it, not a name of ours.
+    """
+
+    contact_id: str
+    agent_id: AgentId
+    is_by_arn: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ContactEnded:
     """A contact is over; its last audio may still be on the way."""
 
@@ -70,7 +85,7 @@ class Irrelevant:
     """An event that says nothing about audio."""
 
 
-Event = MediaStarted | ContactEnded | Irrelevant
+Event = MediaStarted | AgentConnected | ContactEnded | Irrelevant
 
 
 class _Audio(msgspec.Struct, frozen=True):
@@ -102,10 +117,20 @@ class _FlowEvent(msgspec.Struct, frozen=True):
     Details: _Details
 
 
+class _AgentInfo(msgspec.Struct, frozen=True):
+    agentArn: str
+
+
 class _EventDetail(msgspec.Struct, frozen=True):
     eventType: str
     contactId: ExternalId
     channel: str = "VOICE"
+    agentInfo: _AgentInfo | None = None
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    contact_id: ExternalId
+    agent_id: ExternalId
 
 
 class _BridgeEvent(msgspec.Struct, frozen=True):
@@ -132,6 +157,9 @@ def read_event(body: bytes) -> Event:
             return MediaStarted(_contact(msgspec.convert(tree, _FlowEvent).Details.ContactData))
         if "detail" in tree:
             return _bridged(msgspec.convert(tree, _BridgeEvent).detail)
+        if "agent_id" in tree and "stream_arn" not in tree:
+            taken = msgspec.convert(tree, _Taken)
+            return AgentConnected(taken.contact_id, AgentId(taken.agent_id), is_by_arn=False)
         return MediaStarted(msgspec.convert(tree, Contact))
     except msgspec.ValidationError as error:
         raise bad_message(error) from None
@@ -165,6 +193,10 @@ def _attribute(attributes: dict[str, Any], wanted: str) -> str | None:
 def _bridged(detail: _EventDetail) -> Event:
     if detail.channel == "VOICE" and detail.eventType in ("DISCONNECTED", "COMPLETED"):
         return ContactEnded(detail.contactId)
+    if detail.channel == "VOICE" and detail.eventType == "CONNECTED_TO_AGENT" and detail.agentInfo is not None:
+        agent_id = detail.agentInfo.agentArn.rpartition("/")[2]
+        if _ID.match(agent_id):
+            return AgentConnected(detail.contactId, AgentId(agent_id), is_by_arn=True)
     return Irrelevant()
 
 

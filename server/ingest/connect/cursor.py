@@ -3,6 +3,7 @@
     <folder>/<tenant>~<contact>.json    the contact and its marks, replaced as a whole
     <folder>/<tenant>~<contact>.lock    held by the process that reads it, however that process ends
     <folder>/<tenant>~<contact>.end     the contact is over, said by a process that does not read it
+    <folder>/<tenant>~<contact>.agent   who took the contact, said by such a process
 
 The audio itself needs no copy of ours: the stream keeps it for its retention time. The folder may be shared by
 processes, and by machines if its file system has locks (NFS 4 has).
@@ -22,7 +23,7 @@ from server.ingest.connect.contact_audio import Mark
 from server.ingest.connect.contacts import Contact
 from server.ingest.connect.timeline import SAMPLES_PER_MS
 from server.wire.errors import Conflict
-from server.wire.ids import Speaker, TenantId
+from server.wire.ids import AgentId, Speaker, TenantId
 
 MAX_MARKS = 120
 """About two minutes of fragments whose words are not stored yet; beyond, resuming reads from the contact's begin."""
@@ -39,6 +40,7 @@ class Cursor(msgspec.Struct, kw_only=True):
         zero_ms: Producer time of position 0, once known.
         marks: Oldest first; the first one lies before everything that is not stored yet.
         starts: First position of each side that has spoken.
+        agent_id: Who took the contact after it began.
         is_ending: Its end was announced; what is left is to be read, then it is over.
         is_over: It is finished.
     """
@@ -48,6 +50,7 @@ class Cursor(msgspec.Struct, kw_only=True):
     zero_ms: float | None = None
     marks: list[Mark] = []
     starts: dict[Speaker, int] = {}
+    agent_id: AgentId | None = None
     is_ending: bool = False
     is_over: bool = False
 
@@ -151,14 +154,28 @@ class CursorFolder:
                 if not cursor.is_over:
                     yield tenant_id, contact_id
                 elif path.stat().st_mtime < now_s - FORGET_AFTER_S:
-                    for suffix in (".json", ".lock", ".end"):
+                    for suffix in (".json", ".lock", ".end", ".agent"):
                         self._path(tenant_id, contact_id, suffix).unlink(missing_ok=True)
             except FileNotFoundError:
                 continue
-        for path in self._folder.glob("*.end"):  # most contacts that end were never streamed
+        # Most contacts that events speak of were never streamed.
+        for path in (*self._folder.glob("*.end"), *self._folder.glob("*.agent")):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < now_s - FORGET_AFTER_S:
                     path.unlink()
+
+    def announce_agent(self, tenant_id: str, contact_id: str, agent_id: AgentId) -> None:
+        """Leave word who took a contact, as `announce_end`."""
+        scratch = self._path(tenant_id, contact_id, ".agent.tmp")
+        scratch.write_text(agent_id)
+        os.replace(scratch, self._path(tenant_id, contact_id, ".agent"))
+
+    def agent(self, tenant_id: str, contact_id: str) -> AgentId | None:
+        """Who took a contact, if somebody left word."""
+        try:
+            return AgentId(self._path(tenant_id, contact_id, ".agent").read_text())
+        except FileNotFoundError:
+            return None
 
     def announce_end(self, tenant_id: str, contact_id: str) -> None:
         """Leave word that a contact is over, for whoever reads it, or will."""

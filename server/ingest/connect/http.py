@@ -15,7 +15,7 @@ import msgspec
 
 from server.auth.rights import Resource, require
 from server.auth.tokens import Authenticator
-from server.ingest.connect.contacts import MAX_EVENT_BYTES, ContactEnded, MediaStarted, read_event
+from server.ingest.connect.contacts import MAX_EVENT_BYTES, AgentConnected, ContactEnded, MediaStarted, read_event
 from server.ingest.connect.service import ConnectService
 from server.metrics import Metrics
 from server.wire.codec import error_message
@@ -38,15 +38,23 @@ class EventDoor:
         authenticator: Who may send events: whoever may bring calls in.
         metrics: What `/metrics` prints.
         metrics_key: Bearer of `/metrics` from other machines.
+        agents_by_arn: Whether contact events, too, say whose call it is.
     """
 
     def __init__(
-        self, service: ConnectService, authenticator: Authenticator, metrics: Metrics, metrics_key: str = ""
+        self,
+        service: ConnectService,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        metrics_key: str = "",
+        *,
+        agents_by_arn: bool = False,
     ) -> None:
         self._service = service
         self._authenticator = authenticator
         self._metrics = metrics
         self._metrics_key = metrics_key
+        self._agents_by_arn = agents_by_arn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -87,6 +95,10 @@ class EventDoor:
             case MediaStarted(contact):
                 await self._service.begin(identity.tenant_id, contact)
                 return {"contact_id": contact.contact_id, "state": "reading"}
+            case AgentConnected(contact_id, agent_id, is_by_arn) if self._agents_by_arn or not is_by_arn:
+                require(identity, "ingest", Resource("call", identity.tenant_id, agent_id))
+                await self._service.assign(identity.tenant_id, contact_id, agent_id)
+                return {"contact_id": contact_id, "state": "assigned"}
             case ContactEnded(contact_id):
                 await self._service.end(identity.tenant_id, contact_id)
                 return {"contact_id": contact_id, "state": "ending"}

@@ -23,7 +23,7 @@ from server.ingest.connect.kvs import KinesisVideo
 from server.ingest.connect.sides import Sides, start_message
 from server.metrics import Metrics
 from server.wire.errors import Conflict, Overloaded
-from server.wire.ids import TenantId
+from server.wire.ids import AgentId, TenantId
 from server.wire.ingest import AudioStart
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ Tokens = Callable[[TenantId], str | None]
 class _Reading:
     consumer: ContactConsumer
     task: asyncio.Task[None]
+    told_agent_id: AgentId | None = None
+    """What another process left word of, so that it is passed on once."""
 
 
 class ConnectService:
@@ -119,6 +121,14 @@ class ConnectService:
         else:
             await asyncio.to_thread(self._folder.announce_end, tenant_id, contact_id)
 
+    async def assign(self, tenant_id: TenantId, contact_id: str, agent_id: AgentId) -> None:
+        """An agent took a contact: whoever reads it tells the server."""
+        reading = self._readings.get((tenant_id, contact_id))
+        if reading is not None:
+            await reading.consumer.assign(agent_id)
+        else:
+            await asyncio.to_thread(self._folder.announce_agent, tenant_id, contact_id, agent_id)
+
     def _check_room(self) -> None:
         if len(self._readings) + len(self._beginning) >= self._settings.max_contacts:
             raise Overloaded(f"this process reads {self._settings.max_contacts} contacts at once")
@@ -133,6 +143,7 @@ class ConnectService:
             if cursor is None or cursor.is_over:
                 claim.release()
                 return
+            cursor.agent_id = cursor.agent_id or await asyncio.to_thread(self._folder.agent, *key)
             cursor.is_ending = cursor.is_ending or await asyncio.to_thread(self._folder.has_end, *key)
         except BaseException:
             claim.release()
@@ -177,6 +188,10 @@ class ConnectService:
             key = (TenantId(tenant_id), contact_id)
             reading = self._readings.get(key)
             if reading is not None:
+                agent_id = await asyncio.to_thread(self._folder.agent, *key)
+                if agent_id is not None and agent_id != reading.told_agent_id:
+                    reading.told_agent_id = agent_id
+                    await reading.consumer.assign(agent_id)
                 if await asyncio.to_thread(self._folder.has_end, *key):
                     reading.consumer.end()
             elif key not in self._beginning and len(self._readings) < self._settings.max_contacts:

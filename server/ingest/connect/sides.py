@@ -15,7 +15,7 @@ from typing import Final
 from server.ingest.audio_client import AudioClient
 from server.ingest.connect.fragments import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 from server.ingest.connect.timeline import SAMPLES_PER_MS, Placed
-from server.wire.ids import Speaker
+from server.wire.ids import AgentId, Speaker
 from server.wire.ingest import AudioStart
 
 MAX_FRAME_SAMPLES: Final = 8_000
@@ -79,6 +79,8 @@ class Sides:
     ) -> None:
         self._connect = connect
         self._start = start
+        self.agent_id: AgentId | None = None
+        """Who took the contact after it began; each side that is opened says so."""
         self._open: dict[Speaker, Side] = {}
 
     @property
@@ -99,6 +101,8 @@ class Sides:
         start_ms = position // SAMPLES_PER_MS
         side = Side(role, self._connect(self._start(role, start_ms)))
         await side.open()
+        if self.agent_id is not None:
+            await side.client.assign(self.agent_id)
         self._open[role] = side
 
     async def send(self, placed: Placed) -> None:
@@ -114,6 +118,12 @@ class Sides:
             await self.open(placed.role, end)
         else:
             await side.send(placed)
+
+    async def assign(self, agent_id: AgentId) -> None:
+        """An agent took the contact. Raises as `AudioClient.send`; a side that is opened anew says it again."""
+        self.agent_id = agent_id
+        for side in list(self._open.values())[:1]:
+            await side.client.assign(agent_id)
 
     async def keep_alive(self) -> None:
         """Nothing to send, but the call lives."""

@@ -160,6 +160,12 @@ def disconnected(contact_id: str) -> dict[str, Any]:
 
 
 async def tell(consumer: str, token: str | None, event: dict[str, Any]) -> None:
+    """Send a contact event to the consumer.
+
+    Raises:
+        CuelineError: It refuses it, or cannot be reached.
+    """
+    """Post a contact event to the consumer; it is tried for a while, then told."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(consumer + EVENTS_PATH, json.dumps(event).encode(), headers)
 

@@ -85,6 +85,9 @@ class Source:
             self._desk.stops.append((self._key[1], self._roles, reason))
         self._desk.stopped.set()
 
+    def assign(self, agent_id):
+        self._desk.assigned.append((self._key[1], agent_id))
+
     def lost(self):
         self._desk.open_sources.remove((*self._key, self._roles))
         self._desk.lost.append((self._key[1], self._roles))
@@ -99,6 +102,7 @@ class Desk:
         self.open_sources = []
         self.stops = []
         self.lost = []
+        self.assigned = []
         self.is_full = False
         self.starts = []
         self.stopped = asyncio.Event()

@@ -154,6 +154,21 @@ async def test_a_long_hold_is_jumped_over(tmp_path):
             assert heard[2000 * BLOCK_SAMPLES] == pcm(track, 2000 * BLOCK_SAMPLES, 1)
 
 
+async def test_an_agent_takes_the_call_wherever_it_is_read(tmp_path):
+    async with Rig(tmp_path) as rig:
+        other = rig.new_service()
+        await other.assign("car_service", "contact-1", "anna")  # before its beginning, and elsewhere
+        await rig.service.begin("car_service", rig.contact())
+        await rig.speak(20)
+        await rig.heard(20)
+        await rig.service.assign("car_service", "contact-1", "ben")
+        await other.assign("car_service", "contact-1", "carl")
+        await rig.service._take_over()
+        await rig.service.end("car_service", "contact-1")
+        await rig.over(2)
+        assert list(dict.fromkeys(agent for _, agent in rig.desk.assigned)) == ["anna", "ben", "carl"]
+
+
 async def test_events_may_come_twice_in_any_order_and_to_any_process(tmp_path):
     async with Rig(tmp_path) as rig:
         other = rig.new_service()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from server.ingest.connect.contacts import Contact, ContactEnded, Irrelevant, MediaStarted, read_event
+from server.ingest.connect.contacts import AgentConnected, Contact, ContactEnded, Irrelevant, MediaStarted, read_event
 from server.wire.errors import BadMessage
 
 ARN = "arn:aws:kinesisvideo:us-east-1:123456789012:stream/connect-contact-1/1"
@@ -64,12 +64,26 @@ def test_connect_writes_times_in_several_ways(stamp, start_ms):
     ("detail", "event"),
     [
         ({"eventType": "DISCONNECTED", "contactId": "c1", "channel": "VOICE"}, ContactEnded("c1")),
+        (
+            {
+                "eventType": "CONNECTED_TO_AGENT",
+                "contactId": "c1",
+                "channel": "VOICE",
+                "agentInfo": {"agentArn": "arn:aws:connect:us-east-1:1:instance/i-1/agent/a-77"},
+            },
+            AgentConnected("c1", "a-77", is_by_arn=True),
+        ),
         ({"eventType": "QUEUED", "contactId": "c1", "channel": "VOICE"}, Irrelevant()),
         ({"eventType": "DISCONNECTED", "contactId": "c1", "channel": "CHAT"}, Irrelevant()),
     ],
 )
-def test_eventbridge_ends_a_contact(detail, event):
+def test_eventbridge_tells_of_a_contact(detail, event):
     assert read({"detail-type": "Amazon Connect Contact Event", "source": "aws.connect", "detail": detail}) == event
+
+
+def test_a_function_may_say_who_took_it():
+    event = read({"contact_id": "c1", "agent_id": "anna"})
+    assert event == AgentConnected("c1", "anna", is_by_arn=False)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ class Service:
             raise Overloaded("full")
         self.told.append((tenant_id, contact.contact_id, "begin"))
 
+    async def assign(self, tenant_id, contact_id, agent_id):
+        self.told.append((tenant_id, contact_id, agent_id))
+
     async def end(self, tenant_id, contact_id):
         self.told.append((tenant_id, contact_id, "end"))
 
@@ -63,6 +66,16 @@ async def test_events_begin_and_end_contacts_of_the_senders_tenant(service, door
     assert (await ask(door, event, bearer=token("telephony")))[0] == 202
     assert (await ask(door, json.dumps(ENDED).encode(), bearer=token("telephony")))[0] == 202
     assert service.told == [("acme", "c1", "begin"), ("acme", "c1", "end")]
+
+
+async def test_an_agent_by_arn_counts_only_where_ids_are_connects_own(service, door):
+    arn = "arn:aws:connect:us-east-1:1:instance/i-1/agent/a-77"
+    detail = {"eventType": "CONNECTED_TO_AGENT", "contactId": "c1", "channel": "VOICE", "agentInfo": {"agentArn": arn}}
+    by_arn = EventDoor(service, SharedKeyAuthenticator(KEY), Metrics(), agents_by_arn=True)
+    for asked in (door, by_arn):
+        assert (await ask(asked, json.dumps({"detail": detail}).encode(), bearer=token("telephony")))[0] == 202
+    await ask(door, b'{"contact_id": "c1", "agent_id": "anna"}', bearer=token("telephony"))
+    assert service.told == [("acme", "c1", "a-77"), ("acme", "c1", "anna")]
 
 
 @pytest.mark.parametrize(("bearer", "status"), [(None, 401), ("nonsense", 401), ("supervisor", 403), ("agent", 403)])
