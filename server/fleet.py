@@ -14,18 +14,23 @@ import logging
 import os
 import socket as sockets
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
 from server.auth.tickets import Tickets
 from server.config.settings import Settings
+from server.feed.directory import StoredOwners
 from server.feed.socket import Redeemer
 from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.relay import Relay
 from server.live import LiveCalls
-from server.log.contract import EventLog
+from server.log.contract import ChannelKey, EventLog
 from server.log.leases import Leases, SoleOwner
-from server.wire.errors import ConfigError, Unavailable
+from server.wire.errors import ConfigError, Conflict, Unavailable
+from server.wire.ids import AgentId, ConversationId, TenantId, call_channel
+from server.wire.publication import CallState
 
 if TYPE_CHECKING:
     from server.log.redis import RedisLog
@@ -38,6 +43,49 @@ SECRET_EVERY_S = 2.0
 """How soon a process learns of the secret of a Redis that began anew."""
 
 
+ReceiptEvent = Literal["shown", "used", "dismissed", "wrong"]
+
+
+class _Told(msgspec.Struct, frozen=True, array_like=True):
+    """What one process has for a call of another: a receipt, or, without its event, a question."""
+
+    tenant_id: str
+    conversation_id: str
+    action_id: str = ""
+    event: ReceiptEvent | None = None
+    text: str = ""
+
+
+class LoggedOwners:
+    """Knows whose the calls of all processes are: the log's newest word, else the store's.
+
+    Args:
+        event_log: Shared by all.
+        store: Knows calls that the log has forgotten.
+    """
+
+    def __init__(self, event_log: RedisLog, store: StoredOwners) -> None:
+        self._log = event_log
+        self._store = store
+
+    async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
+        """Whether there is such a call, and whose it is.
+
+        Raises:
+            Unavailable: Neither answers.
+        """
+        key = ChannelKey(tenant_id, call_channel(ConversationId(conversation_id)))
+        entry = await self._log.newest(key, "call", conversation_id)
+        if entry is None:
+            return await self._store.agent_of(tenant_id, conversation_id)
+        state = msgspec.json.decode(entry.body, type=_Envelope).d
+        return True, AgentId(state.agent_id) if state.agent_id is not None else None
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    d: CallState
+
+
 class Fleet:
     """The only process. What several need is in `SharedFleet`."""
 
@@ -47,9 +95,27 @@ class Fleet:
         self.tickets = Tickets()
         self.redeemer: Redeemer = self.tickets
         self.listeners: list[sockets.socket] = []
+        self._calls: LiveCalls
 
     async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
         """Take part."""
+        self._calls = calls
+
+    def owners(self, store: StoredOwners) -> StoredOwners:
+        """Who knows whose the calls are that are not live in this process."""
+        return store
+
+    def receipt(self, tenant_id: TenantId, conversation_id: str, action_id: str, event: ReceiptEvent) -> None:
+        """Tell a live call what became of a card, wherever it lives."""
+        self._calls.receipt(tenant_id, conversation_id, action_id, event)
+
+    async def ask(self, tenant_id: TenantId, conversation_id: str, text: str) -> None:
+        """Let an agent ask the knowledge base in a live call, wherever it lives.
+
+        Raises:
+            Conflict: The call is over, or has not begun.
+        """
+        self._calls.ask(tenant_id, conversation_id, text)
 
     async def leave_calls(self, calls: LiveCalls) -> None:
         """Before the doors close: let go of the calls that others go on with."""
@@ -70,13 +136,14 @@ class SharedFleet(Fleet):
         super().__init__()
         from server.log.redis_leases import RedisLeases  # its client is an extra
 
+        self._name = os.urandom(8).hex()
         listener = _private_listener(settings.fleet.host)
         host, port = listener.getsockname()[:2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._log = event_log
         self._leases: RedisLeases = RedisLeases(
             event_log,
-            os.urandom(8).hex(),
+            self._name,
             address,
             lease_s=settings.log.lease_ms / 1000,
             retention_s=settings.log.retention_hours * 3600.0,
@@ -88,9 +155,12 @@ class SharedFleet(Fleet):
         self.tickets = self._sealed
         self.redeemer = FleetRedeemer(self._sealed, self._spend)
         self._task: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
-        """Renew leases, adopt orphans, share the tickets' secret."""
+        """Renew leases, adopt orphans, share the tickets' secret, hear what others have for calls of this process."""
+        self._calls = calls
+        self._log.listen(_topic(self._name), self._on_told)
         calls.on_lost = audio.send_away
         self._leases.on_lost = calls.lose_call
         self._leases.on_orphan = calls.adopt
@@ -106,11 +176,56 @@ class SharedFleet(Fleet):
     async def stop(self) -> None:
         """Renew no more."""
         await self._leases.stop()
+        await asyncio.gather(*self._telling, return_exceptions=True)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         for listener in self.listeners:
             listener.close()
+
+    def owners(self, store: StoredOwners) -> StoredOwners:
+        """See `Fleet`: the log knows of a transfer in another process before the store does."""
+        return LoggedOwners(self._log, store)
+
+    def receipt(self, tenant_id: TenantId, conversation_id: str, action_id: str, event: ReceiptEvent) -> None:
+        """See `Fleet`."""
+        if self._calls.agent_of(tenant_id, conversation_id)[0]:
+            self._calls.receipt(tenant_id, conversation_id, action_id, event)
+            return
+        task = asyncio.create_task(self._pass_on(_Told(tenant_id, conversation_id, action_id, event)), name="receipt")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def ask(self, tenant_id: TenantId, conversation_id: str, text: str) -> None:
+        """See `Fleet`."""
+        if self._calls.agent_of(tenant_id, conversation_id)[0]:
+            self._calls.ask(tenant_id, conversation_id, text)
+        elif not await self._tell(_Told(tenant_id, conversation_id, text=text)):
+            raise Conflict("the call is not live", field="ch")
+
+    async def _pass_on(self, told: _Told) -> None:
+        try:
+            await self._tell(told)  # a call that is over needs no receipt
+        except Unavailable:
+            log.warning("a receipt did not reach its call; it is kept all the same")
+
+    async def _tell(self, told: _Told) -> bool:
+        """Tell the process that owns the call; False if nobody does."""
+        owner = await self._leases.owner(ChannelKey(TenantId(told.tenant_id), call_channel(told.conversation_id)))
+        if owner is None:
+            return False
+        return bool(await self._log.link.run("PUBLISH", _topic(owner), msgspec.msgpack.encode(told)))
+
+    def _on_told(self, data: bytes) -> None:
+        told = msgspec.msgpack.decode(data, type=_Told)
+        tenant_id = TenantId(told.tenant_id)
+        if told.event is not None:
+            self._calls.receipt(tenant_id, told.conversation_id, told.action_id, told.event)
+        else:
+            try:
+                self._calls.ask(tenant_id, told.conversation_id, told.text)
+            except Conflict:
+                log.info("a question came after its call")
 
     async def _spend(self, digest: str) -> bool:
         ttl_ms = int(self._sealed.ttl_s * 1000)
@@ -153,3 +268,7 @@ def _context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=settings.tls.certificate)
     context.check_hostname = False
     return context
+
+
+def _topic(name: str) -> str:
+    return f"cueline:process/{name}"

@@ -245,7 +245,7 @@ class Server:
         places = (EventLogPlace(event_log), CachePlace("predictions", engine.forget_words))
         erasure = Erasure(store, outbox, calls, audit, places)
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
-        directory = CallDirectory(calls, store)
+        directory = CallDirectory(calls, fleet.owners(store))
         door = Door(authenticator, origins, directory)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
@@ -260,10 +260,10 @@ class Server:
             for path, adapter in protocols.items()
         }
 
-        receipts = Receipts(calls, event_log, store, outbox, metrics)
+        receipts = Receipts(fleet, event_log, store, outbox, metrics)
 
         async def on_ask(_: Identity, key: ChannelKey, ask: Ask) -> None:
-            calls.ask(key.tenant_id, key.channel.partition(":")[2], ask.text)
+            await fleet.ask(key.tenant_id, key.channel.partition(":")[2], ask.text)
 
         def on_follow(identity: Identity, key: ChannelKey, is_allowed: bool) -> None:
             audit.follow(identity, key.channel, is_allowed=is_allowed)

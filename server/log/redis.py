@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from server.log.channel import encode, new_epoch
+from server.log.channel import new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
 from server.log.leases import Fenced
 from server.log.redis_follow import Follower
@@ -31,10 +31,10 @@ from server.log.redis_keys import INDEX, Keys, channel_of, entry_of_push, entry_
 from server.log.redis_link import LIFE, RedisLink, Script, connection_to
 from server.log.redis_push import RedisPush
 from server.log.redis_scripts import ALL, APPEND, READ, RECOVER
+from server.log.redis_sweep import sweep
 from server.log.snapshot import States
-from server.wire.clock import wall_ms
 from server.wire.errors import Conflict, Unavailable
-from server.wire.publication import Notice
+from server.wire.publication import Kind, Notice
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class RedisLog:
         self._now_s = now_s
         self._held: dict[ChannelKey, Held] = {}
         self._followers: dict[str, Follower] = {}
+        self._listeners: dict[str, Callable[[bytes], None]] = {}
         self._batches = itertools.count(1)
         self._name = new_epoch()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,7 +129,7 @@ class RedisLog:
                     return await self._publish(held, events)
                 except Unavailable:
                     self._detach(held)
-            entries = self._encoded(held, events, held.position)
+            entries = held.encoded(events, self._now_s())
             held.take(entries, self._limits.max_local_entries)
             self._tell(key, entries)
             return entries
@@ -140,7 +141,7 @@ class RedisLog:
                 await asyncio.sleep(random.uniform(0, OVERTAKEN_S * attempt))
             if not held.epoch:
                 await self._load(held)
-            entries = self._encoded(held, events, held.position)
+            entries = held.encoded(events, self._now_s())
             verdict = await self._append(held, held.position, entries, entries[-1].position, held.floor)
             if verdict is None:
                 held.take(entries, self._limits.max_local_entries)
@@ -216,13 +217,6 @@ class RedisLog:
                 self._tell(held.key, again)
             else:
                 held.epoch = ""  # somebody was quicker; once more
-
-    def _encoded(self, held: Held, events: Sequence[Event], after: Position) -> tuple[Entry, ...]:
-        now_s, t8 = self._now_s(), wall_ms()
-        return tuple(
-            encode(held.key.channel, Position(after.epoch, after.offset + number), event, now_s, t8)
-            for number, event in enumerate(events, 1)
-        )
 
     # -- without Redis ------------------------------------------------------------------------------------------
 
@@ -326,7 +320,7 @@ class RedisLog:
         await self._joined(key)
         held = self._held.get(key)
         if held is not None and held.is_detached:
-            return self._local(held, after)
+            return held.recovery(after)
         try:
             return await self._recover(key, after)
         except Unavailable:
@@ -336,7 +330,7 @@ class RedisLog:
             async with held.lock:
                 if not held.is_detached:
                     self._detach(held)
-            return self._local(held, after)
+            return held.recovery(after)
 
     async def _recover(self, key: ChannelKey, after: Position | None) -> Recovery:
         keys = Keys.of(key)
@@ -362,11 +356,14 @@ class RedisLog:
             await self._append(renewed, position, renewed.states.entries(), renewed.position, 0)
         raise Unavailable("the channel does not hold still")
 
-    def _local(self, held: Held, after: Position | None) -> Recovery:
-        if after is not None and after.epoch == held.epoch and held.floor <= after.offset <= held.last:
-            tail = tuple(entry for entry in held.tail if entry.position.offset > after.offset)
-            return Recovery(position=held.position, recovered=True, snapshot=(), tail=tail)
-        return Recovery(position=held.position, recovered=False, snapshot=held.states.entries(), tail=())
+    async def newest(self, key: ChannelKey, kind: Kind, state: str) -> Entry | None:
+        """The newest entry of one state, without reading the others; None if there is none.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        data = await self._link.run("HGET", Keys.of(key).states, f"{kind}/{state}")
+        return None if data is None else entry_of_push(data, self._now_s())
 
     async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
         """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
@@ -425,7 +422,15 @@ class RedisLog:
                 if not follower.offer(entry):
                     self._spawn(self._catch_up(follower))
 
+    def listen(self, topic: str, on_message: Callable[[bytes], None]) -> None:
+        """Be told what other processes say under a topic that is no channel's."""
+        self._listeners[topic] = on_message
+        self._push.subscribe(topic)
+
     def _on_message(self, topic: str, data: bytes) -> None:
+        if (listener := self._listeners.get(topic)) is not None:
+            listener(data)
+            return
         follower = self._followers.get(topic)
         if follower is None:
             return
@@ -483,27 +488,8 @@ class RedisLog:
                 await self.sweep()
 
     async def sweep(self) -> int:
-        """Forget what is older than the retention, and, while Redis is nearly full, what is longest unused.
-
-        A call that somebody owns is never forgotten. Returns how many channels were.
-
-        Raises:
-            Unavailable: Redis does not answer.
-        """
-        oldest_ms = int((time.time() - self._limits.retention_s) * 1000)
-        await self._link.run("ZREMRANGEBYSCORE", INDEX, "-inf", oldest_ms)
-        num = 0
-        for stream in await self._link.run("ZRANGE", INDEX, 0, 99):
-            memory = await self._link.run("INFO", "memory")
-            facts = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line)
-            most = int(facts["maxmemory"]) * self._limits.max_memory_share
-            if not most or int(facts["used_memory"]) <= most:
-                break
-            key = channel_of(stream.decode())
-            if not await self._link.run("EXISTS", Keys.of(key).lease):
-                await self.trim(key)
-                num += 1
-        return num
+        """See `redis_sweep.sweep`."""
+        return await sweep(self._link, self._limits, self.trim)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="redis-log")

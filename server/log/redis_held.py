@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.log.channel import new_epoch
-from server.log.contract import ChannelKey, Entry, Position
+from server.log.channel import encode, new_epoch
+from server.log.contract import ChannelKey, Entry, Event, Position, Recovery
 from server.log.redis_keys import moved
 from server.log.snapshot import States
+from server.wire.clock import wall_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +80,18 @@ class Held:
         entries = [moved(entry, Position(epoch, n)) for n, entry in enumerate(self.states.entries(), 1)]
         self.epoch, self.last, self.floor = epoch, len(entries), 0
         self.states, self.tail = States(entries), deque(entries)
+
+    def encoded(self, events: Sequence[Event], now_s: float) -> tuple[Entry, ...]:
+        """These events as the next entries; nothing is taken yet."""
+        t8 = wall_ms()
+        return tuple(
+            encode(self.key.channel, Position(self.epoch, self.last + number), event, now_s, t8)
+            for number, event in enumerate(events, 1)
+        )
+
+    def recovery(self, after: Position | None) -> Recovery:
+        """What a reader gets while Redis is away: the tail if it is held, else the snapshot."""
+        if after is not None and after.epoch == self.epoch and self.floor <= after.offset <= self.last:
+            tail = tuple(entry for entry in self.tail if entry.position.offset > after.offset)
+            return Recovery(position=self.position, recovered=True, snapshot=(), tail=tail)
+        return Recovery(position=self.position, recovered=False, snapshot=self.states.entries(), tail=())

@@ -137,6 +137,15 @@ class RedisLeases:
             await self.release(key, is_over=False)
             raise
 
+    async def owner(self, key: ChannelKey) -> str | None:
+        """Name of the process that owns a call, None if nobody does.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        lease = await self._log.link.run("GET", Keys.of(key).lease)
+        return None if lease is None else str(lease.decode().partition(" ")[0])
+
     async def release(self, key: ChannelKey, *, is_over: bool) -> None:
         """See `Leases`. While Redis is away the lease just runs out."""
         keys = Keys.of(key)

@@ -51,7 +51,7 @@ async def main(url: str, port: int) -> None:
     calls = LiveCalls(stations, max_calls=1000, grace_s=settings.ingest.resume_grace_s)
     authenticator = AnonymousAuthenticator("test", "anna", ("test",))
     origins = OriginPolicy((), is_loopback_only=True)
-    directory = CallDirectory(calls, store)
+    directory = CallDirectory(calls, fleet.owners(store))
     door = Door(authenticator, origins, directory)
     audio = AudioEndpoint(calls, ScriptedRecogniser({}), door, settings.ingest, metrics, fleet.relay)
     transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
