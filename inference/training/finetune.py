@@ -109,10 +109,11 @@ class SharedModel(nn.Module):
 
     Args:
         encoder: Where the weights start.
-        heads: Where the heads start: fitted on the frozen encoder, so that training begins at that quality.
+        heads: Where the heads start: fitted on this encoder, so that training begins at that quality.
+        projection: `[dims, dims] float32`, where the projection starts; None: at the identity, as the base model does.
     """
 
-    def __init__(self, encoder: Encoder, heads: Mapping[str, Linear]) -> None:
+    def __init__(self, encoder: Encoder, heads: Mapping[str, Linear], projection: FloatArray | None = None) -> None:
         super().__init__()
         from transformers import BertConfig, BertModel
 
@@ -141,7 +142,9 @@ class SharedModel(nn.Module):
             self.heads[name] = layer
         self.projection = nn.Linear(encoder.dims, encoder.dims, bias=False)
         with torch.no_grad():
-            self.projection.weight.copy_(torch.eye(encoder.dims))
+            self.projection.weight.copy_(
+                torch.eye(encoder.dims) if projection is None else torch.from_numpy(projection)
+            )
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return features `[rows, dims]` and embedding `[rows, dims]`, both of length one."""

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from inference.export.build import FP32_FILE, STATIC8_FILE, build_version
+from inference.export.build import ENCODER_FILE, FP32_FILE, HEADS_FILE, STATIC8_FILE, build_version
 from inference.export.golden import SENTENCES, make_golden, write_golden
 from inference.export.heads import Heads, load_heads, save_heads
 from inference.export.scales import measure_ranges
 from inference.export.verify import open_session, verify_version
-from inference.export.weights import Encoder, base_model_folder, load_base_encoder
+from inference.export.weights import Encoder, base_model_folder, load_base_encoder, load_encoder
 from inference.golden import GOLDEN_FILE
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.features import Runner, open_tokenizer
@@ -49,6 +49,7 @@ class Run:
         work: Folder of intermediate results.
         settings: Of the fine-tuning; zero steps keep the base encoder and fit heads on it.
         num_threads: Of torch and onnxruntime.
+        start: Version whose encoder and heads the fine-tuning continues from; None: the base model.
     """
 
     data: Path
@@ -56,6 +57,7 @@ class Run:
     work: Path
     settings: Settings
     num_threads: int = 1
+    start: Path | None = None
 
 
 def train(run: Run, report: Report = lambda _: None) -> None:
@@ -64,8 +66,10 @@ def train(run: Run, report: Report = lambda _: None) -> None:
     Raises:
         DataError: If the data folder lacks something or is malformed.
         ExportError: If the result does not pass its own verification, or the folder serves other labels.
-        ValueError: If the work folder belongs to a run with other settings.
+        ValueError: If the work folder belongs to a run with other settings, or there are no steps to continue with.
     """
+    if run.start is not None and not run.settings.steps:
+        raise ValueError(f"continuing from {run.start} needs steps")
     torch.set_num_threads(run.num_threads)
     torch.manual_seed(run.settings.seed)
     corpus = read_corpus(run.data, run.settings.seed)
@@ -75,24 +79,27 @@ def train(run: Run, report: Report = lambda _: None) -> None:
     write_model_folder(run.version.parent, base.dims, {task.name: labels_of(corpus, task) for task in TASKS}, tokenizer)
 
     frozen = VectorStore(Runner.for_encoder(base, tokenizer, run.num_threads), run.work / "frozen.npz")
-    start_file = run.work / "frozen-heads.safetensors"
-    if not start_file.is_file():
-        report("heads on the base encoder")
-        save_heads(fit_heads(corpus, frozen.embed), start_file)
-    encoder, heads = base, load_heads(start_file)
+    if run.start is not None:
+        encoder, heads = load_encoder(run.start / ENCODER_FILE), load_heads(run.start / HEADS_FILE)
+    else:
+        start_file = run.work / "frozen-heads.safetensors"
+        if not start_file.is_file():
+            report("heads on the base encoder")
+            save_heads(fit_heads(corpus, frozen.embed), start_file)
+        encoder, heads = base, load_heads(start_file)
 
     if run.settings.steps:
-        encoder, heads = _finetune(run, corpus, base, heads, frozen, report)
+        encoder, heads = _finetune(run, corpus, encoder, heads, frozen, report)
     _write_version(run, corpus, encoder, heads, report)
 
 
 def _finetune(
-    run: Run, corpus: Corpus, base: Encoder, heads: Heads, frozen: VectorStore, report: Report
+    run: Run, corpus: Corpus, start: Encoder, heads: Heads, frozen: VectorStore, report: Report
 ) -> tuple[Encoder, Heads]:
     """Tune the encoder, then take for each task the better of the head tuned with it and one fitted afterwards."""
     tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
     sources = training_sources(corpus, read_plain(run.data), frozen)
-    model = SharedModel(base, heads.linear)
+    model = SharedModel(start, heads.linear, heads.projection)
     report("fine-tuning")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
@@ -102,7 +109,7 @@ def _finetune(
             bar.update(steps, completed=step, description=f"loss {loss:.3f}")
 
         finetune(model, sources, tokenizer, run.settings, run.work / "finetune.pt", progress)
-    encoder, projection, tuned = model.export(base)
+    encoder, projection, tuned = model.export(start)
     vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
     report("heads on the tuned encoder")
     linear = choose_heads(corpus, vectors.embed, tuned)

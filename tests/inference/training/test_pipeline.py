@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def test_a_version_is_trained_interrupted_resumed_and_judged(data: Path, tmp_pat
     assert stages.count("heads on the base encoder") == 1
     for name in ("model.onnx", "model.fp32.onnx", "model.fp16.onnx", "golden.json", "encoder.safetensors"):
         assert (run.version / name).stat().st_size > 0, name
+
+    with pytest.raises(ValueError, match="needs steps"):
+        train(replace(run, start=run.version, settings=Settings(steps=0)))
+    more = replace(run, start=run.version, version=repo / "utterance/3", work=tmp_path / "more")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "work/frozen.npz").rename(tmp_path / "more/frozen.npz")
+    with pytest.raises(Interrupted):
+        train(more, interrupt)
 
     again = Run(data, repo / "utterance/2", tmp_path / "again", SETTINGS)
     train(again)
