@@ -294,6 +294,7 @@ class Server:
                 budget=budget,
                 health=self,
                 models=keeper,
+                knowledge=library,
                 demo=demo,
                 metrics_key=settings.auth.metrics_key,
             ),

@@ -21,6 +21,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from server.app.conversations import conversation_handlers
+from server.app.knowledge import KnowledgeDesk, knowledge_handlers
 from server.app.models import ModelDesk, model_handlers
 from server.app.page import page_handlers
 from server.audit.log import AuditLog
@@ -84,6 +85,7 @@ class ApiDependencies:
         budget: `/v1/budget`.
         health: Health routes and `/v1/status`.
         models: `/v1/models`.
+        knowledge: `/v1/kb`.
         demo: The demo desk, None where it is switched off.
         metrics_key: Bearer of `/metrics` from other machines; empty: from this machine only, unless nobody signs in.
         limiter: Requests of one identity.
@@ -100,6 +102,7 @@ class ApiDependencies:
     budget: Budget
     health: Health
     models: ModelDesk
+    knowledge: KnowledgeDesk
     demo: DemoDesk | None
     metrics_key: str = ""
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(REQUESTS_PER_S, REQUESTS_BURST))
@@ -209,6 +212,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             demo_calls,
             *conversation_handlers(deps.store, deps.directory, deps.audit, deps.erasure),
             *model_handlers(deps.models),
+            *knowledge_handlers(deps.knowledge, deps.store),
             *page_handlers(),
         ],
         guards=[admit],

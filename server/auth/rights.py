@@ -59,6 +59,11 @@ def telephony(identity: Identity, resource: Resource) -> bool:
     return "telephony" in identity.roles
 
 
+def staff(identity: Identity, resource: Resource) -> bool:
+    """People who talk to customers, or lead those who do."""
+    return bool(identity.roles & {"agent", "supervisor"})
+
+
 def admin(identity: Identity, resource: Resource) -> bool:
     """Administrators of the tenant."""
     return "admin" in identity.roles
@@ -74,6 +79,7 @@ RIGHTS: dict[tuple[Action, ResourceKind], tuple[Rule, ...]] = {
     ("subscribe", "agent"): (anonymous, own, team, admin),
     ("receipt", "call"): (anonymous, own, team),
     ("ask", "call"): (anonymous, own, team),
+    ("ask", "tenant"): (anonymous, staff, admin),
     ("say", "call"): (anonymous, own),
     ("ingest", "call"): (anonymous, own, telephony),
     ("read", "call"): (anonymous, own, team, admin),

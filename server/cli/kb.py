@@ -25,14 +25,14 @@ from inference.errors import InferenceError
 from inference.repository import ModelRepository
 from retrieval.article import Viewer
 from retrieval.conversation import build_query, decode_context
-from retrieval.errors import BadQuery, BaseBusy, EmptyFolder, NoSuchBase, RetrievalError, UnreadableFile
+from retrieval.errors import RetrievalError
 from retrieval.evaluation import Scores, evaluate, read_cases
 from retrieval.ingest import Report, ingest
 from retrieval.manifest import EngineEmbedder, encoder_identity
 from retrieval.search import MAX_TOP_K, Answer, KnowledgeBase
 from retrieval.store import BaseStore, bases
 from server.config import Settings, load_settings
-from server.wire.errors import BadRequest, ConfigError, Conflict, CuelineError, NotFound, Unavailable
+from server.knowledge.errors import as_cueline_error
 
 DEFAULT_TOP_K = 3
 _MAX_LISTED = 20
@@ -212,22 +212,6 @@ def rollback_command(place: _Place) -> None:
     """Search the generation before the current one again."""
     number = BaseStore(place.data, place.tenant, place.base).rollback()
     click.echo(f"{place.base}: generation {number} is searched now")
-
-
-def as_cueline_error(error: RetrievalError | InferenceError) -> CuelineError:
-    """Turn an error of the rooms below into the one of the same meaning here."""
-    match error:
-        case NoSuchBase():
-            return NotFound(error.message, field=error.field)
-        case BaseBusy():
-            return Conflict(error.message, field=error.field)
-        case EmptyFolder() | BadQuery() | UnreadableFile():
-            where = f"{error.field}: " if error.field and not error.message.startswith(error.field) else ""
-            return BadRequest(f"{where}{error.message}", field=error.field)
-        case InferenceError():
-            return Unavailable(error.message, field=error.field)
-        case _:
-            return ConfigError(error.message, field=error.field)
 
 
 def _repository(settings: Settings) -> ModelRepository:

@@ -10,6 +10,7 @@ from typing import Literal
 from retrieval.search import Answer, Result
 from server.knowledge.questions import Question
 from server.policy.cards import Finding
+from server.store.contract import UNANSWERED
 from server.wire.publication import Action, Citation
 
 Outcome = Literal["shown", "abstained", "duplicate", "rejected"]
@@ -77,6 +78,21 @@ def plain_finding(question: Question, body: str) -> Finding:
     """What is said to an agent who asked, where there is no answer."""
     title = question.text if len(question.text) <= MAX_TITLE_CHARS else f"{question.text[: MAX_TITLE_CHARS - 1]}…"
     return Finding(key=question.key, title=title, body=body, cites=(), is_asked=True)
+
+
+def unanswered(question: Question) -> Action:
+    """A question that nothing answered, as it is kept for who writes the articles."""
+    return Action(
+        id=f"{UNANSWERED}{question.key}",
+        revision=1,
+        type="answer",
+        title=question.text,
+        state="expire",
+        priority=0,
+        ttl_ms=0,
+        reason="unanswered",
+        evidence=(question.evidence,) if question.evidence is not None else (),
+    )
 
 
 def title_of(result: Result) -> str:

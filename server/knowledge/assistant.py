@@ -21,7 +21,7 @@ from inference.generation import GenerationError
 from retrieval.conversation import build_query
 from retrieval.errors import RetrievalError
 from retrieval.search import Answer
-from server.knowledge.answers import Screen, finding_of, plain_finding
+from server.knowledge.answers import Screen, finding_of, plain_finding, unanswered
 from server.knowledge.library import Library
 from server.knowledge.questions import Confirm, Decision, Question, Questions, Search, Withdraw
 from server.knowledge.writer import Writer
@@ -55,6 +55,13 @@ class Gone:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A question that no article answers: an action that was wanted, for the store alone."""
+
+    action: Action
+
+
 @dataclass(slots=True)
 class _Search:
     """A search under way, or a tentative one that is done and waits for its final."""
@@ -71,7 +78,7 @@ class Assistant:
     """Looks up what one call asks.
 
     Args:
-        library: All bases.
+        library: All bases; None: there are none here.
         tenant: Whose call it is.
         policy: Pinned; it names the base.
         deliver: Takes what is found; called from the loop.
@@ -81,10 +88,10 @@ class Assistant:
 
     def __init__(
         self,
-        library: Library,
+        library: Library | None,
         tenant: str,
         policy: Policy,
-        deliver: Callable[[Found | Gone], None],
+        deliver: Callable[[Found | Gone | Unanswered], None],
         metrics: Metrics,
         writer: Writer | None = None,
     ) -> None:
@@ -93,7 +100,7 @@ class Assistant:
         self._writing: tuple[str, asyncio.Task[None]] | None = None
         self._tenant = tenant
         self._policy = policy
-        self._base = policy.knowledge
+        self._base = policy.knowledge if library is not None else None
         self._deliver = deliver
         self._metrics = metrics
         self._questions = Questions(policy.assist)
@@ -185,6 +192,7 @@ class Assistant:
     async def _search(self, search: _Search) -> None:
         question = search.question
         assert self._base is not None
+        assert self._library is not None
         try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
                 query = build_query(question.text, question.context)
@@ -204,6 +212,8 @@ class Assistant:
         self._searches.pop(search.question.key, None)
         outcome, finding = finding_of(search.question, answer, self._screen)
         self._metrics.knowledge_questions.labels(outcome).inc()
+        if outcome == "abstained" and search.question.trigger != "moment":
+            self._deliver(Unanswered(unanswered(search.question)))
         self._metrics.knowledge_card.labels("passage").observe(self._loop.time() - search.started_s)
         if finding is not None:
             self._found(finding, search.stamps)

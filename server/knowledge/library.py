@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -24,10 +25,11 @@ from inference.request import EmbeddingArray, RowClass
 from retrieval.article import Viewer
 from retrieval.conversation import Query
 from retrieval.errors import NoSuchBase, RetrievalError
-from retrieval.ingest import FOLDER, ingest
-from retrieval.manifest import Embedder, EncoderIdentity
+from retrieval.ingest import FOLDER, Report, ingest
+from retrieval.manifest import Embedder, EncoderIdentity, Manifest
 from retrieval.search import Answer, KnowledgeBase
-from retrieval.store import BaseStore
+from retrieval.store import BaseStore, bases
+from server.knowledge.upload import unpack
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +89,13 @@ class Library:
         self._stamps: dict[tuple[str, str], Stamps] = {}
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self, bases: Iterable[tuple[str, str]]) -> None:
+    async def start(self, wanted_bases: Iterable[tuple[str, str]]) -> None:
         """Make the bases that policies name hold what their folders hold, and keep it so.
 
         Args:
-            bases: Tenants with the names of their bases. A base whose folder cannot be read is told and left as it is.
+            wanted_bases: Tenants with the names of their bases. A base whose folder cannot be read is told and left as it is.
         """
-        wanted = tuple(dict.fromkeys(bases))
+        wanted = tuple(dict.fromkeys(wanted_bases))
         await self._keep_in_step(wanted)
         self._watch = asyncio.create_task(self._follow(wanted), name="knowledge-watch")
 
@@ -128,29 +130,56 @@ class Library:
         """
         return await self.base(tenant, name).search(query, top_k=top_k, viewer=viewer, highlights=True)
 
+    async def manifests(self, tenant: str) -> list[Manifest]:
+        """What the tenant's bases say of themselves; one that cannot be read is left out, and told in the log."""
+        return await asyncio.to_thread(self._manifests, tenant)
+
+    async def fill(self, tenant: str, name: str, archive: bytes) -> Report:
+        """Make a base hold what a ZIP of articles holds. From then on it is its owner's, no folder touches it.
+
+        Raises:
+            RetrievalError: As `ingest`.
+            BadRequest: The archive cannot be used.
+            TooLarge: Too much in it.
+        """
+        store = self.store(tenant, name)
+        with TemporaryDirectory(prefix="cueline-kb-") as folder:
+            await asyncio.to_thread(unpack, archive, Path(folder))
+            return await ingest(Path(folder), store, self._ingesting)
+
+    async def rollback(self, tenant: str, name: str) -> int:
+        """Search the generation before the current one again. Raises `RetrievalError`."""
+        return await asyncio.to_thread(self.store(tenant, name).rollback)
+
+    async def remove(self, tenant: str, name: str) -> None:
+        """Remove a base; searches under way finish on what they have. Raises `RetrievalError`."""
+        store = self.store(tenant, name)
+        await asyncio.to_thread(store.current)
+        await asyncio.to_thread(store.delete)
+        self._bases.pop((tenant, name), None)
+
+    def _manifests(self, tenant: str) -> list[Manifest]:
+        found = []
+        for name in bases(self._data, tenant):
+            try:
+                found.append(BaseStore(self._data, tenant, name).manifest())
+            except RetrievalError as error:
+                log.warning("a knowledge base cannot be read", extra={"kb": name, "code": error.code})
+        return found
+
     def store(self, tenant: str, name: str) -> BaseStore:
         """Return the files of a base. Raises as `base`."""
         return BaseStore(self._data, tenant, name)
 
-    @property
-    def data(self) -> Path:
-        """The data directory."""
-        return self._data
-
-    @property
-    def ingesting(self) -> Embedder:
-        """Embeds behind all live work."""
-        return self._ingesting
-
     # Folders
 
-    async def _follow(self, bases: Sequence[tuple[str, str]]) -> None:
+    async def _follow(self, wanted: Sequence[tuple[str, str]]) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            await self._keep_in_step(bases)
+            await self._keep_in_step(wanted)
 
-    async def _keep_in_step(self, bases: Sequence[tuple[str, str]]) -> None:
-        for tenant, name in bases:
+    async def _keep_in_step(self, wanted: Sequence[tuple[str, str]]) -> None:
+        for tenant, name in wanted:
             try:
                 await self._ingest_changed(tenant, name)
             except (RetrievalError, InferenceError, OSError) as error:

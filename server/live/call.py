@@ -17,7 +17,7 @@ import msgspec
 
 from inference.errors import InferenceError
 from inference.request import Outcome
-from server.knowledge import Assistant, Found, Gone
+from server.knowledge import Assistant, Found, Gone, Unanswered
 from server.live.mail import (
     Asked,
     Assigned,
@@ -116,11 +116,9 @@ class LiveCall:
         self._latest_stamps: dict[str, Stamps] = {}
         self._noticed_s = -NOTICE_EVERY_S
         self._num_running = 0
-        self._assistant: Assistant | None = None
-        if stations.library is not None:
-            self._assistant = Assistant(
-                stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics, stations.writer
-            )
+        self._assistant = Assistant(
+            stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics, stations.writer
+        )
 
     @property
     def agent_id(self) -> AgentId | None:
@@ -211,8 +209,7 @@ class LiveCall:
             if self._tick is not None:
                 self._tick.cancel()
             self._stations.orchestrator.cancel(f"{self.tenant_id}/{self.conversation_id}")
-            if self._assistant is not None:
-                await self._assistant.stop()
+            await self._assistant.stop()
 
     async def _work(self) -> None:
         while True:
@@ -283,12 +280,13 @@ class LiveCall:
             case Receipt(action_id, event):
                 self._publish_guidance(self._pinned.policy.on_receipt(action_id, event, self._now_s()), Stamps())
             case Asked(text):
-                if self._assistant is not None:
-                    self._assistant.ask(text, Stamps())
+                self._assistant.ask(text, Stamps())
             case Found(finding, stamps):
                 self._publish_guidance(self._pinned.policy.on_finding(finding, self._now_s()), stamps)
             case Gone(key):
                 self._publish_guidance(self._pinned.policy.on_question_gone(key, self._now_s()), Stamps())
+            case Unanswered(action):
+                self._store(ActionRecord(tenant_id=self.tenant_id, conversation_id=self.conversation_id, action=action))
             case Tick():
                 self._tick_s = None
                 self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())
@@ -307,8 +305,7 @@ class LiveCall:
             annotations = [note.annotation for note in current]
             guidance = self._pinned.policy.on_annotations(annotations, utterance, self._now_s())
             self._publish_guidance(guidance, current[-1].stamps)
-            if self._assistant is not None:
-                self._assistant.on_annotations(annotations, utterance, current[-1].stamps)
+            self._assistant.on_annotations(annotations, utterance, current[-1].stamps)
 
     def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
         self._revisions[utterance.utterance_id] = utterance.revision
@@ -343,8 +340,7 @@ class LiveCall:
                 self._num_running += 1
             except InferenceError as error:
                 self._shed(error)
-        if self._assistant is not None:
-            self._assistant.on_utterance(utterance, stamps)
+        self._assistant.on_utterance(utterance, stamps)
         self._publish_guidance(self._pinned.policy.on_utterance(utterance, self._now_s()), stamps)
 
     def _publish_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
@@ -383,8 +379,7 @@ class LiveCall:
                 self._stations.metrics.actions.labels(payload.type, payload.state).inc()
                 if payload.state == "new" and stamps.t0 is not None:
                     self._stations.metrics.e2e.labels("action").observe((wall_ms() - stamps.t0) / 1000)
-                if self._assistant is not None:
-                    self._assistant.on_action(payload, stamps)
+                self._assistant.on_action(payload, stamps)
             self._publish(payload, stamps)
 
     def _report_gap(self, speaker: Speaker, gap: SpeechGap, stamps: Stamps) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inference.request import Outcome
-from server.knowledge import Found, Gone
+from server.knowledge import Found, Gone, Unanswered
 from server.speech.contract import SpeechEvent
 from server.store.contract import CoverageRecord
 from server.wire.clock import Stamps
@@ -95,7 +95,7 @@ class End:
     reason: str | None
 
 
-Item = Heard | Given | Noted | Done | Receipt | Asked | Assigned | Found | Gone | Tick | Flush | End
+Item = Heard | Given | Noted | Done | Receipt | Asked | Assigned | Found | Gone | Unanswered | Tick | Flush | End
 
 
 def company(item: Item) -> int:

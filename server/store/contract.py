@@ -48,6 +48,10 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="action"):
     stages_ms: dict[str, float] = {}
 
 
+UNANSWERED = "unanswered:"
+"""Id prefix of an action that was wanted and is not there: a question without an answer, for who writes articles."""
+
+
 class ReceiptRecord(msgspec.Struct, frozen=True, kw_only=True, tag="receipt"):
     """What an agent did with an action. Keyed by (action, event); the first one counts."""
 
@@ -135,6 +139,9 @@ class Store(Protocol):
 
     async def tenants(self) -> list[TenantId]:
         """Tenants that have conversations here."""
+
+    async def unanswered(self, tenant_id: TenantId, limit: int) -> list[dict[str, Any]]:
+        """Questions that the knowledge base did not answer: `conversation_id`, `question` and `evidence`."""
 
     async def erasures(self, tenant_id: TenantId, receipt_id: str) -> list[dict[str, Any]]:
         """What was erased for that receipt, with the number of rows by table."""

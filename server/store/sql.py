@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.keys.keyring import Keyring
 from server.store import schema
-from server.store.contract import ErasureRecord, Record, owner_of
+from server.store.contract import UNANSWERED, ErasureRecord, Record, owner_of
 from server.store.database import MAX_CONNECTIONS, STATEMENT_TIMEOUT_S, open_database
 from server.store.erasing import erase, erased_among
 from server.store.migrate import migrate
@@ -153,6 +153,26 @@ class SqlStore:
             "gaps": gaps,
             "receipts": receipts,
         }
+
+    async def unanswered(self, tenant_id: TenantId, limit: int) -> list[dict[str, Any]]:
+        """Questions that the knowledge base did not answer, of the newest calls first."""
+        table, calls = schema.actions, schema.conversations
+        same_call = (table.c.tenant_id == calls.c.tenant_id) & (table.c.conversation_id == calls.c.conversation_id)
+        query = (
+            select(table)
+            .join(calls, same_call)
+            .where(table.c.tenant_id == tenant_id, table.c.action_id.startswith(UNANSWERED, autoescape=True))
+            .order_by(calls.c.started_ms.desc(), table.c.action_id)
+            .limit(limit)
+        )
+        async with self._transaction() as connection:
+            found = [dict(row) for row in (await connection.execute(query)).mappings()]
+        questions = []
+        for row in found:
+            card = await self._sealer.opened(schema.actions, row)
+            asked = {"question": card["title"], "evidence": card.get("evidence", [])}
+            questions.append({"conversation_id": row["conversation_id"], **asked})
+        return questions
 
     async def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
         """Whether there is such a conversation, and whose it is."""

@@ -95,6 +95,12 @@ ROUTES: dict[str, set[str]] = {
     "DELETE /v1/conversations/{conversation_id:str}": {"admin", "other tenant"},  # each its own
     "DELETE /v1/customers/{customer_id:str}": {"admin", "other tenant"},
     "GET /v1/erasures/{receipt_id:str}": {"admin"},
+    "GET /v1/kb": {"agent", "colleague", "supervisor", "far supervisor", "admin", "other tenant"},
+    "POST /v1/kb/{name:str}/search": {"agent", "colleague", "supervisor", "far supervisor", "admin", "other tenant"},
+    "GET /v1/kb/unanswered": {"admin", "other tenant"},
+    "PUT /v1/kb/{name:str}": {"admin", "other tenant"},
+    "DELETE /v1/kb/{name:str}": {"admin", "other tenant"},
+    "POST /v1/kb/{name:str}/rollback": {"admin", "other tenant"},
     # what all tenants share
     "GET /v1/models": {"operator"},
     "POST /v1/models/{model:str}/promote": {"operator"},
@@ -125,6 +131,9 @@ PROTOCOL = {"auth", "sub", "unsub", "ping", "pong"}
 class _Store:
     async def erasures(self, tenant_id: str, receipt_id: str) -> list[dict[str, Any]]:
         return [{"num_rows": {}}] if tenant_id == "t" else []
+
+    async def unanswered(self, tenant_id: str, limit: int) -> list[dict[str, Any]]:
+        return []
 
     async def of_customer(self, *_: Any) -> list[str]:
         return ["c1"]
@@ -191,6 +200,21 @@ class _Models:
         return (lambda *_: []) if name == "status" else answer
 
 
+class _Bases:
+    """Every answer of the knowledge desk."""
+
+    async def manifests(self, tenant: str) -> list[Any]:
+        return []
+
+    async def rollback(self, tenant: str, name: str) -> int:
+        return 1
+
+    async def remove(self, tenant: str, name: str) -> None: ...
+
+    async def fill(self, tenant: str, name: str, archive: bytes) -> dict[str, int]:
+        return {"articles": 1}
+
+
 class World:
     """The application and what reached the rooms behind it."""
 
@@ -222,6 +246,7 @@ class World:
                 audit=self.audit,  # type: ignore[arg-type]
                 erasure=Erasure(store, _Journal(), _Live(), self.audit, ()),  # type: ignore[arg-type]
                 models=_Models(),
+                knowledge=_Bases(),
                 metrics=metrics,
                 budget=Budget(1250.0, 1500.0, {}),
                 health=SimpleNamespace(is_ready=True, status=dict),

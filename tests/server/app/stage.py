@@ -18,6 +18,7 @@ import uvicorn
 
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
+from server.app.knowledge import KnowledgeDesk
 from server.app.models import ModelDesk
 from server.audit.log import AuditLog
 from server.auth.desk import TicketDesk
@@ -197,6 +198,7 @@ class Stage:
                 audit=cast(AuditLog, None),
                 erasure=cast(Erasure, None),
                 models=cast(ModelDesk, None),
+                knowledge=cast(KnowledgeDesk, None),
                 metrics=metrics,
                 budget=load_budget(REPOSITORY / "graphs"),
                 health=self.health,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from retrieval.errors import DamagedIndex
-from server.knowledge.assistant import MAX_SEARCHES, Assistant, Found, Gone
+from server.knowledge.assistant import MAX_SEARCHES, Assistant, Found, Gone, Unanswered
 from server.metrics import Metrics
 from server.policy.loading import parse_policy
 from server.wire.clock import Stamps
@@ -72,6 +72,8 @@ async def test_a_question_becomes_an_answer_with_its_source(call):
 
 async def test_what_no_article_answers_is_not_shown(call):
     call.hear("zebra quantum lasagne")
+    kept = (await call.next()).action
+    assert (kept.id, kept.title, kept.reason) == ("unanswered:u1", "zebra quantum lasagne", "unanswered")
     assert await call.next() == Gone("u1")
     assert call.count("questions", outcome="abstained") == 1
 
@@ -116,6 +118,7 @@ async def test_a_card_gets_the_passage_it_wants(call):
 
 async def test_an_agent_is_told_that_nothing_was_found(call):
     call.assistant.ask("zebra quantum lasagne", Stamps())
+    assert isinstance(await call.next(), Unanswered)
     finding = (await call.next()).finding
     assert (finding.is_asked, finding.title, finding.cites) == (True, "zebra quantum lasagne", ())
 

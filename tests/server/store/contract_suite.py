@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.store.contract import Store, UtteranceRecord
+from server.store.contract import UNANSWERED, Store, UtteranceRecord
 from server.wire.ids import TenantId
 from tests.server.store.records import TENANT, action, conversation, coverage, erasure, gap, receipt, utterance
 
@@ -114,6 +114,14 @@ class StoreSuite:
     async def test_revisions_tell_a_resumed_call_where_it_was(self, store: Store) -> None:
         await store.apply([utterance("u1", 3, final=True), utterance("u2", 7)])
         assert await store.revisions(TENANT, "c1") == {"u1": (3, True), "u2": (7, False)}
+
+    async def test_what_was_not_answered_is_told_to_its_tenant(self, store: Store) -> None:
+        await store.apply([conversation(), action(), action(f"{UNANSWERED}u1"), action(f"{UNANSWERED}ask:1")])
+        found = await store.unanswered(TENANT, 10)
+        assert [(each["conversation_id"], each["question"]) for each in found] == [("c1", "Offer the reset")] * 2
+        assert found[0]["evidence"][0]["text"] == "my oil light"
+        assert len(await store.unanswered(TENANT, 1)) == 1
+        assert await store.unanswered(OTHER, 10) == []
 
     async def test_tenants_never_meet(self, store: Store) -> None:
         await store.apply([conversation(), utterance(text="mine", final=True)])
