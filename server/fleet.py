@@ -101,6 +101,10 @@ class Fleet:
         """Take part."""
         self._calls = calls
 
+    async def is_live(self, tenant_id: TenantId, conversation_id: str) -> bool:
+        """Whether a call is live, in whatever process. Raises `Unavailable` when that cannot be known now."""
+        return self._calls.agent_of(tenant_id, conversation_id)[0]
+
     def owners(self, store: StoredOwners) -> StoredOwners:
         """Who knows whose the calls are that are not live in this process."""
         return store
@@ -182,6 +186,13 @@ class SharedFleet(Fleet):
             await asyncio.wait([self._task])
         for listener in self.listeners:
             listener.close()
+
+    async def is_live(self, tenant_id: TenantId, conversation_id: str) -> bool:
+        """See `Fleet`."""
+        if self._calls.agent_of(tenant_id, conversation_id)[0]:
+            return True
+        key = ChannelKey(tenant_id, call_channel(ConversationId(conversation_id)))
+        return await self._leases.owner(key) is not None
 
     def owners(self, store: StoredOwners) -> StoredOwners:
         """See `Fleet`: the log knows of a transfer in another process before the store does."""

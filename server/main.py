@@ -243,7 +243,7 @@ class Server:
         await audit.start()
         self._stack.push_async_callback(audit.stop)
         places = (EventLogPlace(event_log), CachePlace("predictions", engine.forget_words))
-        erasure = Erasure(store, outbox, calls, audit, places)
+        erasure = Erasure(store, outbox, fleet, audit, places)
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
         directory = CallDirectory(calls, fleet.owners(store))
         door = Door(authenticator, origins, directory)

@@ -22,7 +22,7 @@ from server.auth.identity import Identity
 from server.store.contract import ErasureRecord, Record, Store
 from server.wire.clock import wall_ms
 from server.wire.errors import Conflict, CuelineError, Unavailable
-from server.wire.ids import AgentId, TenantId
+from server.wire.ids import TenantId
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +101,11 @@ class Journal(Protocol):
         """Remove what was set aside of a conversation."""
 
 
-class LiveOwners(Protocol):
-    """The live calls."""
+class LiveCalls(Protocol):
+    """The live calls of all processes."""
 
-    def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
-        """Whether that call is live, and whose it is."""
+    async def is_live(self, tenant_id: TenantId, conversation_id: str) -> bool:
+        """Whether a call is live, in whatever process. Raises `Unavailable` when that cannot be known now."""
 
 
 class Erasure:
@@ -120,7 +120,7 @@ class Erasure:
     """
 
     def __init__(
-        self, store: Store, journal: Journal, live: LiveOwners, audit: AuditLog, places: Sequence[Place]
+        self, store: Store, journal: Journal, live: LiveCalls, audit: AuditLog, places: Sequence[Place]
     ) -> None:
         self._store = store
         self._journal = journal
@@ -152,7 +152,7 @@ class Erasure:
         """
         tenant_id, requested_ms = identity.tenant_id, wall_ms()
         for conversation_id in conversation_ids:
-            if self._live.agent_of(tenant_id, conversation_id)[0]:
+            if await self._live.is_live(tenant_id, conversation_id):
                 raise Conflict("the call is live; end it first", field="conversation_id")
         for conversation_id in conversation_ids:
             await self._audit.note(identity, "erase", f"call:{conversation_id}")
@@ -176,7 +176,7 @@ class Erasure:
         Raises:
             Unavailable: It cannot be made durable at present.
         """
-        over = [name for name in conversation_ids if not self._live.agent_of(tenant_id, name)[0]]
+        over = [name for name in conversation_ids if not await self._live.is_live(tenant_id, name)]
         receipt_id = secrets.token_hex(12)
         reports = await self._reach(receipt_id, tenant_id, over, "retention", "retention clock", wall_ms())
         for report in reports:

@@ -187,8 +187,8 @@ class _Audit:
 
 
 class _Live:
-    def agent_of(self, *_: Any) -> tuple[bool, None]:
-        return False, None
+    async def is_live(self, *_: Any) -> bool:
+        return False
 
 
 class _Models:

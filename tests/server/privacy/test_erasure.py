@@ -22,7 +22,7 @@ from server.store.outbox import Outbox, OutboxLimits
 from server.store.sql import SqlStore
 from server.wire.clock import Stamps
 from server.wire.errors import Conflict, Unavailable
-from server.wire.ids import AgentId, TenantId
+from server.wire.ids import TenantId
 from server.wire.publication import Transcript
 from tests.server.store.records import TENANT, action, conversation, utterance
 
@@ -37,8 +37,8 @@ class _Live:
     def __init__(self) -> None:
         self.calls: set[tuple[str, str]] = set()
 
-    def agent_of(self, tenant_id: TenantId, conversation_id: str) -> tuple[bool, AgentId | None]:
-        return (tenant_id, conversation_id) in self.calls, None
+    async def is_live(self, tenant_id: TenantId, conversation_id: str) -> bool:
+        return (tenant_id, conversation_id) in self.calls
 
 
 class _Gate(SqlStore):
