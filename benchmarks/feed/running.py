@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import uvicorn
 
@@ -20,12 +20,14 @@ from server.auth.tickets import Tickets
 from server.feed.endpoint import FeedEndpoint
 from server.feed.session import Limits
 from server.feed.transport import DirectProtocol
-from server.log.contract import Event
+from server.log.contract import Event, EventLog
 from server.log.embedded import EmbeddedLog
 from server.metrics import Metrics
 from server.wire.clock import Stamps
 from server.wire.ids import AgentId, TenantId
 from server.wire.publication import Transcript
+
+Log = TypeVar("Log", bound=EventLog)
 
 TENANT = TenantId("t")
 SOMEONE = Identity(TENANT, AgentId("a"), frozenset({"agent"}), is_anonymous=True)
@@ -74,11 +76,11 @@ async def swarm_process() -> AsyncIterator[Swarm]:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningFeed:
+class RunningFeed(Generic[Log]):
     """A feed that serves."""
 
     endpoint: FeedEndpoint
-    log: EmbeddedLog
+    log: Log
     desk: Tickets
     port: int
 
@@ -88,10 +90,20 @@ class RunningFeed:
 
 
 @contextlib.asynccontextmanager
-async def feed_server(folder: Path) -> AsyncIterator[RunningFeed]:
+async def feed_server(folder: Path) -> AsyncIterator[RunningFeed[EmbeddedLog]]:
     """The feed alone, as `server.main` runs it: same protocol class, same log, no models."""
     log = EmbeddedLog(folder)
     await log.start()
+    try:
+        async with feed_on(log) as feed:
+            yield feed
+    finally:
+        await log.stop()
+
+
+@contextlib.asynccontextmanager
+async def feed_on(log: Log) -> AsyncIterator[RunningFeed[Log]]:
+    """The feed on a log that is started."""
     tickets = Tickets()
     endpoint = FeedEndpoint(log, tickets, Metrics(), limits=Limits(ping_interval_s=3600.0))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -111,4 +123,3 @@ async def feed_server(folder: Path) -> AsyncIterator[RunningFeed]:
     finally:
         server.should_exit = True
         await serving
-        await log.stop()

@@ -105,8 +105,7 @@ class RedisLog:
                 logger.error("a channel ends with what Redis never took", extra={"offset": held.last})
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._push.stop()
+        await asyncio.gather(*self._tasks, self._push.stop(), return_exceptions=True)
         await self._link.stop()
 
     # -- append -------------------------------------------------------------------------------------------------
@@ -119,10 +118,10 @@ class RedisLog:
         Raises:
             Fenced: Another process owns this call by now.
         """
-        if not events:
-            return ()
         held = self._held.setdefault(key, Held(key))
         held.touched_s = self._now_s()
+        if not events:
+            return ()
         async with held.lock:
             if not held.is_detached:
                 try:
@@ -240,6 +239,8 @@ class RedisLog:
 
     def _on_up(self) -> None:
         self._spawn(self._repair())
+        for follower in self._followers.values():  # pushes may be back for longer than the link
+            self._spawn(self._catch_up(follower))
 
     async def _repair(self) -> None:
         """Put back into Redis what it does not have."""
@@ -292,16 +293,14 @@ class RedisLog:
         if follower is not None:
             follower.start_over()
 
-    # -- ownership ----------------------------------------------------------------------------------------------
-
     async def own(self, key: ChannelKey, fence: str) -> None:
         """From now on append with this fence; what the channel holds so far is loaded.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        held = self._held[key] = Held(key, owner_fence=fence, touched_s=self._now_s())
-        await self._load(held)
+        self._held[key] = Held(key, owner_fence=fence, touched_s=self._now_s())
+        await self._load(self._held[key])
 
     def disown(self, key: ChannelKey) -> None:
         """Append no more: the call is over, or somebody else's."""
@@ -457,8 +456,6 @@ class RedisLog:
         except Unavailable:
             return  # after the reconnect it is asked again
         follower.catch_up(after, recovery)
-
-    # -- housekeeping -------------------------------------------------------------------------------------------
 
     async def trim(self, key: ChannelKey) -> None:
         """Forget a channel whose call ended and whose retention passed. One that is used again is a new one.
