@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import Table, delete, func, select, tuple_
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.store import schema
@@ -18,15 +18,8 @@ from server.store.contract import ErasureRecord
 
 ConversationKey = tuple[str, str]
 
-_TABLES: tuple[Table, ...] = (
-    schema.utterances,
-    schema.actions,
-    schema.receipts,
-    schema.gaps,
-    schema.coverage,
-    schema.conversations,
-)
-"""Every table that holds something of a conversation, but the tombstones."""
+_TABLES = tuple(table for table in schema.metadata.sorted_tables if table is not schema.erasures)
+"""Every table but the tombstones: all of them hold something of a conversation, and no later one can be forgotten here."""
 
 
 async def erased_among(connection: AsyncConnection, keys: Collection[ConversationKey]) -> set[ConversationKey]:
