@@ -46,6 +46,7 @@ from server.auth.key_set import KeySet
 from server.auth.origin import OriginPolicy
 from server.auth.tokens import AnonymousAuthenticator, Authenticator, KeySetAuthenticator, SharedKeyAuthenticator
 from server.config.budget import load_budget
+from server.config.folder import make_folder
 from server.config.settings import EngineSettings, Settings
 from server.feed.directory import CallDirectory
 from server.feed.endpoint import FeedEndpoint
@@ -159,7 +160,7 @@ class Server:
     async def _build(self) -> Application:
         settings, metrics = self._settings, self.metrics
         data = settings.data_path
-        settings.private_path.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.private_path)
         graphs_folder = Path(settings.paths.graphs)
         budget = load_budget(graphs_folder)
 

@@ -19,7 +19,7 @@ from server.store.contract import ErasureRecord
 ConversationKey = tuple[str, str]
 
 _TABLES = tuple(table for table in schema.metadata.sorted_tables if table is not schema.erasures)
-"""Every table but the tombstones: all of them hold something of a conversation, and no later one can be forgotten here."""
+"""Every table but the tombstones: each holds something of a conversation, and no later one can be forgotten here."""
 
 
 async def erased_among(connection: AsyncConnection, keys: Collection[ConversationKey]) -> set[ConversationKey]:

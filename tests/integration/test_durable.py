@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -180,3 +184,15 @@ async def test_an_agent_cannot_take_over_a_colleagues_call_by_its_name(server: R
         assert (await peer.receive())["code"] == "forbidden"
     seen: list[Publication] = await collect(server.ws, "c-mine", is_ended, token=token("agent", agent="a1"))
     assert "a secret of mine" in {one.d.get("text") for one in seen}
+
+
+def test_a_damaged_database_stops_the_start_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "cueline.db").write_bytes(b"this is no database" * 1000)
+    done = subprocess.run(
+        [sys.executable, "-c", "from server.cli import main; main()", "serve", "--dry-run"],
+        env={**os.environ, "CUELINE_DATA_DIR": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert str(tmp_path / "cueline.db") in done.stderr
+    assert "backup" in done.stderr
+    assert "Traceback" not in done.stderr
