@@ -125,7 +125,7 @@ class Keeper:
                 record = records.promoted(record, serving)
             self._records[name] = record
         for (name, number), problem in self._engine.problems.items():
-            self._set_aside(name, number, "refused", problem.message)
+            self._set_aside(name, number, problem.message, self._seen.get(name, {}).get(number, ""))
         for name, record in list(self._records.items()):
             if record.candidate is not None:  # it was on trial when the last process ended, and begins anew
                 self._records[name] = Record(record.serving, record.previous, set_aside=record.set_aside)
@@ -254,6 +254,11 @@ class Keeper:
         settings = self._settings
         if not await self._take_in(model, version):
             return
+        assert self._repository is not None
+        described = self._repository.models.get(model)
+        seen = self._settled.get(model, {})
+        if described is None or records.next_version(self._record(model), described.config.versions, seen) != version:
+            return  # somebody decided otherwise meanwhile
         if settings.rollout == "direct":
             self._serve(model, version)
         else:
@@ -267,14 +272,15 @@ class Keeper:
 
     async def _take_in(self, model: str, version: int) -> bool:
         """Load a version, or set it aside with the reason."""
+        tried = self._seen.get(model, {}).get(version, "")  # its files may change while they are loaded
         try:
             await self._loader.load(model, version)
         except ModelError as error:
-            self._set_aside(model, version, "refused", error.message)
+            self._set_aside(model, version, error.message, tried)
         except Exception as error:
             # Not foreseen, and would come again at every look: told whole in the log, and kept out.
             _log.exception("a model version could not be loaded", extra={"model": model, "version": version})
-            self._set_aside(model, version, "refused", f"cannot be loaded ({type(error).__name__})")
+            self._set_aside(model, version, f"cannot be loaded ({type(error).__name__})", tried)
         else:
             self._tell(model, version, "loaded")
             return True
@@ -366,10 +372,11 @@ class Keeper:
         self._tell(model, version, "rolled_back", reason)
         self._tidy(model)
 
-    def _set_aside(self, model: str, version: int, fate: Fate, reason: str) -> None:
-        record = self._record(model)
-        self._keep(model, records.withdrawn(record, version, self._mark(model, version, fate, reason)))
-        self._tell(model, version, fate, reason)
+    def _set_aside(self, model: str, version: int, reason: str, fingerprint: str) -> None:
+        """Refuse a version until its files are others than those with this fingerprint."""
+        aside = SetAside("refused", reason, fingerprint, self._wall_s())
+        self._keep(model, records.withdrawn(self._record(model), version, aside))
+        self._tell(model, version, "refused", reason)
 
     def _mark(self, model: str, version: int, fate: Fate, reason: str) -> SetAside:
         return SetAside(fate, reason, self._seen.get(model, {}).get(version, ""), self._wall_s())

@@ -138,6 +138,41 @@ async def test_a_version_that_is_not_ready_in_time_is_refused(repository: Path) 
         assert "was not ready after 0.05 s" in it.version(2).reason
 
 
+async def test_a_copy_that_goes_on_while_its_first_half_is_refused_is_tried_again(repository: Path) -> None:
+    halves = [1]
+
+    async def trial(version: Any, _: float) -> None:
+        if halves:
+            halves.pop()
+            (version.path / "rest").write_text("the other half")
+            await it.keeper._look()  # so the folder was seen whole before the refusal
+            raise ModelError("only half of it is there", path="utterance/2")
+
+    async with running(repository, trial=trial) as it:
+        drop_version(repository, 2)
+        await it.events.saw("refused")
+        await it.events.saw("promoted")
+        assert await it.ask() == 2
+
+
+async def test_a_command_wins_over_a_version_that_is_still_being_loaded(repository: Path) -> None:
+    is_tried, may_go = asyncio.Event(), asyncio.Event()
+
+    async def trial(*_: Any) -> None:
+        is_tried.set()
+        await may_go.wait()
+
+    async with running(repository, trial=trial) as it:
+        drop_version(repository, 2)
+        await is_tried.wait()
+        assert it.version(2).state == "loading"
+        await it.keeper.promote("utterance", 1)
+        may_go.set()
+        await it.events.saw("unloaded")
+        assert it.version(2).state == "passed_over"
+        assert await it.ask() == 1
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
