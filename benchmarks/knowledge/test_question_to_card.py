@@ -3,8 +3,8 @@
 Measured from the moment a final is sent to the moment its passage is on the agent's socket.
 
 Articles are the demo's and, to make it large, Markdown and text of installed packages: real sentences, foreign topics.
-Calls are fed with text, because speech would measure speech. Arrivals are on a fixed schedule, so queueing shows. Client
-and server share the cores. Prints the percentiles; asserts that most questions were answered at all.
+Calls are fed with text, because speech would measure speech. Arrivals are on a fixed schedule, so queueing shows.
+Client and server share the cores. Prints the percentiles; asserts that most questions were answered at all.
 """
 
 import asyncio

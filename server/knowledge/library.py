@@ -24,7 +24,7 @@ from inference.graph import Graph, Node
 from inference.request import EmbeddingArray, RowClass
 from retrieval.article import Viewer
 from retrieval.conversation import Query
-from retrieval.errors import NoSuchBase, RetrievalError
+from retrieval.errors import BaseBusy, NoSuchBase, RetrievalError
 from retrieval.ingest import FOLDER, Report, ingest
 from retrieval.manifest import Embedder, EncoderIdentity, Manifest
 from retrieval.search import Answer, KnowledgeBase
@@ -182,6 +182,8 @@ class Library:
         for tenant, name in wanted:
             try:
                 await self._ingest_changed(tenant, name)
+            except BaseBusy:  # another process of this server does it, and this one will find it done
+                log.debug("a knowledge base is being filled by another process", extra={"kb": name})
             except (RetrievalError, InferenceError, OSError) as error:
                 log.error("a knowledge base could not be brought up to date", extra={"kb": name, "reason": str(error)})
 

@@ -48,6 +48,11 @@ def test_guidance_comes_with_its_evidence(report):
     assert any(e["text"] in said for card in report["guidance"] for e in card["evidence"])
 
 
+def test_a_spoken_question_is_answered_from_the_articles(report):
+    answers = [card for card in report["guidance"] if card["type"] == "answer"]
+    assert any("?" in evidence["text"] for card in answers for evidence in card["evidence"])
+
+
 def test_every_stage_is_measured(report):
     """Whether they hold the budget is a gate's business (`benchmarks/pipeline`), because this machine is shared."""
     measured = {stage for stage, row in report["stages_ms"].items() if row["n"]}

@@ -71,6 +71,16 @@ async def test_a_folder_that_cannot_be_read_stops_nothing(tmp_path, articles, ca
     await library.stop()
 
 
+async def test_two_processes_fill_a_base_once(tmp_path, articles, caplog):
+    library = library_of(tmp_path, articles)
+    with BaseStore(tmp_path, "shop", "faq").writing():  # the other one is at it
+        await library.start([("shop", "faq")])
+    assert caplog.text == ""
+    await library._keep_in_step([("shop", "faq")])
+    assert (await library.search("shop", "faq", QUESTION)).results
+    await library.stop()
+
+
 async def test_bases_belong_to_their_tenant(library):
     with pytest.raises(NoSuchBase):
         await library.search("other", "faq", QUESTION)
