@@ -81,11 +81,15 @@ class Redeem:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Check the right, recover and follow, then call `subscribed` or `not_subscribed`."""
+    """Check the right, recover and follow, then call `subscribed` or `not_subscribed`.
+
+    `adds_calls`: the channels of the agent's calls are to be added as they begin, by `add`.
+    """
 
     ch: str
     epoch: str | None
     offset: int | None
+    adds_calls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,16 @@ class Session:
         self._pending.discard(ch)
         return self._offence(error, now_s, ch=ch)
 
+    def add(self, ch: str) -> list[Effect]:
+        """Subscribe to a call that this agent has now; nothing if it is subscribed."""
+        if self._phase is Phase.CLOSED or ch in self.channels | self._pending:
+            return []
+        if len(self.channels | self._pending) >= self.limits.max_subscriptions:
+            error = TooManyRequests(f"at most {self.limits.max_subscriptions} subscriptions", field="ch")
+            return [Send(_told(error, ch))]
+        self._pending.add(ch)
+        return [Subscribe(ch, None, None)]
+
     def revoke(self, ch: str, reason: str) -> list[Effect]:
         """Take a channel away, such as after a transfer to another agent."""
         if self._phase is Phase.CLOSED or ch not in self.channels | self._pending:
@@ -298,8 +312,11 @@ class Session:
         if (message.ep is None) != (message.off is None):
             missing: Literal["ep", "off"] = "ep" if message.ep is None else "off"
             return self._offence(BadMessage("a position is both ep and off", field=missing), now_s, ch=message.ch)
+        if message.follow and not message.ch.startswith("agent:"):
+            not_here = BadRequest("only an agent's channel leads to calls", field="follow")
+            return self._offence(not_here, now_s, ch=message.ch)
         self._pending.add(message.ch)
-        return [Subscribe(message.ch, message.ep, message.off)]
+        return [Subscribe(message.ch, message.ep, message.off, message.follow)]
 
     def _on_unsub(self, ch: str, now_s: float) -> list[Effect]:
         effects = self.revoke(ch, "")

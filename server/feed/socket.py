@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from server.auth.identity import Identity
 from server.auth.rights import Action, may, require
@@ -31,11 +31,13 @@ from server.feed.session import (
     Unsubscribe,
 )
 from server.feed.transport import LINGER_S
-from server.log.contract import ChannelKey, EventLog, Position
+from server.log.contract import ChannelKey, Entry, EventLog, Position
+from server.log.snapshot import States
 from server.metrics import Metrics
 from server.wire.clock import wall_ms
 from server.wire.errors import CuelineError, NotFound, Unavailable
 from server.wire.feed import Ask, CloseCode, Receipt, Say
+from server.wire.ids import call_channel
 
 if TYPE_CHECKING:
     from server.auth.rights import Resource
@@ -108,12 +110,14 @@ class Subscription:
         socket: Where publications go.
         key: The channel.
         resource: The channel in the rights table.
+        adds_calls: It leads to the channels of an agent's calls.
     """
 
-    __slots__ = ("_early", "_epoch", "_offset", "_socket", "key", "resource")
+    __slots__ = ("_early", "_epoch", "_offset", "_socket", "adds_calls", "key", "resource")
 
-    def __init__(self, socket: FeedSocket, key: ChannelKey, resource: Resource) -> None:
+    def __init__(self, socket: FeedSocket, key: ChannelKey, resource: Resource, *, adds_calls: bool) -> None:
         self.key = key
+        self.adds_calls = adds_calls
         self.resource = resource
         self._socket = socket
         self._early: list[Outgoing] | None = []
@@ -168,7 +172,7 @@ class FeedSocket:
         self._queue: SendQueue[Packet] = SendQueue(rooms.queue_limits)
         self._outlet = outlet_for(scope, send, self._next, self._on_shutdown)
         self._subscriptions: dict[str, Subscription] = {}
-        self._rechecks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = float("inf")
         self._counted = (0, 0)
@@ -195,9 +199,9 @@ class FeedSocket:
             self._leave_all()
             if self._timer is not None:
                 self._timer.cancel()
-            for task in self._rechecks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._rechecks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._outlet.stop()
             self._count_drops()
 
@@ -213,6 +217,8 @@ class FeedSocket:
                 self.cut(CloseCode.SLOW, "too slow")
         if publication.entry.kind == "call" and subscription.resource.kind == "call":
             self._recheck_soon(subscription)
+        elif subscription.adds_calls:
+            self._add_calls((publication.entry,))
 
     def cut(self, code: CloseCode, reason: str) -> None:
         """Close from our side."""
@@ -287,7 +293,7 @@ class FeedSocket:
             if self._rooms.commands.on_follow is not None:
                 self._rooms.commands.on_follow(identity, key, is_allowed)
             require(identity, "subscribe", resource)
-            subscription = Subscription(self, key, resource)
+            subscription = Subscription(self, key, resource, adds_calls=effect.adds_calls)
             # Follow first, then read: what is published in between arrives early and is told apart by its offset.
             self._rooms.hub.join(key, subscription)
             recovery = await self._rooms.log.recover(key, after)
@@ -313,6 +319,18 @@ class FeedSocket:
         self._queue.push_replay(effect.ch, answer_packets(effect.ch, after, recovery, self._is_binary))
         subscription.start(recovery.position)
         self._outlet.wake()
+        if subscription.adds_calls:
+            self._add_calls(States((*recovery.snapshot, *recovery.tail)).entries())
+
+    def _add_calls(self, entries: Iterable[Entry]) -> None:
+        """Subscribe to the calls that an agent's channel names; one that left is taken away by its own channel."""
+        for entry in entries:
+            if entry.kind == "call" and not entry.is_over:
+                self._own(self._add(call_channel(entry.key)), "feed add")
+
+    async def _add(self, ch: str) -> None:
+        for effect in self._session.add(ch):
+            await self._perform(effect)
 
     async def _command(self, ch: str, message: Receipt | Ask | Say) -> None:
         identity = self._session.identity
@@ -342,9 +360,12 @@ class FeedSocket:
 
     def _recheck_soon(self, subscription: Subscription) -> None:
         """Call or identity may have changed hands or rights: look again whether this one may still listen."""
-        task = asyncio.create_task(self._recheck(subscription), name="feed recheck")
-        self._rechecks.add(task)
-        task.add_done_callback(self._rechecks.discard)
+        self._own(self._recheck(subscription), "feed recheck")
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _recheck(self, subscription: Subscription) -> None:
         ch = subscription.key.channel

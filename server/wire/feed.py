@@ -66,11 +66,16 @@ class Auth(msgspec.Struct, frozen=True, tag="auth"):
 
 
 class Sub(msgspec.Struct, frozen=True, tag="sub"):
-    """Subscribe, with the last seen position if there is one."""
+    """Subscribe, with the last seen position if there is one.
+
+    With `follow`, for an agent's channel, the server adds the channel of each of that agent's calls as it begins or is
+    transferred here, each with its own `subscribed`, and takes it away when it is transferred on.
+    """
 
     ch: Channel
     ep: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     off: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    follow: bool = False
 
 
 class Unsub(msgspec.Struct, frozen=True, tag="unsub"):
