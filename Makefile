@@ -12,6 +12,7 @@ EXTRA := $(if $(GPU),gpu,cpu)
 BIN := .venv/bin
 READY := .venv/.ready-$(EXTRA)
 TRITON := build/.ready-triton
+FAST := not slow and not browser and not triton
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help setup run test lint check bench models triton clean
@@ -38,7 +39,8 @@ run: $(READY) ## Start the server with the demo call on http://127.0.0.1:8080/.
 	@exec $(BIN)/cueline serve $(if $(GPU),--device cuda)
 
 test: $(READY) ## All tests: fast, real models, real sockets, browser.
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark
+	@$(BIN)/python -m pytest tests -m "not ($(FAST))" --durations=10
 
 lint: $(READY) ## Format, lint, types and import order.
 	@$(BIN)/ruff format --check --quiet .
@@ -47,7 +49,7 @@ lint: $(READY) ## Format, lint, types and import order.
 	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; rm -f /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
 
 check: lint ## The same and the fast tests, on both cores.
-	@$(BIN)/python -m pytest tests -m "not slow and not browser and not triton" -n 2 -p no:benchmark
+	@$(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark
 
 bench: $(READY) ## All benchmarks, as tables; the run is kept in reports/bench. COMPARE=1 fails on what got slower.
 	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s \
