@@ -28,6 +28,7 @@ from server.ingest.relay import Relay
 from server.live import LiveCalls
 from server.log.contract import ChannelKey, EventLog
 from server.log.leases import Leases, SoleOwner
+from server.log.presence import LocalPresence
 from server.wire.errors import ConfigError, Conflict, Unavailable
 from server.wire.ids import AgentId, ConversationId, TenantId, call_channel
 from server.wire.publication import CallState
@@ -95,6 +96,7 @@ class Fleet:
         self.tickets = Tickets()
         self.redeemer: Redeemer = self.tickets
         self.listeners: list[sockets.socket] = []
+        self.presence = LocalPresence()
         self._calls: LiveCalls
 
     async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
@@ -139,6 +141,7 @@ class SharedFleet(Fleet):
     def __init__(self, event_log: RedisLog, settings: Settings) -> None:
         super().__init__()
         from server.log.redis_leases import RedisLeases  # its client is an extra
+        from server.log.redis_presence import RedisPresence
 
         self._name = os.urandom(8).hex()
         listener = _private_listener(settings.fleet.host)
@@ -155,6 +158,7 @@ class SharedFleet(Fleet):
         self.leases = self._leases
         self.listeners = [listener]
         self.relay = Relay(_context(settings))
+        self.presence = self._presence = RedisPresence(event_log.link, self._name)
         self._sealed = FleetTickets()
         self.tickets = self._sealed
         self.redeemer = FleetRedeemer(self._sealed, self._spend)
@@ -170,6 +174,7 @@ class SharedFleet(Fleet):
         self._leases.on_orphan = calls.adopt
         await self._share_secret()
         self._leases.start()
+        self._presence.start()
         self._task = asyncio.create_task(self._keep_secret(), name="fleet-secret")
 
     async def leave_calls(self, calls: LiveCalls) -> None:
@@ -180,6 +185,7 @@ class SharedFleet(Fleet):
     async def stop(self) -> None:
         """Renew no more."""
         await self._leases.stop()
+        await self._presence.stop()
         await asyncio.gather(*self._telling, return_exceptions=True)
         if self._task is not None:
             self._task.cancel()

@@ -65,6 +65,7 @@ from server.keys.keyring import Keyring
 from server.knowledge.endpoint import open_writer
 from server.knowledge.library import Library, LiveEmbedder
 from server.live import LiveCalls, Stations
+from server.live.attendance import watch as watch_attendance
 from server.live.policies import Policies
 from server.log.contract import ChannelKey
 from server.log.embedded import EmbeddedLog, LogLimits
@@ -246,7 +247,7 @@ class Server:
         places = (EventLogPlace(event_log), CachePlace("predictions", engine.forget_words))
         erasure = Erasure(store, outbox, fleet, audit, places)
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
-        directory = CallDirectory(calls, fleet.owners(store))
+        directory = CallDirectory(calls, fleet.owners(store), fleet.presence)
         door = Door(authenticator, origins, directory)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
@@ -274,6 +275,7 @@ class Server:
             fleet.redeemer,
             metrics,
             directory=directory,
+            presence=fleet.presence,
             commands=Commands(on_receipt=receipts.take, on_ask=on_ask, on_follow=on_follow),
             origins=origins,
         )
@@ -302,6 +304,8 @@ class Server:
             version(),
         )
         self._own(watch_loop(metrics), "loop-watch")
+        if not settings.auth.is_anonymous:  # where nobody signs in, nobody is missing
+            self._own(watch_attendance(calls, fleet.presence, event_log, metrics), "attendance")
         return Application(
             {"/v1/feed": feed, "/v1/ingest/audio": audio, "/v1/ingest/transcripts": transcripts, **adapters},
             web,

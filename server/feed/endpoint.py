@@ -17,6 +17,7 @@ from server.feed.queue import QueueLimits
 from server.feed.session import Limits
 from server.feed.socket import Commands, FeedSocket, Redeemer, Rooms
 from server.log.contract import EventLog
+from server.log.presence import LocalPresence, Presence
 from server.metrics import Metrics
 from server.wire.feed import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, CloseCode
 
@@ -37,6 +38,7 @@ class FeedEndpoint:
         queue_limits: Of each outgoing queue.
         max_sockets: More are refused with 503.
         clock: Monotonic.
+        presence: Told who is signed in.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class FeedEndpoint:
         queue_limits: QueueLimits | None = None,
         max_sockets: int = MAX_SOCKETS,
         clock: Callable[[], float] = time.monotonic,
+        presence: Presence | None = None,
     ) -> None:
         self._rooms = Rooms(
             log=log,
@@ -63,6 +66,7 @@ class FeedEndpoint:
             limits=limits or Limits(),
             queue_limits=queue_limits or QueueLimits(),
             clock=clock,
+            presence=presence or LocalPresence(),
         )
         self._origins = origins or OriginPolicy()
         self._max_sockets = max_sockets

@@ -32,6 +32,7 @@ from server.feed.session import (
 )
 from server.feed.transport import LINGER_S
 from server.log.contract import ChannelKey, Entry, EventLog, Position
+from server.log.presence import Presence
 from server.log.snapshot import States
 from server.metrics import Metrics
 from server.wire.clock import wall_ms
@@ -90,6 +91,7 @@ class Rooms:
         limits: Of each session.
         queue_limits: Of each outgoing queue.
         clock: Monotonic.
+        presence: Told who is signed in.
     """
 
     log: EventLog
@@ -101,6 +103,7 @@ class Rooms:
     limits: Limits
     queue_limits: QueueLimits
     clock: Callable[[], float]
+    presence: Presence
 
 
 class Subscription:
@@ -113,11 +116,12 @@ class Subscription:
         adds_calls: It leads to the channels of an agent's calls.
     """
 
-    __slots__ = ("_early", "_epoch", "_offset", "_socket", "adds_calls", "key", "resource")
+    __slots__ = ("_early", "_epoch", "_offset", "_socket", "adds_calls", "key", "resource", "sign_out")
 
     def __init__(self, socket: FeedSocket, key: ChannelKey, resource: Resource, *, adds_calls: bool) -> None:
         self.key = key
         self.adds_calls = adds_calls
+        self.sign_out: Callable[[], None] = _nothing
         self.resource = resource
         self._socket = socket
         self._early: list[Outgoing] | None = []
@@ -316,6 +320,9 @@ class FeedSocket:
             result = "complete" if recovery.recovered else "snapshot"
             self._rooms.metrics.feed_recoveries.labels(result).inc()
         self._subscriptions[effect.ch] = subscription
+        if resource.kind == "agent" and identity.agent_id is not None and identity.agent_id == resource.agent_id:
+            team = min(identity.teams, default="")
+            subscription.sign_out = self._rooms.presence.enter(identity.tenant_id, identity.agent_id, team)
         self._queue.push_replay(effect.ch, answer_packets(effect.ch, after, recovery, self._is_binary))
         subscription.start(recovery.position)
         self._outlet.wake()
@@ -391,6 +398,7 @@ class FeedSocket:
     def _leave(self, ch: str) -> None:
         subscription = self._subscriptions.pop(ch, None)
         if subscription is not None:
+            subscription.sign_out()
             self._rooms.hub.leave(subscription.key, subscription)
             self._queue.drop_channel(ch)
 
@@ -424,3 +432,7 @@ class FeedSocket:
         self._counted = (self._queue.num_coalesced, self._queue.num_dropped)
         self._rooms.metrics.feed_dropped.labels("superseded").inc(self._counted[0] - coalesced)
         self._rooms.metrics.feed_dropped.labels("interim").inc(self._counted[1] - dropped)
+
+
+def _nothing() -> None:
+    """What signs out who did not sign in."""

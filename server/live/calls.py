@@ -182,6 +182,10 @@ class LiveCalls:
         call = self._calls.get((tenant_id, ConversationId(conversation_id)))
         return call is not None, call.agent_id if call is not None else None
 
+    def agents(self) -> dict[CallKey, AgentId | None]:
+        """Whose each live call of this process is."""
+        return {key: call.agent_id for key, call in self._calls.items()}
+
     def receipt(
         self,
         tenant_id: TenantId,

@@ -67,6 +67,7 @@ class Metrics:
         self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "source", "code")
         self.ingest_sources = gauge("cueline_ingest_sources", "Sources in progress.", "source")
         self.live_calls = gauge("cueline_live_calls", "Calls in progress.")
+        self.unattended_calls = gauge("cueline_unattended_calls", "Live calls whose agent is at no screen.")
         self.live_streams = gauge("cueline_live_streams", "Audio channels in progress.")
         # Amazon Connect's consumer
         self.kvs_behind = histogram("cueline_kvs_behind_seconds", "Fragment behind the newest of its stream.")
