@@ -1,0 +1,138 @@
+"""Two processes' fleets on one real Redis: a call moves whole, and what agents send finds it wherever it lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from server.config.settings import IngestSettings, LogSettings, Settings
+from server.fleet import Fleet, fleet_of
+from server.ingest.audio_socket import AudioEndpoint
+from server.live import LiveCalls, Stations
+from server.log.contract import ChannelKey
+from server.log.leases import Elsewhere
+from server.log.redis import RedisLog
+from server.log.redis_leases import SCRIPTS
+from server.metrics import Metrics
+from server.speech.contract import Final, Interim
+from server.speech.scripted import ScriptedRecogniser
+from server.wire.clock import Stamps
+from server.wire.errors import Conflict
+from server.wire.ids import AgentId, ConversationId, TenantId
+from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
+from tests.server.log.events import decoded
+from tests.server.log.redis_server import redis_server
+
+TENANT, CALL = TenantId("test"), ConversationId("c1")
+CHANNEL = ChannelKey(TENANT, "call:c1")
+
+
+@dataclass
+class Process:
+    log: RedisLog
+    fleet: Fleet
+    calls: LiveCalls
+    store: MemoryStore
+
+    async def open(self, agent_id: str | None = "anna"):
+        agent = AgentId(agent_id) if agent_id is not None else None
+        return await self.calls.open(TENANT, CALL, agent_id=agent, language="en", roles=("customer",))
+
+
+@pytest.fixture
+async def processes() -> AsyncIterator[list[Process]]:
+    with redis_server() as server:
+        settings = Settings(log=LogSettings(backend="redis", url=server.url, lease_ms=600))
+        found = []
+        for _ in range(2):
+            log, store = RedisLog(server.url, timeout_s=5, scripts=SCRIPTS), MemoryStore()
+            await log.start()
+            fleet = fleet_of(log, settings)
+            metrics = Metrics()
+            stations = Stations(
+                log, MemoryOutbox(), store, ScriptedOrchestrator(), OnePolicy(), metrics, leases=fleet.leases
+            )
+            calls = LiveCalls(stations, max_calls=10, grace_s=0.3)
+            audio = AudioEndpoint(calls, ScriptedRecogniser({}), None, IngestSettings(), metrics)
+            await fleet.start(calls, audio)
+            found.append(Process(log, fleet, calls, store))
+        yield found
+        for process in found:
+            await process.calls.stop()
+            await process.fleet.stop()
+            await process.log.stop()
+
+
+async def transcripts(process: Process) -> list[tuple[str, int, bool, str]]:
+    snapshot = (await process.log.recover(CHANNEL, None)).snapshot
+    found = [decoded(entry)["d"] for entry in snapshot if entry.kind == "transcript"]
+    return [(item["utterance_id"], item["revision"], item["is_final"], item["text"]) for item in found]
+
+
+async def test_a_call_handed_over_goes_on_where_its_audio_was_safe_and_ids_stay(processes: list[Process]) -> None:
+    old, new = processes
+    source = await old.open()
+    await source.on_speech("customer", Final(start_ms=0, end_ms=1500, text="my oil light"), Stamps())
+    await source.on_speech("customer", Interim(start_ms=1800, end_ms=2400, text="is still"), Stamps())
+    await source.call.stored()
+    epoch = (await old.log.recover(CHANNEL, None)).position.epoch
+    with pytest.raises(Elsewhere) as elsewhere:
+        await new.open()
+    assert elsewhere.value.address
+    await old.fleet.leave_calls(old.calls)
+    source = await new.open()
+    assert source.resume_ms() == 1500
+    await source.on_speech("customer", Final(start_ms=1790, end_ms=2600, text="is still on"), Stamps())
+    await source.call.stored()
+    assert await transcripts(new) == [
+        ("customer-0", 1, True, "my oil light"),
+        ("customer-1800", 2, True, "is still on"),
+    ]
+    assert (await new.log.recover(CHANNEL, None)).position.epoch == epoch
+    await source.stop()
+
+
+async def test_a_call_that_nobody_comes_back_to_ends_once(processes: list[Process]) -> None:
+    old, new = processes
+    source = await old.open()
+    await source.call.stored()
+    states: list[str] = []
+    ended = asyncio.Event()
+
+    def see(entry) -> None:
+        if entry.kind == "call":
+            states.append(decoded(entry)["d"]["state"])
+            if states[-1] == "ended":
+                ended.set()
+
+    end = new.log.follow(CHANNEL, see)
+    await new.log.recover(CHANNEL, None)
+    await old.fleet.leave_calls(old.calls)
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert states == ["started", "ended"]
+    end()
+
+
+async def test_receipts_questions_and_owners_are_found_in_any_process(processes: list[Process]) -> None:
+    here, there = processes
+    source = await here.open("anna")
+    taken: list[tuple[str, str]] = []
+    asked: list[str] = []
+    told = asyncio.Event()
+    source.call.receipt = lambda action_id, event: (taken.append((action_id, event)), told.set())
+    source.call.ask = lambda text: (asked.append(text), told.set())
+    async with asyncio.timeout(10):
+        there.fleet.receipt(TENANT, CALL, "keep-1", "dismissed")
+        await told.wait()
+        told.clear()
+        await there.fleet.ask(TENANT, CALL, "how long does it take")
+        await told.wait()
+    assert (taken, asked) == ([("keep-1", "dismissed")], ["how long does it take"])
+    assert await there.fleet.owners(there.store).agent_of(TENANT, CALL) == (True, "anna")
+    with pytest.raises(Conflict):
+        await there.fleet.ask(TENANT, "c9", "anybody there")
+    await source.stop()
