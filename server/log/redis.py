@@ -217,8 +217,6 @@ class RedisLog:
             else:
                 held.epoch = ""  # somebody was quicker; once more
 
-    # -- without Redis ------------------------------------------------------------------------------------------
-
     def _detach(self, held: Held) -> None:
         """Go on in this process alone; the new epoch tells every reader."""
         held.renew()
@@ -280,6 +278,8 @@ class RedisLog:
             await self._load(held)
             self._start_over(held.key)
         held.is_detached = False
+        if held.is_over:
+            self._held.pop(held.key, None)
 
     def _drop(self, held: Held) -> None:
         """Another process owns it: what was said here alone is void, and its readers have to look again."""
@@ -305,10 +305,10 @@ class RedisLog:
     def disown(self, key: ChannelKey) -> None:
         """Append no more: the call is over, or somebody else's."""
         held = self._held.get(key)
-        if held is not None and not held.is_detached:
+        if held is not None and held.is_detached:
+            held.is_over = True
+        elif held is not None:
             del self._held[key]
-
-    # -- read ---------------------------------------------------------------------------------------------------
 
     async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
         """Complete tail after a known position, else snapshot.

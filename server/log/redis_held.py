@@ -47,6 +47,7 @@ class Held:
         floor: Offset after which `tail` is complete.
         states: Of a call that this process owns, all; else what this process wrote.
         is_detached: It goes on in this process alone.
+        is_over: This process owns it no more; it is kept until Redis has taken what it does not have.
         owner_fence: Fence of the lease, empty without one.
     """
 
@@ -57,6 +58,7 @@ class Held:
     states: States = field(default_factory=States)
     tail: deque[Entry] = field(default_factory=deque)
     is_detached: bool = False
+    is_over: bool = False
     owner_fence: str = ""
     touched_s: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -31,9 +31,12 @@ _NOW = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(
 ACQUIRE = Script(
     _NOW
     + """
--- keys: lease, fence, owned; args: owner, lease ms, fence ms, member, lowest fence
+-- keys: lease, fence, owned; args: owner, lease ms, fence ms, member, lowest fence, whether owners may still come back
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return {'taken', owner} end
+if not owner and ARGV[6] == '1' and tonumber(redis.call('ZSCORE', KEYS[3], ARGV[4]) or 0) > 0 then
+    return {'taken', ''}
+end
 if not owner or not redis.call('GET', KEYS[2]) then
     if redis.call('INCR', KEYS[2]) < tonumber(ARGV[5]) then redis.call('SET', KEYS[2], ARGV[5]) end
 end
@@ -75,6 +78,8 @@ return 1
 ORPHANS = Script(_NOW + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])")
 
 SCRIPTS = (ACQUIRE, RENEW, RELEASE, ORPHANS)
+COME_BACK_S = 3.0
+"""After Redis was away its owners have so long to come back: longer than the longest pause between two attempts."""
 MAX_ORPHANS = 50
 """Calls that one process adopts at a time; the others have their turn with the rest."""
 
@@ -125,7 +130,7 @@ class RedisLeases:
             *ACQUIRE.call(
                 (keys.lease, keys.fence, OWNED),
                 *(self._owner, int(self._lease_s * 1000), self._retention_ms, keys.stream),
-                self._fences.get(key, "1"),
+                *(self._fences.get(key, "1"), "1" if self._may_owners_come_back else "0"),
             )
         )
         if verdict == b"taken":
@@ -136,6 +141,12 @@ class RedisLeases:
         except CuelineError:
             await self.release(key, is_over=False)
             raise
+
+    @property
+    def _may_owners_come_back(self) -> bool:
+        """While Redis was away all leases ran out; whoever lives renews its own, and puts back what Redis missed."""
+        back_s = asyncio.get_running_loop().time() - self._log.link.back_since_s
+        return back_s < max(COME_BACK_S, 2 * self._lease_s)
 
     async def owner(self, key: ChannelKey) -> str | None:
         """Name of the process that owns a call, None if nobody does.
@@ -190,7 +201,7 @@ class RedisLeases:
         Raises:
             Unavailable: Redis does not answer.
         """
-        if self.on_orphan is None:
+        if self.on_orphan is None or self._may_owners_come_back:
             return
         for member in await self._log.link.run(*ORPHANS.call((OWNED,), MAX_ORPHANS)):
             key = channel_of(member.decode())

@@ -93,6 +93,7 @@ class RedisLink:
 
     Attributes:
         life: Run id of the server that answers; another one after it restarted or a replica took over.
+        back_since_s: Loop time since which it answers again after it was away.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class RedisLink:
         on_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.life = ""
+        self.back_since_s = float("-inf")
         self.on_up = on_up
         self._connect = connect
         self._scripts = scripts
@@ -169,6 +171,7 @@ class RedisLink:
                         await self._open()
                     logger.info("the event log's Redis answers again")
                     num_failures = 0
+                    self.back_since_s = asyncio.get_running_loop().time()
                     self.on_up()
                 await self._wake.wait()
                 self._wake.clear()

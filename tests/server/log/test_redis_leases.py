@@ -10,6 +10,7 @@ import pytest
 from server.log.contract import ChannelKey
 from server.log.leases import Elsewhere, Fenced
 from server.log.redis import RedisLog
+from server.log.redis_keys import Keys
 from server.log.redis_leases import SCRIPTS, RedisLeases
 from tests.server.log.events import CALL, transcript
 from tests.server.log.redis_server import RedisServer, redis_server
@@ -100,3 +101,18 @@ async def test_an_owner_keeps_its_calls_when_redis_forgets_all(server: RedisServ
     await leases[0].renew()
     with pytest.raises(Elsewhere):
         await leases[1].acquire(CALL)
+
+
+async def test_after_an_outage_owners_come_back_before_others_take(
+    server: RedisServer, logs: list[RedisLog], leases: list[RedisLeases]
+) -> None:
+    await leases[0].acquire(CALL)
+    server.command("DEL", Keys.of(CALL).lease)  # it ran out while Redis was away
+    logs[1].link.back_since_s = asyncio.get_running_loop().time()
+    with pytest.raises(Elsewhere):
+        await leases[1].acquire(CALL)
+    await leases[0].renew()
+    logs[1].link.back_since_s = float("-inf")
+    with pytest.raises(Elsewhere) as elsewhere:
+        await leases[1].acquire(CALL)
+    assert elsewhere.value.address
