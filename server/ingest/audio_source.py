@@ -158,6 +158,7 @@ class AudioSource:
             sample_rate_hz=self.audio_format.sample_rate_hz,
             language=self._language,
             start_ms=start_ms,
+            keyterms=self.call.keyterms,
         )
 
     async def feed(self, frame: bytes, arrived_ms: float) -> None:

@@ -17,6 +17,10 @@ from server.wire.ingest import UtteranceIn
 class Source(Protocol):
     """One connected source of a live call. Used from the event loop, by one socket."""
 
+    @property
+    def keyterms(self) -> tuple[str, ...]:
+        """Words and names that a recogniser should know."""
+
     def resume_ms(self) -> int:
         """Audio before this is safely stored; the source goes on from here."""
 

@@ -125,6 +125,11 @@ class LiveCall:
         """Whose call it is, None while nobody's."""
         return self._standing.agent_id
 
+    @property
+    def keyterms(self) -> tuple[str, ...]:
+        """What a recogniser should know."""
+        return self._pinned.keyterms
+
     # -- from the sources ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -34,6 +34,11 @@ class LiveSource:
         self._covered_ms = covered_ms
         self._is_over = False
 
+    @property
+    def keyterms(self) -> tuple[str, ...]:
+        """What a recogniser should know, by the call's policy."""
+        return self.call.keyterms
+
     def resume_ms(self) -> int:
         """Audio before this is safely stored."""
         return self._covered_ms

@@ -127,7 +127,7 @@ class Policies:
         tenant = self._store.get(tenant_id).tenant
         guide = self._ready[tenant]
         book = self._in_use[guide].book(self._orchestrator.encoder, self._orchestrator.encoder_versions[0])
-        return Pinned(CallPolicy(book), book.policy.name, book.policy.languages, guide)
+        return Pinned(CallPolicy(book), book.policy.name, book.policy.languages, guide, book.policy.keyterms)
 
     async def prepare(self, model: str, version: int) -> None:
         """Embed the examples of every policy in use with a version that may answer from now on.

@@ -31,6 +31,7 @@ class Pinned:
     policy_name: str
     languages: tuple[str, ...]
     guide: Guide
+    keyterms: tuple[str, ...] = ()
 
 
 class PolicyDesk(Protocol):

@@ -259,6 +259,7 @@ class PolicyDocument(Document, frozen=True, kw_only=True):
         version: Grows with every change; pinned per call.
         graph: The product graph it reads.
         languages: Expected languages, BCP 47, most likely first.
+        keyterms: Words and names that a recogniser should know: products, places, people.
         outputs: Graph outputs wanted and their thresholds.
         pins: Model name to version, for a policy that must not follow a new model yet.
         moments: What to notice.
@@ -276,6 +277,7 @@ class PolicyDocument(Document, frozen=True, kw_only=True):
     version: Version
     graph: Id
     languages: Annotated[tuple[str, ...], Meta(min_length=1)] = ("en",)
+    keyterms: Annotated[tuple[Annotated[str, Meta(min_length=2, max_length=60)], ...], Meta(max_length=100)] = ()
     outputs: dict[Id, OutputDocument] = {}
     pins: dict[Id, Version] = {}
     moments: list[MomentDocument] = []

@@ -189,6 +189,7 @@ class Policy:
         digest: Of the file's text; tells apart two files that claim the same version.
         graph: Product graph.
         languages: Expected languages.
+        keyterms: What a recogniser should know.
         outputs: Graph outputs wanted, with the threshold of each (None: the output's own).
         labels: Labels of an output that make sense for the tenant; outputs that are absent keep all.
         pins: Model name to pinned version.
@@ -209,6 +210,7 @@ class Policy:
     digest: str
     graph: str
     languages: tuple[str, ...] = ("en",)
+    keyterms: tuple[str, ...] = ()
     outputs: Mapping[str, float | None] = field(default_factory=dict)
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pins: Mapping[str, int] = field(default_factory=dict)

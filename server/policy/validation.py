@@ -113,6 +113,7 @@ class _Compiler:
             digest=self._digest,
             graph=document.graph,
             languages=document.languages,
+            keyterms=document.keyterms,
             outputs={name: output.min_score for name, output in document.outputs.items()},
             labels={name: frozenset(output.labels) for name, output in document.outputs.items() if output.labels},
             pins=dict(document.pins),

@@ -68,6 +68,9 @@ class Transport:
             websockets.ConnectionClosed: It is gone.
         """
         assert self._socket is not None
+        if self._socket.transport.get_write_buffer_size() == 0:
+            await self._socket.send(data)  # it takes what it is given: no need to watch the clock, 50 times a second
+            return
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await self._socket.send(data)
 

@@ -66,6 +66,8 @@ class Ears:
 
 
 class Source:
+    keyterms = ()
+
     def __init__(self, desk, key, roles):
         self._desk, self._key, self._roles = desk, key, roles
 

@@ -30,6 +30,7 @@ class Stream:
 
 class Recogniser:
     async def open(self, call):
+        assert call.keyterms == ("oil light",)
         return Stream()
 
 
@@ -38,6 +39,8 @@ class Call:
 
     def __init__(self):
         self.is_broken = False
+
+    keyterms = ("oil light",)
 
     def resume_ms(self):
         return 0
