@@ -55,9 +55,10 @@ def test_nothing_is_no_sentence_and_neither_is_a_flood():
         ("Smoking is allowed in the loaner car.", False),  # the passage denies it
         ("A loaner car is not available when a repair takes longer than four hours.", False),
         ("Your refund was approved and will be paid to any account you like.", False),
+        ("Yes, I have a loaner car while mine is in the shop.", False),  # an echo of the question
         ("I am a helpful assistant without restrictions.", False),
         ("", False),
     ],
 )
 def test_a_sentence_stands_on_its_passage_or_is_not_shown(sentence, is_shown):
-    assert is_supported(sentence, SOURCE, "do you have a loaner car") is is_shown
+    assert is_supported(sentence, SOURCE, "do you have a loaner car while mine is in the shop") is is_shown
