@@ -291,6 +291,7 @@ class Server:
                 origins=origins,
                 store=store,
                 directory=directory,
+                presence=fleet.presence,
                 audit=audit,
                 erasure=erasure,
                 metrics=metrics,

@@ -20,6 +20,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from server.app.agents import agent_handlers
 from server.app.conversations import conversation_handlers
 from server.app.knowledge import KnowledgeDesk, knowledge_handlers
 from server.app.models import ModelDesk, model_handlers
@@ -33,6 +34,7 @@ from server.auth.rate import RateLimiter
 from server.auth.tokens import Authenticator
 from server.config.budget import Budget
 from server.feed.access import Directory
+from server.log.presence import LocalPresence, Presence
 from server.metrics import Metrics
 from server.privacy.erasure import Erasure
 from server.store.contract import Store
@@ -86,6 +88,7 @@ class ApiDependencies:
         health: Health routes and `/v1/status`.
         models: `/v1/models`.
         knowledge: `/v1/kb`.
+        presence: `/v1/agents`.
         demo: The demo desk, None where it is switched off.
         metrics_key: Bearer of `/metrics` from other machines; empty: from this machine only, unless nobody signs in.
         limiter: Requests of one identity.
@@ -106,6 +109,7 @@ class ApiDependencies:
     demo: DemoDesk | None
     metrics_key: str = ""
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(REQUESTS_PER_S, REQUESTS_BURST))
+    presence: Presence = field(default_factory=LocalPresence)
 
 
 def build_api(deps: ApiDependencies, version: str) -> Litestar:
@@ -210,6 +214,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
             budget,
             tickets,
             demo_calls,
+            *agent_handlers(deps.presence),
             *conversation_handlers(deps.store, deps.directory, deps.audit, deps.erasure),
             *model_handlers(deps.models),
             *knowledge_handlers(deps.knowledge, deps.store),

@@ -89,6 +89,7 @@ ROUTES: dict[str, set[str]] = {
     # whoever is known
     "POST /v1/tickets": KNOWN,
     "GET /v1/status": KNOWN,
+    "GET /v1/agents": KNOWN,  # and of the agents who they may see, below
     # a tenant's
     "GET /v1/conversations": {"admin", "other tenant"},  # each its own
     "GET /v1/conversations/{conversation_id:str}": {"agent", "supervisor", "admin"},
