@@ -73,7 +73,7 @@ class ContactConsumer:
         self._kinesis = kinesis
         self._sides = sides
         self._sides.agent_id = cursor.agent_id
-        self._settings = settings
+        self._limits = settings
         self._metrics = metrics
         self._jitter = jitter
         self._failures = 0
@@ -81,16 +81,15 @@ class ContactConsumer:
         self._sent_s = 0.0
         self._is_drained = False
         self._is_over = False
-        self._ending = asyncio.Event()
-        if cursor.is_ending:
-            self._ending.set()
+        self._timer: asyncio.Timeout | None = None
         self._dirty = asyncio.Event()
 
     def end(self) -> None:
         """The contact is over: read what is still on the way, then end the call."""
         self._cursor.is_ending = True
-        self._ending.set()
         self._dirty.set()
+        if self._timer is not None and not self._timer.expired():
+            self._timer.reschedule(self._now_s() + self._limits.drain_s)
 
     async def assign(self, agent_id: AgentId) -> None:
         """An agent took the contact."""
@@ -126,13 +125,13 @@ class ContactConsumer:
         is_hopeless = not error.retryable and not isinstance(error, BadAudio)
         if not is_hopeless and not isinstance(error, Quiet):
             self._audio_s = self._now_s()  # nobody can say that there was no audio
-        if self._now_s() - self._audio_s > self._settings.abandon_s:
+        if self._now_s() - self._audio_s > self._limits.abandon_s:
             log.error("a contact is given up: it cannot be read, or its end was missed", extra={"cause": error.message})
             with contextlib.suppress(CuelineError):
                 await self._sides.stop()
             self._is_over = True
             return
-        if self._now_s() - self._sent_s >= self._settings.stall_s:
+        if self._now_s() - self._sent_s >= self._limits.stall_s:
             with contextlib.suppress(CuelineError):
                 await self._sides.keep_alive()
         cap_s = HOPELESS_BACKOFF_S if is_hopeless else min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(self._failures, 8))
@@ -151,7 +150,7 @@ class ContactConsumer:
             mark,
             zero_ms=cursor.zero_ms,
             start_number=contact.start_fragment,
-            max_skew_ms=self._settings.max_skew_ms,
+            max_skew_ms=self._limits.max_skew_ms,
         )
         start = after(mark.token) if mark is not None else from_time(contact.start_ms - START_MARGIN_MS)
         try:
@@ -175,25 +174,26 @@ class ContactConsumer:
         Raises:
             Quiet: Nothing came for too long, or the body is over and the contact is not: connect anew.
         """
-        reading = asyncio.ensure_future(media.read())
-        ending = asyncio.ensure_future(self._ending.wait())
+        data: bytes | None = None
         try:
-            await asyncio.wait({reading, ending}, timeout=self._settings.stall_s, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done() and self._ending.is_set():
-                await asyncio.wait({reading}, timeout=self._settings.drain_s)
-            if reading.done() and reading.result():
-                return reading.result()
-            # Either it is quiet, or the body is over because the stream stopped; the contact event decides, and a
-            # stream that stays away for long decides in its stead.
-            has_stopped = reading.done() and self._now_s() - self._audio_s > self._settings.stream_end_s
-            if not self._ending.is_set() and not has_stopped:
-                raise Quiet("nothing came from the stream")
-            self._is_drained = True
-            return b""
+            # One timer rather than tasks: this runs for every block of every call.
+            async with asyncio.timeout(
+                self._limits.drain_s if self._cursor.is_ending else self._limits.stall_s
+            ) as self._timer:
+                data = await media.read()
+        except TimeoutError:
+            pass
         finally:
-            for task in (reading, ending):
-                task.cancel()
-            await asyncio.gather(reading, ending, return_exceptions=True)
+            self._timer = None
+        if data:
+            return data
+        # Either it is quiet, or the body is over because the stream stopped; the contact event decides, and a
+        # stream that stays away for long decides in its stead.
+        has_stopped = data is not None and self._now_s() - self._audio_s > self._limits.stream_end_s
+        if not self._cursor.is_ending and not has_stopped:
+            raise Quiet("nothing came from the stream")
+        self._is_drained = True
+        return b""
 
     async def _take(self, data: bytes, audio: ContactAudio) -> None:
         for event in audio.feed(data):
