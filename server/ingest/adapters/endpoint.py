@@ -71,13 +71,13 @@ class AdapterEndpoint:
         settings: IngestSettings,
         metrics: Metrics,
     ) -> None:
-        self._adapter = adapter
+        self.adapter = adapter
         self._desk = desk
         self._recogniser = recogniser
         self._door = door
         self._origins = origins
-        self._settings = settings
-        self._metrics = metrics
+        self.settings = settings
+        self.metrics = metrics
         self._peers: set[_Peer] = set()
         self._left: dict[CallKey, tuple[float, float]] = {}
 
@@ -87,7 +87,7 @@ class AdapterEndpoint:
         try:
             session = await self._greet(Handshake.of(scope))
         except CuelineError as error:
-            self._metrics.ingest_errors.labels(self._adapter.name, error.code).inc()
+            self.metrics.ingest_errors.labels(self.adapter.name, error.code).inc()
             await receive()
             await send({"type": "websocket.close", "code": CLOSE_POLICY})  # before accept: the peer sees a 403
             return
@@ -110,7 +110,7 @@ class AdapterEndpoint:
     async def _greet(self, handshake: Handshake) -> Session:
         if not self._origins.allows(handshake.headers.get("origin"), handshake.headers.get("host")):
             raise Forbidden("pages of this origin may not connect", field="Origin")
-        return await self._adapter.greet(handshake)
+        return await self.adapter.greet(handshake)
 
     # -- what a peer needs of its endpoint --------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class AdapterEndpoint:
     def left(self, key: CallKey, end_ms: float) -> None:
         """Remember where a lost peer's clock stood: if it comes back, the time it was away has passed."""
         now_s = asyncio.get_running_loop().time()
-        grace_s = self._settings.resume_grace_s
+        grace_s = self.settings.resume_grace_s
         self._left = {k: seen for k, seen in self._left.items() if now_s - seen[1] <= grace_s}
         self._left[key] = (end_ms, now_s)
 
@@ -150,7 +150,7 @@ class AdapterEndpoint:
         if left_s is None:
             return 0
         away_s = asyncio.get_running_loop().time() - left_s
-        return round(end_ms + away_s * 1000) if away_s <= self._settings.resume_grace_s else 0
+        return round(end_ms + away_s * 1000) if away_s <= self.settings.resume_grace_s else 0
 
 
 class _Peer:
@@ -166,7 +166,7 @@ class _Peer:
 
     async def serve(self) -> None:
         """Work frames until the protocol, the peer or a limit ends it."""
-        settings = self._endpoint._settings
+        settings = self._endpoint.settings
         try:
             while True:
                 limit_s = settings.idle_timeout_s if self._key is not None else settings.start_timeout_s
@@ -221,7 +221,7 @@ class _Peer:
     async def _begin(self, begin: Begin) -> None:
         if self._key is not None:
             raise Conflict("this socket has begun a call already")
-        metrics, name = self._endpoint._metrics, self._endpoint._adapter.name
+        metrics, name = self._endpoint.metrics, self._endpoint.adapter.name
         try:
             self._sources = await self._endpoint.open(begin)
             self._key = (begin.identity.tenant_id, begin.conversation_id)
@@ -257,7 +257,7 @@ class _Peer:
             source.call.lost()
 
     def _forget(self) -> list[AudioSource]:
-        metrics, name = self._endpoint._metrics, self._endpoint._adapter.name
+        metrics, name = self._endpoint.metrics, self._endpoint.adapter.name
         metrics.ingest_sources.labels(name).dec(len(self._sources))
         metrics.live_streams.dec(self._num_roles())
         sources, self._sources = self._sources, []
@@ -267,7 +267,7 @@ class _Peer:
         return sum(len(source.audio_format.roles) for source in self._sources)
 
     async def _refuse(self, error: CuelineError) -> None:
-        self._endpoint._metrics.ingest_errors.labels(self._endpoint._adapter.name, error.code).inc()
+        self._endpoint.metrics.ingest_errors.labels(self._endpoint.adapter.name, error.code).inc()
         try:
             await self._carry_out(self._session.refuse(error))
         except _Over:

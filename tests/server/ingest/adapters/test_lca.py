@@ -44,7 +44,7 @@ class TestLca(Conformance):
     async def test_a_token_in_the_query_or_a_ticket_opens_it(self, desk, ears, metrics):
         endpoint = self.make(desk, ears, metrics, SharedKeyAuthenticator(KEY))
         token = issue_token(KEY, tenant_id="acme", agent_id="anna", roles=("telephony",), ttl_s=60, wall_s=time.time())
-        ticket = endpoint._adapter._tickets.issue(IDENTITY, time.monotonic())
+        ticket = endpoint.adapter._tickets.issue(IDENTITY, time.monotonic())
         for query in (f"authorization=Bearer%20{token}", f"authorization=Bearer+{token}", f"ticket={ticket}"):
             peer = Peer(endpoint, self.dialect, "call-1", query=query.encode())
             peer.start()
