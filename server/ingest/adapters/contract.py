@@ -31,13 +31,11 @@ class Handshake:
         target: Path and query, as they were sent.
         headers: By lower-case name.
         query: Parameters of the query.
-        is_encrypted: Whether the peer's connection, or the proxy's before us, is `wss`.
     """
 
     target: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
-    is_encrypted: bool
 
     @classmethod
     def of(cls, scope: Scope) -> Handshake:
@@ -45,11 +43,7 @@ class Handshake:
         headers = {bytes(name).decode("latin-1"): bytes(value).decode("latin-1") for name, value in scope["headers"]}
         query = bytes(scope.get("query_string", b"")).decode("latin-1")
         path = bytes(scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
-        is_encrypted = "wss" in (
-            scope.get("scheme", "ws"),
-            headers.get("x-forwarded-proto", "").replace("https", "wss"),
-        )
-        return cls(f"{path}?{query}" if query else path, headers, dict(parse_qsl(query)), is_encrypted)
+        return cls(f"{path}?{query}" if query else path, headers, dict(parse_qsl(query)))
 
 
 @dataclass(frozen=True, slots=True)

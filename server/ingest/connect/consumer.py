@@ -123,9 +123,10 @@ class ContactConsumer:
         log.warning("a contact's stream broke", extra={"cause": error.message, "failures": self._failures})
         await self._sides.drop_broken()
         is_hopeless = not error.retryable and not isinstance(error, BadAudio)
-        if not is_hopeless and not isinstance(error, Quiet):
+        if not is_hopeless and not isinstance(error, Quiet) and not self._cursor.is_ending:
             self._audio_s = self._now_s()  # nobody can say that there was no audio
-        if self._now_s() - self._audio_s > self._limits.abandon_s:
+        is_lost = is_hopeless and self._cursor.is_ending  # nobody waits for it any more
+        if is_lost or self._now_s() - self._audio_s > self._limits.abandon_s:
             log.error("a contact is given up: it cannot be read, or its end was missed", extra={"cause": error.message})
             with contextlib.suppress(CuelineError):
                 await self._sides.stop()

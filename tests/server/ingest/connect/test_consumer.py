@@ -154,6 +154,16 @@ async def test_a_long_hold_is_jumped_over(tmp_path):
             assert heard[2000 * BLOCK_SAMPLES] == pcm(track, 2000 * BLOCK_SAMPLES, 1)
 
 
+async def test_a_contact_that_cannot_be_read_is_given_up_when_it_is_over(tmp_path):
+    async with Rig(tmp_path) as rig:
+        rig.simulator.streams.clear()  # no such stream
+        await rig.service.begin("car_service", rig.contact())
+        await rig.service.end("car_service", "contact-1")
+        await rig.finished()
+        assert rig.service.num_contacts == 0
+        assert rig.desk.starts == []
+
+
 async def test_an_agent_takes_the_call_wherever_it_is_read(tmp_path):
     async with Rig(tmp_path) as rig:
         other = rig.new_service()
