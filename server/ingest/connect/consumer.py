@@ -202,8 +202,8 @@ class ContactConsumer:
                 case Placed():
                     if event.role not in self._sides.roles:
                         self._cursor.starts.setdefault(event.role, event.position)
-                    await self._sides.send(event)
-                    self._note_audio(event, audio)
+                    if await self._sides.send(event):  # what is read again says nothing new of the stream
+                        self._note_audio(event, audio)
                 case Passed(mark, behind_ms):
                     self._cursor.passed(mark, self._sides.stored_ms())
                     self._dirty.set()

@@ -46,8 +46,8 @@ class Side:
         await self.client.open()
         self.next = self._rest_at = self.client.resume_from_ms * SAMPLES_PER_MS
 
-    async def send(self, placed: Placed) -> None:
-        """Send what the server does not have of it."""
+    async def send(self, placed: Placed) -> bool:
+        """Send what the server does not have of it. Returns whether there was any."""
         skipped = max(0, self._rest_at - placed.position)
         pcm = self._rest + placed.pcm[skipped * BYTES_PER_SAMPLE :]
         whole = len(pcm) - len(pcm) % _MS_BYTES
@@ -57,6 +57,7 @@ class Side:
             self.next += len(frame) // BYTES_PER_SAMPLE
         self._rest = pcm[whole:]
         self._rest_at = self.next + len(self._rest) // BYTES_PER_SAMPLE
+        return skipped * BYTES_PER_SAMPLE < len(placed.pcm)
 
     async def flush(self) -> None:
         """Send what is less than a millisecond, at the very end."""
@@ -105,8 +106,12 @@ class Sides:
             await side.client.assign(self.agent_id)
         self._open[role] = side
 
-    async def send(self, placed: Placed) -> None:
-        """Send samples to their side, which is opened if it speaks for the first time."""
+    async def send(self, placed: Placed) -> bool:
+        """Send samples to their side, which is opened if it speaks for the first time.
+
+        Returns:
+            Whether any of them is new to the server.
+        """
         if placed.role not in self._open:
             await self.open(placed.role, placed.position)
         side = self._open[placed.role]
@@ -116,8 +121,8 @@ class Sides:
             await side.flush()
             await side.client.stop(call_ended=False)
             await self.open(placed.role, end)
-        else:
-            await side.send(placed)
+            return True
+        return await side.send(placed)
 
     async def assign(self, agent_id: AgentId) -> None:
         """An agent took the contact. Raises as `AudioClient.send`; a side that is opened anew says it again."""
