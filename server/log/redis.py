@@ -28,7 +28,7 @@ from server.log.leases import Fenced
 from server.log.redis_follow import Follower
 from server.log.redis_held import Held, RedisLimits
 from server.log.redis_keys import INDEX, Keys, channel_of, entry_of_push, entry_of_stream, flags_of, moved
-from server.log.redis_link import LIFE, RedisLink, Script, connection_to
+from server.log.redis_link import LIFE, RedisLink, Script, connection_to, end
 from server.log.redis_push import RedisPush
 from server.log.redis_scripts import ALL, APPEND, READ, RECOVER
 from server.log.redis_sweep import sweep
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 16
 """Writers of one channel that overtake each other so often in a row do not happen; a loop without end must not."""
+MEND_EVERY_S = 1.0
 OVERTAKEN_S = 0.001
 """Longest pause after being overtaken for the second time, growing with each further time."""
 EMPTY_CHANNEL_S = 3600.0
@@ -99,13 +100,10 @@ class RedisLog:
         self._spawn(self._sweep())
 
     async def stop(self) -> None:
-        """Disconnect. What is still detached is lost with this process, and its readers are told by the next epoch."""
-        for held in self._held.values():
-            if held.is_detached:
-                logger.error("a channel ends with what Redis never took", extra={"offset": held.last})
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, self._push.stop(), return_exceptions=True)
+        """Disconnect. What is still detached is lost with this process; the next epoch tells its readers."""
+        if num := sum(held.is_detached for held in self._held.values()):
+            logger.error("channels end with what Redis never took", extra={"channels": num})
+        await asyncio.gather(*map(end, self._tasks), self._push.stop())
         await self._link.stop()
 
     # -- append -------------------------------------------------------------------------------------------------
@@ -223,6 +221,7 @@ class RedisLog:
         held.is_detached = True
         if self._shared.is_set():
             self._shared.clear()
+            self._spawn(self._mend())
             self._on_notice(
                 Notice(
                     code="log_not_shared",
@@ -234,6 +233,13 @@ class RedisLog:
     async def shared(self) -> None:
         """Return once nothing goes on in this process alone."""
         await self._shared.wait()
+
+    async def _mend(self) -> None:
+        """A Redis that answers and refuses, as a full one does, is asked again and again."""
+        while not self._shared.is_set():
+            await asyncio.sleep(MEND_EVERY_S)
+            if self._link.is_up:
+                await self._repair()
 
     def _on_up(self) -> None:
         self._spawn(self._repair())
@@ -434,9 +440,8 @@ class RedisLog:
         if follower is None:
             return
         held = self._held.get(channel_of(topic))
-        if held is not None and held.is_detached:
-            return  # an echo of what was before
-        if not follower.offer(entry_of_push(data, self._now_s())):
+        is_echo = held is not None and held.is_detached  # of what was before Redis went away
+        if not is_echo and not follower.offer(entry_of_push(data, self._now_s())):
             self._spawn(self._catch_up(follower))
 
     def _on_joined(self, topic: str) -> None:
@@ -446,11 +451,10 @@ class RedisLog:
 
     async def _catch_up(self, follower: Follower) -> None:
         """Read what was not pushed."""
-        key = channel_of(follower.topic)
+        key, after = channel_of(follower.topic), follower.position
         held = self._held.get(key)
         if held is not None and held.is_detached:
             return
-        after = follower.position
         try:
             recovery = await self._recover(key, after)
         except Unavailable:
@@ -458,11 +462,7 @@ class RedisLog:
         follower.catch_up(after, recovery)
 
     async def trim(self, key: ChannelKey) -> None:
-        """Forget a channel whose call ended and whose retention passed. One that is used again is a new one.
-
-        Raises:
-            Unavailable: Redis does not answer; nothing was forgotten.
-        """
+        """See `EventLog`. Raises `Unavailable` while Redis does not answer."""
         keys = Keys.of(key)
         await self._link.run("DEL", keys.stream, keys.states, keys.meta)
         await self._link.run("ZREM", INDEX, keys.stream)

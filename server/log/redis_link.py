@@ -140,8 +140,7 @@ class RedisLink:
     async def stop(self) -> None:
         """Refuse what still waits and disconnect."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
         self._refuse("the log is being stopped")
         await self._close()
 
@@ -248,6 +247,15 @@ class RedisLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it ends: a cancellation that meets a time-out's own may be taken for that one."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.5)
+    if not task.cancelled():
+        task.exception()  # how it ended is told where it was waited for
 
 
 def _public(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from server.log.presence import LocalPresence, Signed
-from server.log.redis_link import RedisLink
+from server.log.redis_link import RedisLink, end
 from server.wire.errors import Unavailable
 from server.wire.ids import AgentId, TenantId
 
@@ -57,8 +57,7 @@ class RedisPresence(LocalPresence):
         """Take the registrations of this process away."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end(self._task)
         self._gone.update(self.here())
         self._sockets.clear()
         try:
@@ -111,11 +110,11 @@ class RedisPresence(LocalPresence):
 
     async def _run(self) -> None:
         while True:
+            alarm = asyncio.get_running_loop().call_later(RENEW_S, self._changed.set)
             try:
-                async with asyncio.timeout(RENEW_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+                await self._changed.wait()
+            finally:
+                alarm.cancel()
             self._changed.clear()
             try:
                 await self.register()

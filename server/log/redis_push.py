@@ -17,6 +17,8 @@ from collections.abc import Callable
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from server.log.redis_link import end
+
 logger = logging.getLogger(__name__)
 
 SIGN_OF_LIFE_S = 2.0
@@ -60,8 +62,7 @@ class RedisPush:
     async def stop(self) -> None:
         """Disconnect."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
 
     def subscribe(self, topic: str) -> None:
         """Have a topic pushed; `joined` tells when it is."""
@@ -103,9 +104,7 @@ class RedisPush:
                     for task in done:
                         task.result()
                 finally:
-                    writer.cancel()
-                    reader.cancel()
-                    await asyncio.gather(writer, reader, return_exceptions=True)
+                    await asyncio.gather(end(writer), end(reader))
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("pushes of the event log are cut", extra={"reason": type(error).__name__})
             finally:
@@ -117,20 +116,23 @@ class RedisPush:
 
     async def _write(self, connection: AbstractConnection) -> None:
         """Send what changed, many at once; ask a silent server for a sign of life, and cut one that gives none."""
+        loop = asyncio.get_running_loop()
+        ask_at_s = loop.time() + SIGN_OF_LIFE_S
         while True:
+            alarm = loop.call_at(ask_at_s, self._changed.set)
             try:
-                async with asyncio.timeout(SIGN_OF_LIFE_S):
-                    await self._changed.wait()
-            except TimeoutError:
+                await self._changed.wait()
+            finally:
+                alarm.cancel()
+            self._changed.clear()
+            commands: list[list[str]] = []
+            if loop.time() >= ask_at_s:
                 if not self._is_heard:
                     await connection.disconnect(nowait=True)
                     return
-                self._is_heard = False
-                await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
-                continue
-            self._changed.clear()
+                self._is_heard, ask_at_s = False, loop.time() + SIGN_OF_LIFE_S
+                commands.append(["PING"])
             changes, self._changes = self._changes, []
-            commands: list[list[str]] = []
             for command, topic in changes:
                 if not commands or commands[-1][0] != command or len(commands[-1]) > MAX_TOPICS_A_COMMAND:
                     commands.append([command])

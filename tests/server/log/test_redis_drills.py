@@ -199,3 +199,18 @@ async def test_a_full_redis_forgets_what_is_longest_unused_and_nothing_that_live
     server.command("CONFIG", "SET", "maxmemory", "0")
     assert [key async for key in log.channels()] == [keys[0]]
     await log.stop()
+
+
+async def test_a_redis_that_refuses_for_want_of_memory_gets_the_call_when_it_has_some(
+    server: RedisServer, logs: list[RedisLog]
+) -> None:
+    here, there = logs
+    await own(here, server, "1")
+    await here.append(CALL, said("u1"))
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    entries = await here.append(CALL, said("u2"))
+    server.command("CONFIG", "SET", "maxmemory", "0")
+    await attached(here)
+    recovery = await there.recover(CALL, None)
+    assert recovery.position == entries[-1].position
+    assert {key for _, key in folded(recovery.snapshot)} == {"u1", "u2"}
