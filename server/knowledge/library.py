@@ -93,7 +93,8 @@ class Library:
         """Make the bases that policies name hold what their folders hold, and keep it so.
 
         Args:
-            wanted_bases: Tenants with the names of their bases. A base whose folder cannot be read is told and left as it is.
+            wanted_bases: Tenants with the names of their bases. A base whose folder cannot be read is told and left as
+                it is.
         """
         wanted = tuple(dict.fromkeys(wanted_bases))
         await self._keep_in_step(wanted)

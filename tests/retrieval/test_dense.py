@@ -1,6 +1,5 @@
 """The graph of a large base finds what an exact search finds, within what the viewer may see."""
 
-
 import numpy as np
 import pytest
 
