@@ -49,8 +49,12 @@ def articles(folder: Path) -> None:
     shutil.copytree(PROJECT_ROOT / "graphs" / "knowledge" / "car_service", folder)
     num_words, number = 0, 0
     packages = Path(sys.prefix) / "lib"
-    for path in sorted(itertools.chain(packages.rglob("*.md"), packages.rglob("*.rst"), packages.rglob("METADATA"))):
-        text = path.read_text("utf-8", "ignore")[:60_000]
+    for path in sorted(
+        itertools.chain(
+            packages.rglob("*.md"), packages.rglob("*.rst"), packages.rglob("METADATA"), packages.rglob("*.txt")
+        )
+    ):
+        text = path.read_text("utf-8", "ignore")[:300_000]
         if len(text) > 2000:
             number += 1
             (folder / f"package_{number}.txt").write_text(text)
