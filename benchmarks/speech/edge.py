@@ -29,7 +29,7 @@ from server.wire.ids import call_channel
 
 RATE_HZ = 8_000
 FRAME_S = 0.02
-_FRAME_SAMPLES = int(RATE_HZ * FRAME_S)
+FRAME_SAMPLES = int(RATE_HZ * FRAME_S)
 
 
 class Vendor:
@@ -40,11 +40,11 @@ class Vendor:
         assert process.stdout is not None
         self.url = process.stdout.readline().strip()
 
-    def frames(self) -> int:
-        """Frames since it was asked last."""
+    def samples(self) -> int:
+        """Samples it heard since it was asked last."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("frames\n")
+        self._process.stdin.write("samples\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -126,7 +126,7 @@ async def _open(url: str, conversation_id: str) -> ClientConnection:
 
 async def _stream(sockets: list[ClientConnection], seconds: float) -> list[float]:
     """Send each call's frames on its own schedule, all calls spread evenly over a frame."""
-    frame = np.random.default_rng(1).integers(-2_000, 2_000, (_FRAME_SAMPLES, 2)).astype(np.int16)
+    frame = np.random.default_rng(1).integers(-2_000, 2_000, (FRAME_SAMPLES, 2)).astype(np.int16)
     data = frame.tobytes()
     late_ms = []
     start_s = time.monotonic() + 0.5
@@ -134,8 +134,8 @@ async def _stream(sockets: list[ClientConnection], seconds: float) -> list[float
         for index, socket in enumerate(sockets):
             due_s = start_s + (number + index / len(sockets)) * FRAME_S
             delay_s = due_s - time.monotonic()
-            if delay_s > 0:
-                await asyncio.sleep(delay_s)
+            # Also when it is late: the readers of the feeds live on this loop, too.
+            await asyncio.sleep(max(0.0, delay_s))
             late_ms.append((time.monotonic() - due_s) * 1000)
             await socket.send(data)
     return late_ms

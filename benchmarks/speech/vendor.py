@@ -1,6 +1,6 @@
 """The speech server in a process of its own, with a recogniser that only counts.
 
-    python -m benchmarks.speech.vendor    prints its address; `frames` on standard input prints how many came
+    python -m benchmarks.speech.vendor    prints its address; `samples` on standard input prints how many came
 
 Every two seconds of audio are answered by a final.
 """
@@ -22,12 +22,12 @@ _ANSWER_EVERY_MS = 2_000
 
 
 class CountingRecogniser:
-    """Counts frames."""
+    """Counts samples."""
 
     capabilities = Capabilities("counting", interims=True, word_times=False, languages=("en",))
 
     def __init__(self) -> None:
-        self.frames = 0
+        self.samples = 0
 
     async def open(self, call: SpeechCall) -> CountingStream:
         return CountingStream(call, self)
@@ -45,7 +45,7 @@ class CountingStream:
         self._events: asyncio.Queue[SpeechEvent] = asyncio.Queue()
 
     async def send(self, pcm: bytes) -> None:
-        self._counter.frames += 1
+        self._counter.samples += len(pcm) // 2
         self._samples += len(pcm) // 2
         now_ms = self._samples * 1000 // self._rate_hz
         if now_ms - self._answered_ms >= _ANSWER_EVERY_MS:
@@ -75,9 +75,9 @@ async def main() -> None:
     server = SpeechServer(recogniser)  # type: ignore[arg-type]
     await server.start("127.0.0.1", 0)
     print(server.url, flush=True)
-    while (await asyncio.to_thread(sys.stdin.readline)).strip() == "frames":
-        print(recogniser.frames, flush=True)
-        recogniser.frames = 0
+    while (await asyncio.to_thread(sys.stdin.readline)).strip() == "samples":
+        print(recogniser.samples, flush=True)
+        recogniser.samples = 0
     await server.stop()
 
 
