@@ -78,7 +78,8 @@ class Keeper:
         return record[offset * BYTES_PER_SAMPLE : (offset + max_samples) * BYTES_PER_SAMPLE]
 
     def forget(self, before: int) -> None:
-        """Give up what is recognised."""
+        """Give up what is recognised; a vendor may claim a little more than it was sent."""
+        before = min(before, self.end)
         if before <= self._start:
             return
         self._start = before

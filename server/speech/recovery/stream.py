@@ -211,7 +211,7 @@ class RecoveredStream:
     def _resume_position(self, replay_speed: float) -> int:
         """Where the next leg begins: at the last settled sample, or, if that is too long ago, at a quiet moment."""
         rate_hz, end = self._call.sample_rate_hz, self._keeper.end
-        settled = self._clock.position_of(self._timeline.settled_ms)
+        settled = min(end, self._clock.position_of(self._timeline.settled_ms))
         inline = self._settings.inline_limit_s(replay_speed) * rate_hz
         if end - settled <= inline and settled >= self._keeper.start:
             return settled

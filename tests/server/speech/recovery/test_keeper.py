@@ -44,6 +44,15 @@ async def test_what_the_ring_cannot_hold_is_read_from_the_spool(tmp_path: Path) 
     assert await read_all(keeper) == b""
 
 
+async def test_more_than_there_is_cannot_be_forgotten(tmp_path: Path) -> None:
+    keeper = Keeper(RATE_HZ, settings(tmp_path))
+    await keeper.append(audio(0, 1))
+    keeper.forget(1_016)
+    await keeper.append(audio(1, 2))
+    assert await read_all(keeper) == audio(1, 2)
+    keeper.close()
+
+
 async def test_a_full_spool_gives_up_the_oldest(tmp_path: Path) -> None:
     keeper = Keeper(RATE_HZ, settings(tmp_path, spool_s=4))
     await keeper.append(audio(0, 20))
