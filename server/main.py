@@ -187,10 +187,6 @@ class Server:
         self._stack.push_async_callback(outbox.stop)
 
         self._progress("models and speech")
-        # Side by side: the recogniser loads in processes of its own, and starting is what a person waits for.
-        self._recogniser = recogniser = choose(settings.speech, settings.private_path / "spool", os.environ, metrics)
-        hearing = asyncio.create_task(recogniser.start(), name="speech-start")
-        self._stack.push_async_callback(_stop, recogniser, hearing)
         graphs = read_graphs(graphs_folder)
         try:
             inference = _inference(settings.engine)
@@ -201,6 +197,11 @@ class Server:
                 backends=_backends(settings.engine),
             )
             keeper = _keeper(settings, engine, data, inference, ModelMetrics(metrics))
+            # Side by side: the recogniser loads in processes of its own, and starting is what a person waits for.
+            recogniser = choose(settings.speech, settings.private_path / "spool", os.environ, metrics)
+            hearing = asyncio.create_task(recogniser.start(), name="speech-start")
+            self._stack.push_async_callback(_stop, recogniser, hearing)
+            self._recogniser = recogniser
             await engine.start(wishes=keeper.wishes)
             self._stack.push_async_callback(engine.stop)
             await keeper.start()
