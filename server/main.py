@@ -212,7 +212,14 @@ class Server:
         self._engine = engine
         repository = engine.repository
         orchestrator = Orchestrator(engine, graphs, settings.engine)
-        policies = Policies(graphs_folder / "policies", offers(graphs, repository), orchestrator, metrics, keeper)
+        policies = Policies(
+            graphs_folder / "policies",
+            offers(graphs, repository),
+            orchestrator,
+            metrics,
+            keeper,
+            cache=settings.private_path / "examples",
+        )
         keeper.add_consumer(policies)
         await policies.start()
         self._stack.push_async_callback(policies.stop)

@@ -7,9 +7,6 @@ import logging
 import re
 from collections import Counter
 
-from pypdf import PdfReader
-from pypdf.errors import PyPdfError
-
 from retrieval.article import Article, Section
 from retrieval.errors import UnreadableFile
 from retrieval.readers.text import tidy, title_of
@@ -27,6 +24,10 @@ def read_pdf(data: bytes, source: str) -> list[Article]:
     Raises:
         UnreadableFile: If it is damaged, encrypted, too long, or has no text layer.
     """
+    # Only now: it takes a tenth of a second to import, and a server that starts reads no PDF.
+    from pypdf import PdfReader
+    from pypdf.errors import PyPdfError
+
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):

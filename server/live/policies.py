@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from inference.errors import InferenceError, ModelError
 from inference.request import PrototypeSet
+from server.live.phrases import PhraseVectors
 from server.live.stations import Pinned
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
@@ -71,16 +72,24 @@ class Policies:
         orchestrator: Embeds and compiles.
         metrics: Counts refused files.
         models: Loads the versions that policies pin.
+        cache: Folder for the vectors of example phrases; None embeds them at every start.
     """
 
     def __init__(
-        self, folder: Path, graphs: Graphs, orchestrator: Orchestrator, metrics: Metrics, models: VersionDesk
+        self,
+        folder: Path,
+        graphs: Graphs,
+        orchestrator: Orchestrator,
+        metrics: Metrics,
+        models: VersionDesk,
+        cache: Path | None = None,
     ) -> None:
         self._store = PolicyStore(folder, graphs)
         self._orchestrator = orchestrator
         self._negatives = read_negatives(folder / "general_negatives.txt")
         self._metrics = metrics
         self._models = models
+        self._vectors = PhraseVectors(orchestrator, cache)
         self._ready: dict[str, Guide] = {}
         self._in_use: WeakKeyDictionary[Guide, _Prepared] = WeakKeyDictionary()
         self._watch: asyncio.Task[None] | None = None
@@ -166,7 +175,7 @@ class Policies:
         if not spec.phrases:
             prepared.books[version] = RuleBook(policy, None)
             return
-        vectors = await self._orchestrator.embed((*spec.phrases, *self._negatives), version)
+        vectors = await self._vectors.of(policy.tenant, (*spec.phrases, *self._negatives), version)
         num_phrases = len(spec.phrases)
         built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
         tried = leave_one_out(spec, vectors[:num_phrases], built.thresholds, self._negatives, vectors[num_phrases:])

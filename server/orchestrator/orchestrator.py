@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -48,6 +49,10 @@ class Orchestrator:
     def encoder(self) -> str:
         """Model that embeds."""
         return self._engine.embedding_model
+
+    def encoder_weights(self, version: int) -> Path:
+        """File of the weights of one loaded version of the encoder."""
+        return self._engine.service(self.encoder, version).version.weights
 
     @property
     def encoder_versions(self) -> tuple[int, ...]:
