@@ -83,6 +83,8 @@ class Session:
                 for stream in self._streams:
                     await stream.close()
                 await asyncio.gather(*listeners)
+            for results in self._results:  # a client that closes at once is answered all the same
+                await self._send_all(results.answer_finalize())
             await self._send(self._farewell())
             if self._is_stalled:
                 await self._socket.wait_closed()
