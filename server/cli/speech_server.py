@@ -14,7 +14,8 @@ import uvloop
 
 from server.cli import logs
 from server.config import load_settings
-from server.config.settings import Settings, is_loopback
+from server.config.check import is_loopback
+from server.config.settings import Settings
 from server.speech.chosen import embedded_settings
 from server.speech.embedded import EmbeddedRecogniser
 from server.speech_server.faults import Faults

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from server.config.settings import Settings, check
+from server.config.check import check
+from server.config.settings import Settings
 from server.wire.errors import ConfigError
 
 PREFIX = "CUELINE_"

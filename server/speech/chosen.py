@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.config.settings import SpeechSettings, is_loopback
+from server.config.check import is_loopback
+from server.config.settings import SpeechSettings
 from server.metrics import Metrics
 from server.speech.contract import Recogniser
 from server.speech.embedded import EmbeddedRecogniser
