@@ -33,7 +33,9 @@ def test_nothing_leaves_the_folder(tmp_path, name):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"no zip", archive(**{"a.md": "# A" * 100})[:-30]])
+@pytest.mark.parametrize(
+    "damage", [b"", b"no zip", archive(**{"a.md": "# A" * 100})[:-30]], ids=["empty", "text", "cut"]
+)
 def test_what_is_no_archive_is_refused(tmp_path, damage):
     with pytest.raises(BadRequest):
         unpack(damage, tmp_path)
