@@ -137,6 +137,8 @@ class RedisPush:
                 if not commands or commands[-1][0] != command or len(commands[-1]) > MAX_TOPICS_A_COMMAND:
                     commands.append([command])
                 commands[-1].append(topic)
+            if not connection.is_connected:
+                return  # the reader saw its end; sending would quietly open another one that nobody closes
             if commands:
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
