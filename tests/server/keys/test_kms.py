@@ -120,6 +120,7 @@ async def test_a_key_that_is_destroyed_is_gone_from_now_on(provider: Any) -> Non
         keys.seal(T, b"words", b"row")
 
 
+@pytest.mark.slow
 async def test_a_service_that_is_busy_is_tried_again(provider: Any, service: tuple[FakeKms, str]) -> None:
     keys = Keyring(provider)
     await keys.check([T])

@@ -88,7 +88,7 @@ class EmbeddedClients(CutClients):
         self.folder.cleanup()
 
 
-TestCutClients = EmbeddedClients.TestCase
+TestCutClients = pytest.mark.slow(EmbeddedClients.TestCase)
 TestCutClients.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
@@ -155,7 +155,7 @@ class ClientsOnABadDisk(EmbeddedClients):
             await asyncio.sleep(0.001)
 
 
-TestClientsOnABadDisk = ClientsOnABadDisk.TestCase
+TestClientsOnABadDisk = pytest.mark.slow(ClientsOnABadDisk.TestCase)
 TestClientsOnABadDisk.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
@@ -253,6 +253,7 @@ async def test_what_is_too_old_is_forgotten_but_never_a_live_call(tmp_path: Path
     await log.stop()
 
 
+@pytest.mark.slow
 @virtual_time
 async def test_a_full_disk_is_told_and_the_log_goes_on(tmp_path: Path, disk: Disk) -> None:
     told: list[str] = []

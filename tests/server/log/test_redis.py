@@ -73,7 +73,7 @@ class RedisClients(CutClients):
 
 
 if "valkey" in binaries():
-    TestCutClients = RedisClients.TestCase
+    TestCutClients = pytest.mark.slow(RedisClients.TestCase)
     TestCutClients.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
 
 

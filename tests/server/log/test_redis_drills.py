@@ -60,6 +60,7 @@ def said(*names: str) -> list[Event]:
     return [transcript(name, final=True) for name in names]
 
 
+@pytest.mark.slow
 async def test_while_redis_is_down_the_call_goes_on_and_comes_back_whole(
     server: RedisServer, logs: list[RedisLog]
 ) -> None:

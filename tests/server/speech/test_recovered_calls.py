@@ -70,6 +70,7 @@ class FollowingStream:
             yield replace(event, **{name: getattr(event, name) + shift for name, shift in times.items()})
 
 
+@pytest.mark.slow
 async def test_drops_refusals_and_garbage_are_not_seen_in_the_transcript() -> None:
     speech = talk(21, 40)
     faults = in_turn(

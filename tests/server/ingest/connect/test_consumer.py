@@ -6,6 +6,8 @@ from server.simulators.connect.faults import KINDS, Fault, at_random
 from tests.server.ingest.connect.rig import BLOCK_SAMPLES, Rig
 from tests.server.ingest.connect.streams import FROM, TO, pcm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _aws(monkeypatch, tmp_path):
