@@ -21,6 +21,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from server.app.agents import agent_handlers
+from server.app.body import read_body
 from server.app.conversations import conversation_handlers
 from server.app.knowledge import KnowledgeDesk, knowledge_handlers
 from server.app.models import ModelDesk, model_handlers
@@ -39,7 +40,7 @@ from server.metrics import Metrics
 from server.privacy.erasure import Erasure
 from server.store.contract import Store
 from server.wire.codec import error_message
-from server.wire.errors import CuelineError, Forbidden, NotFound, TooLarge, Unauthorised
+from server.wire.errors import CuelineError, Forbidden, NotFound, Unauthorised
 from server.wire.feed import TicketResponse
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
         authorization = request.headers.get("authorization")
         await deps.authenticator.prepare(authorization)
         return deps.tickets.issue(
-            await _body(request, MAX_TICKET_BYTES),
+            await read_body(request, MAX_TICKET_BYTES),
             authorization=authorization,
             origin=request.headers.get("origin"),
             host=request.headers.get("host"),
@@ -201,7 +202,7 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
         identity = _identity(request)
         if deps.demo is None or not identity.is_anonymous:
             raise NotFound("the demo is switched off")
-        recording = await _body(request, MAX_RECORDING_BYTES)
+        recording = await read_body(request, MAX_RECORDING_BYTES)
         return {"conversation_id": await deps.demo.play(recording or None, identity.tenant_id)}
 
     return Litestar(
@@ -236,15 +237,6 @@ def build_api(deps: ApiDependencies, version: str) -> Litestar:
 def _identity(request: Request[Any, Any, Any]) -> Identity:
     identity: Identity = request.scope["state"]["identity"]  # from `admit`
     return identity
-
-
-async def _body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise TooLarge(f"the body has more than {max_bytes} bytes")
-    return bytes(body)
 
 
 def _known(_: Request[Any, Any, Any], error: CuelineError) -> Response[Any]:

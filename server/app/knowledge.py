@@ -21,10 +21,11 @@ from retrieval.errors import RetrievalError
 from retrieval.ingest import Report
 from retrieval.manifest import Manifest
 from retrieval.search import MAX_TOP_K, Answer
+from server.app.body import read_body
 from server.auth.identity import Identity
 from server.auth.rights import Action, Resource, require
 from server.knowledge.errors import as_cueline_error
-from server.wire.errors import BadRequest, TooLarge
+from server.wire.errors import BadRequest
 from server.wire.ids import TenantId
 
 MAX_ARCHIVE_BYTES = 64 * 1024 * 1024
@@ -95,7 +96,7 @@ def knowledge_handlers(desk: KnowledgeDesk, store: UnansweredStore) -> list[HTTP
     async def search(request: Request[Any, Any, Any], name: FromPath[str]) -> JsonObject:
         identity = _allowed(request, "ask")
         try:
-            asked = msgspec.json.decode(await _body(request, MAX_QUESTION_BYTES), type=Question)
+            asked = msgspec.json.decode(await read_body(request, MAX_QUESTION_BYTES), type=Question)
         except msgspec.DecodeError as error:
             raise BadRequest(str(error)) from None
         if not 1 <= asked.top_k <= MAX_TOP_K:
@@ -111,7 +112,7 @@ def knowledge_handlers(desk: KnowledgeDesk, store: UnansweredStore) -> list[HTTP
     @put("/v1/kb/{name:str}", access="identity", summary="Make a base hold what a ZIP of articles holds.")
     async def fill(request: Request[Any, Any, Any], name: FromPath[str]) -> JsonObject:
         identity = _allowed(request, "operate")
-        archive = await _body(request, MAX_ARCHIVE_BYTES)
+        archive = await read_body(request, MAX_ARCHIVE_BYTES)
         try:
             report = await desk.fill(identity.tenant_id, name, archive)
         except (RetrievalError, InferenceError) as error:
@@ -142,12 +143,3 @@ def _allowed(request: Request[Any, Any, Any], action: Action) -> Identity:
     identity: Identity = request.scope["state"]["identity"]
     require(identity, action, Resource("tenant", identity.tenant_id))
     return identity
-
-
-async def _body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise TooLarge(f"the body has more than {max_bytes} bytes")
-    return bytes(body)
