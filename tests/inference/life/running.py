@@ -89,7 +89,7 @@ async def running(
     repository: Path, *, trial: Any = None, backends: Any = None, memo_rows: int = 0, clock: Any = None, **life: Any
 ) -> AsyncIterator[Running]:
     events = Events()
-    settings = LifeSettings(**{"poll_s": 0.02, "settle_s": 0.0, "max_latency_ratio": 1000.0, **life})
+    settings = LifeSettings(**{"poll_s": 0.02, "settle_s": 0.0, "max_latency_ratio": 1e9, **life})
     timing = {"clock": clock} if clock is not None else {}
     engine = Engine(ModelRepository.open(repository), EngineSettings(memo_rows=memo_rows), backends=backends, **timing)
     keeper = Keeper(

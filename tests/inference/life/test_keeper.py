@@ -412,7 +412,7 @@ async def test_a_version_that_becomes_slow_goes_back(repository: Path) -> None:
         await it.keeper.stop()
         drop_version(repository, 2)
         it.keeper._settings = type(it.keeper._settings)(max_latency_ratio=3.0, min_rows=10)
-        it.keeper._loader._settings = type(it.keeper._settings)(max_latency_ratio=1000.0)
+        it.keeper._loader._settings = type(it.keeper._settings)(max_latency_ratio=1e9)
         await it.keeper.promote("utterance", 2)
         it.engine.service("utterance", 1).cost.calibrate([(16, 0.010), (256, 0.040)])
         now_s = it.keeper._clock()
@@ -442,7 +442,7 @@ async def test_a_hundred_swaps_during_traffic_fail_no_row_and_mix_up_none(reposi
     texts = ["my card is lost", "thank you", "please help me now", "order late", "a b", "the 1 card please"]
     versions = (1, 2)
     drop_version(repository, 2)
-    async with running(repository, probation_s=0.0, poll_s=3600.0, memo_rows=16) as it:
+    async with running(repository, probation_s=0.0, poll_s=3600.0, memo_rows=4) as it:
         expected: dict[tuple[int, str], Any] = {}
         for version in versions:
             await it.keeper.promote("utterance", version)
@@ -493,6 +493,7 @@ async def test_a_hundred_swaps_during_traffic_fail_no_row_and_mix_up_none(reposi
                     turn += 1
                 for _ in range(2):
                     await done.acquire()
+                await asyncio.sleep(0)  # what memory answers at once gives no other task a turn
 
         talking = [asyncio.create_task(talk(call)) for call in range(4)]
         for swap in range(100):

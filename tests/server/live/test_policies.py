@@ -63,7 +63,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     (folder / "general_negatives.txt").write_text("thank you\nplease order\n")
     engine = Engine(ModelRepository.open(repository))
     await engine.start()
-    loader = Loader(engine, repository, LifeSettings(max_latency_ratio=1000.0), None)
+    loader = Loader(engine, repository, LifeSettings(max_latency_ratio=1e9), None)
     metrics = Metrics()
     graphs = {"guidance": GRAPH}
     policies = Policies(
