@@ -156,11 +156,21 @@ class Stage:
         """Trim a channel: its next life has another epoch."""
         self._run(self._log.trim(ChannelKey(TENANT, channel)))
 
-    def wait_receipts(self, count: int) -> list[Receipt]:
-        """Wait until the page has sent so many."""
+    def wait_shown(self, *ids: str) -> list[Receipt]:
+        """Wait until the page has told of these cards that they were shown; others may come between them."""
+        wanted = set(ids)
         with self._news:
-            assert self._news.wait_for(lambda: len(self.receipts) >= count, TIMEOUT_S), self.receipts
+            assert self._news.wait_for(lambda: {r.id for r in self.receipts if r.event == "shown"} >= wanted, TIMEOUT_S), (
+                self.receipts
+            )
             return list(self.receipts)
+
+    def wait_receipt(self, card_id: str, event: str) -> None:
+        """Wait until the page has told this of this card."""
+        with self._news:
+            assert self._news.wait_for(
+                lambda: any(r.id == card_id and r.event == event for r in self.receipts), TIMEOUT_S
+            ), self.receipts
 
     def wait_questions(self, count: int) -> list[str]:
         """Wait until so many were asked."""

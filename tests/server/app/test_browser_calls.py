@@ -41,7 +41,7 @@ def test_a_page_that_comes_late_sees_the_whole_call(stage: Stage, open_page: Ope
     page = open_page()
     expect(page.locator("#lines > li")).to_have_count(len(script.LINES))
     expect(page.locator("#cards > li")).to_have_count(3)
-    shown = stage.wait_receipts(3)
+    shown = stage.wait_shown("reset_light#1", "wait#1", "answer#1")
     assert all(receipt.painted_at_ms is None for receipt in shown), "its painting says nothing about the service"
 
 

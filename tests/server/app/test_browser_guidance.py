@@ -28,8 +28,8 @@ def test_cards_stand_by_priority_with_their_body_and_sources(talk: Any) -> None:
 
 
 def test_shown_cards_are_reported_once_with_the_time_of_painting(talk: Any, stage: Stage) -> None:
-    shown = stage.wait_receipts(3)
-    assert {receipt.id for receipt in shown} >= {"reset_light#1", "wait#1", "answer#1"}
+    shown = stage.wait_shown("reset_light#1", "wait#1", "answer#1")
+    assert len({receipt.id for receipt in shown}) == len(shown)
     assert all(receipt.event == "shown" and receipt.ch == CALL for receipt in shown)
     now_ms = script.wall_ms()
     assert all(receipt.painted_at_ms and 0 < now_ms - receipt.painted_at_ms < 60_000 for receipt in shown)
@@ -53,10 +53,10 @@ def test_evidence_is_shown_on_demand_and_leads_to_the_words(talk: Any) -> None:
 def test_what_the_agent_does_with_a_card_is_told_and_survives_a_reload(
     talk: Any, stage: Stage, button: str, event: str
 ) -> None:
-    stage.wait_receipts(3)
+    stage.wait_shown("reset_light#1", "wait#1", "answer#1")
     card(talk, "Offer the reset").get_by_role("button", name=button).click()
     expect(card(talk, "Offer the reset")).to_have_count(0)
-    assert any(r.id == "reset_light#1" and r.event == event for r in stage.wait_receipts(4))
+    stage.wait_receipt("reset_light#1", event)
     talk.reload()
     expect(talk.locator("#cards > li")).to_have_count(2)
     expect(card(talk, "Offer the reset")).to_have_count(0)
