@@ -49,6 +49,13 @@ class Corpus:
     splits: Mapping[str, Split]
     outside: Split
 
+    def refitted(self) -> Corpus:
+        """Let weights learn from the validate rows as well: for the last run, when everything has been chosen.
+
+        What such a run scores on them says nothing any more; its calibrate rows do.
+        """
+        return Corpus({name: _with_more(cut) for name, cut in self.splits.items()}, _with_more(self.outside))
+
 
 def read_corpus(folder: Path, seed: int) -> Corpus:
     """Read and cut all sets of a data folder.
@@ -129,6 +136,10 @@ def read_plain(folder: Path) -> tuple[str, ...]:
     """Read texts without a label of ours, which keep the embedding where it was: agents' turns of the USS set."""
     lines = readers.read_lines(folder / "sentiment/uss_sgd.jsonl")
     return tuple(dict.fromkeys(line.text for line in lines if line.speaker == "agent"))
+
+
+def _with_more(cut: Split) -> Split:
+    return replace(cut, fit=join([cut.fit, cut.validate]))
 
 
 def _with_fit(fit: Examples, held: Split) -> Split:

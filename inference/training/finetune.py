@@ -11,7 +11,7 @@ stopped.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class Settings:
         weight_decay: Of the encoder's matrices.
         seed: Of everything.
         save_every: Steps between checkpoints.
+        floor: Share of the peak rate that the fall stops at; above zero it keeps moving, which `averaged` needs.
+        averaged: Share of the steps, the last ones, of whose weights the mean is taken; 0: the last weights.
         quotas: Rows of each source in a pool.
         recipe: How texts are changed.
     """
@@ -74,6 +76,8 @@ class Settings:
     weight_decay: float = 0.02
     seed: int = 0
     save_every: int = 250
+    floor: float = 0.0
+    averaged: float = 0.0
     quotas: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_QUOTAS))
     recipe: Recipe = DEFAULT_RECIPE
 
@@ -232,9 +236,34 @@ def batch_loss(model: SharedModel, batch: Sequence[Row], sources: Mapping[str, S
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Share of the peak rate at a step: linear up, linear down to zero."""
+    """Share of the peak rate at a step: linear up, linear down to the floor."""
     warm = max(1, round(settings.steps * settings.warmup))
-    return (step + 1) / warm if step < warm else max(0.0, (settings.steps - step) / max(1, settings.steps - warm))
+    if step < warm:
+        return (step + 1) / warm
+    return max(settings.floor, (settings.steps - step) / max(1, settings.steps - warm))
+
+
+class _Average:
+    """Mean of a model's weights over steps (stochastic weight averaging, Izmailov et al., 2018)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.num_steps = 0
+        self.means = {name: value.detach().clone() for name, value in self._moving()}
+
+    def _moving(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, value) for name, value in self._model.named_parameters() if value.requires_grad)
+
+    def add(self) -> None:
+        """Count the weights as they are now."""
+        self.num_steps += 1
+        for name, value in self._moving():
+            self.means[name].lerp_(value.detach(), 1 / self.num_steps)
+
+    def apply(self) -> None:
+        """Give the model the mean, where there is one."""
+        if self.num_steps:
+            self._model.load_state_dict(self.means, strict=False)
 
 
 def finetune(
@@ -271,7 +300,9 @@ def finetune(
         lr=settings.encoder_rate,
         fused=True,
     )
-    start = _resume(model, optimizer, settings, state_file)
+    average = _Average(model)
+    start = _resume(model, optimizer, average, settings, state_file)
+    first_averaged = settings.steps - round(settings.steps * settings.averaged)
     model.train()
     per_pool = -(-sum(settings.quotas.values()) // settings.batch_rows)
     pool: list[list[Row]] = []
@@ -285,6 +316,8 @@ def finetune(
         loss.backward()
         nn.utils.clip_grad_norm_([*matrices, *vectors], 5.0)
         optimizer.step()
+        if step >= first_averaged:
+            average.add()
         progress(step + 1, loss.item())
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
             partial = state_file.with_suffix(".partial")
@@ -294,13 +327,18 @@ def finetune(
                     "settings": repr(settings),
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
+                    "average": average.means,
+                    "averaged": average.num_steps,
                 },
                 partial,
             )
             partial.replace(state_file)
+    average.apply()
 
 
-def _resume(model: SharedModel, optimizer: torch.optim.Optimizer, settings: Settings, state_file: Path) -> int:
+def _resume(
+    model: SharedModel, optimizer: torch.optim.Optimizer, average: _Average, settings: Settings, state_file: Path
+) -> int:
     if not state_file.is_file():
         return 0
     state = torch.load(state_file, weights_only=True)
@@ -308,4 +346,5 @@ def _resume(model: SharedModel, optimizer: torch.optim.Optimizer, settings: Sett
         raise ValueError(f"{state_file} belongs to a run with other settings: remove it or use them")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    average.means, average.num_steps = state["average"], state["averaged"]
     return int(state["step"])

@@ -111,6 +111,18 @@ def test_a_state_of_other_settings_is_refused(tokenizer: Tokenizer, sources: dic
         finetune(model(), sources, tokenizer, replace(SETTINGS, seed=5), tmp_path / "state.pt")
 
 
+def test_the_mean_of_the_last_weights_is_taken(
+    tokenizer: Tokenizer, sources: dict[str, Source], tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, steps=4, floor=0.5, averaged=0.5)
+    seen: list[torch.Tensor] = []
+    averaged = model()
+    weight = averaged.heads["intent_logits"].weight
+    finetune(averaged, sources, tokenizer, settings, tmp_path / "a.pt", lambda *_: seen.append(weight.detach().clone()))
+    torch.testing.assert_close(weight.detach(), (seen[2] + seen[3]) / 2)
+    assert not torch.equal(seen[2], seen[3])
+
+
 def test_the_rate_rises_then_falls_to_nothing() -> None:
     settings = Settings(steps=100, warmup=0.1)
     rates = [learning_rate(step, settings) for step in range(100)]
@@ -118,3 +130,4 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     assert max(rates) == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert learning_rate(100, settings) == 0
+    assert learning_rate(99, replace(settings, floor=0.25)) == 0.25
