@@ -15,8 +15,8 @@ import yaml
 from inference.errors import GraphError
 from inference.when import KEYWORDS
 
-InputType = Literal["string", "bool", "float"] | tuple[str, ...]
-"""Type of a declared input; a tuple lists the members that a string may have."""
+InputType = Literal["string", "bool", "float", "carry"] | tuple[str, ...]
+"""Type of a declared input; a tuple lists the members that a string may have, a `carry` comes from the turn before."""
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -142,6 +142,8 @@ def parse_graph(text: str, file: str) -> Graph:
                 raise GraphError(
                     "is no name", graph=file, field=f"{kind}.{name}", expected="letters, digits and _", given=name
                 )
+    if sum(kind == "carry" for kind in inputs.values()) > 1:
+        raise GraphError("a turn has one turn before it", graph=file, field="inputs", expected="one input `carry`")
     if clash := sorted(inputs.keys() & nodes.keys()):
         raise GraphError("is an input already", graph=file, node=clash[0], field=f"nodes.{clash[0]}")
     for index, name in enumerate(declared.outputs):

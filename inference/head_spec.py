@@ -32,6 +32,8 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         scope_bias: Added to the scope logit after the division.
         scope_threshold: Lowest scope score that counts as in scope.
         speakers: Labels that each speaker can have (`multi`); a speaker that is not named can have all.
+        carry: Tensor that a turn hands on to the next one: columns of it are added to the next one's logits.
+        carry_first: First of these columns; one a label.
     """
 
     kind: Literal["single", "distribution", "multi", "binary"]
@@ -44,6 +46,8 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     scope_bias: float = 0.0
     scope_threshold: float = 0.5
     speakers: dict[str, list[str]] | None = None
+    carry: str | None = None
+    carry_first: int = 0
 
 
 def read_heads(
@@ -113,6 +117,12 @@ def _check(tensor: str, head: HeadSpec, where: str, config: ModelConfig, labels:
             raise refuse("scope", f"only a single head has one, this is {head.kind}")
         if scope is None or scope.size != 1 or scope.dtype not in FLOAT_DTYPES:
             raise refuse("scope", f"expected an output FP32[1], given {head.scope!r} {scope or '(no such output)'}")
+    if head.carry is not None:
+        carry = config.output(head.carry)
+        if carry is None or carry.dtype not in FLOAT_DTYPES or len(carry.dims) != 1:
+            raise refuse("carry", f"expected a row of floats, given {head.carry!r} {carry or '(no such output)'}")
+        if head.carry_first < 0 or head.carry_first + width > carry.size:
+            raise refuse("carry_first", f"columns {head.carry_first} and {width - 1} more are not all in {carry}")
     if head.speakers is not None:
         if head.kind != "multi":
             raise refuse("speakers", f"only a multi head has them, this is {head.kind}")

@@ -58,6 +58,9 @@ class HeadBank:
         self._scales: list[NDArray[np.float32]] = []
         self._biases: list[NDArray[np.float32]] = []
         self._views: dict[str, View] = {}
+        self._labels = labels
+        self._carried = {t: spec for t, spec in specs.items() if spec.carry is not None}
+        self._after: HeadBank | None = None
         for tensor in (*softmax, *multi, *binary):
             spec = specs[tensor]
             self._add(tensor, 1 if spec.kind == "binary" else len(labels[tensor]), spec.temperature, spec.bias)
@@ -141,6 +144,34 @@ class HeadBank:
                 head, label = self._multi_of[column]
                 claims.setdefault((row, head), []).append((-_sigmoid(half), label))
         return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].copy(), broken)
+
+    def read_after(
+        self, arrays: Mapping[str, LogitArray], rows: Sequence[int], carried: Sequence[ScoreArray | None]
+    ) -> Reading:
+        """Score rows with the heads to which the turn before hands something on; the others have no value in it.
+
+        What is kept of a batch stays as it was: the same words are said after other turns as well.
+
+        Args:
+            arrays: As for `read`; not changed.
+            rows: Rows of these, in the order of the reading's.
+            carried: `[columns] float32` for each of these rows, None for a turn with none before it.
+        """
+        if self._after is None:
+            self._after = HeadBank(self._carried, self._labels)  # a race makes it twice, both the same
+        width = max((len(numbers) for numbers in carried if numbers is not None), default=0)
+        added = np.zeros((len(rows), width), np.float32)
+        for place, numbers in enumerate(carried):
+            if numbers is not None:
+                added[place] = numbers
+        moved = dict(arrays)
+        for tensor, spec in self._carried.items():
+            logits = arrays[tensor][rows]
+            columns = added[:, spec.carry_first : spec.carry_first + logits.shape[1]]
+            moved[tensor] = np.add(logits, columns, dtype=np.float32)
+            if spec.scope is not None:
+                moved[spec.scope] = arrays[spec.scope][rows]
+        return self._after.read(moved)
 
     def _read_softmax(self, logits: ScoreArray) -> tuple[list[NDArray[np.intp]], ScoreArray, dict[int, ScoreArray]]:
         """Return the best label by head and row, the sums by row and head, and all scores of distributions.

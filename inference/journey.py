@@ -16,7 +16,7 @@ from inference.heads import HeadBank, Reading, Value
 from inference.plan import Slot
 from inference.program import Program, ProgramStep, Test
 from inference.prototypes import PrototypeBook, PrototypeReading
-from inference.request import Output, PrototypeSet, Request
+from inference.request import Carry, Output, PrototypeSet, Request
 from inference.tokens import TokenBytes
 
 
@@ -81,6 +81,7 @@ class Journey:
     """
 
     __slots__ = (
+        "_after",
         "arrived_s",
         "at",
         "compute_ms",
@@ -103,6 +104,7 @@ class Journey:
         for name, slot in program.inputs:
             self.values[slot] = given.get(name)
         self.results: dict[int, tuple[BatchResult, int]] = {}
+        self._after: dict[int, Reading] = {}
         self.ready: list[Output] = []
         self.arrived_s = self.queued_s = now_s
         self.queue_ms = self.compute_ms = self.started_s = 0.0
@@ -169,6 +171,14 @@ class Journey:
         result, row = self.results[index]
         return result.arrays[tensor][row]
 
+    def read_after(self, index: int, carried: NDArray[Any]) -> Reading:
+        """Return what the heads behind a model step say of this row alone after the turn before; row 0 of it."""
+        reading = self._after.get(index)
+        if reading is None:
+            result, row = self.results[index]
+            self._after[index] = reading = result.bank.read_after(result.arrays, [row], [carried])
+        return reading
+
     def token_ids(self) -> TokenBytes | None:
         """Return the ids that the model step reads; None where it reads tensors."""
         value = self.values[self.step.step.inputs[0]]
@@ -198,22 +208,26 @@ def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchRe
     """
     program, first = journeys[0].program, journeys[0].at
     reading = result.reading
-    able = [(journey, row) for journey, row in zip(journeys, rows, strict=True) if row not in reading.broken]
-    entered: dict[Test | None, list[tuple[Journey, int]]] = {None: able}
-    skipped: dict[Test | None, list[Journey]] = {None: []}
     steps = program.heads_behind[first - 1]
+    after = _read_after(steps, journeys, rows, result)
+    places = range(len(rows))
+    able = [trio for trio in zip(journeys, rows, places, strict=True) if trio[1] not in reading.broken]
+    entered: dict[Test | None, list[tuple[Journey, int, int]]] = {None: able}
+    skipped: dict[Test | None, list[Journey]] = {None: []}
     for step in steps:
         when, slot, speaker = step.when, step.output, step.speaker
         if when is not None and when not in entered:
-            truths = [when(journey.values) for journey, _ in able]
-            entered[when] = [pair for pair, is_true in zip(able, truths, strict=True) if is_true]
-            skipped[when] = [pair[0] for pair, is_true in zip(able, truths, strict=True) if not is_true]
-        view = reading.views[step.head] if step.head else None
+            truths = [when(journey.values) for journey, _, _ in able]
+            entered[when] = [trio for trio, is_true in zip(able, truths, strict=True) if is_true]
+            skipped[when] = [trio[0] for trio, is_true in zip(able, truths, strict=True) if not is_true]
+        is_after = after is not None and step.carry is not None and step.head in after.views
+        source = after if after is not None and is_after else reading
+        view = source.views[step.head] if step.head else None
         names = [name for name, _ in step.emits]
-        for journey, row in entered[when]:
+        for journey, row, place in entered[when]:
             values = journey.values
             if view is not None:
-                value, score = view(reading, row, None if speaker is None else values[speaker])
+                value, score = view(source, place if is_after else row, None if speaker is None else values[speaker])
             else:
                 assert step.compute is not None
                 value, score = step.compute(journey)
@@ -224,5 +238,20 @@ def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchRe
                 journey.ready.append(output)
         for journey in skipped[when]:
             journey.emit(step, None, None, now_s)
-    for journey, _ in able:
+    for journey, _, _ in able:
         journey.at = first + len(steps)
+
+
+def _read_after(
+    steps: Sequence[ProgramStep], journeys: Sequence[Journey], rows: Sequence[int], result: BatchResult
+) -> Reading | None:
+    """Read the heads that depend on the turn before, a row a journey; None where no journey has one before it."""
+    step = next((step for step in steps if step.carry is not None), None)
+    if step is None or step.carry is None:
+        return None
+    slot = step.carry
+    before: list[Carry | None] = [journey.values[slot] for journey in journeys]
+    carried = [None if carry is None else carry.of(step.model, step.version) for carry in before]
+    if all(numbers is None for numbers in carried):
+        return None
+    return result.bank.read_after(result.arrays, rows, carried)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from inference.heads import Value
 from inference.plan import Op, Slot, Step
-from inference.request import EmbeddingArray
+from inference.request import Carry, EmbeddingArray
 from inference.service import Service
 from inference.tokens import ID_BYTES
 
@@ -28,13 +28,21 @@ Source = tuple[int, str]
 """Where a tensor comes from: index of its model step, and its name."""
 
 
-def make_compute(step: Step, service: Service | None, tensor_of: Mapping[Slot, Source]) -> Compute | None:
+def make_compute(
+    step: Step,
+    service: Service | None,
+    tensor_of: Mapping[Slot, Source],
+    speaker: Slot | None = None,
+    carry: Slot | None = None,
+) -> Compute | None:
     """Bind a step; None where rows have to wait for it, for a batch or for a registered function.
 
     Args:
         step: As compiled.
         service: Model version behind it.
         tensor_of: Slots that hold model tensors.
+        speaker: Slot of who speaks, where a head depends on it.
+        carry: Slot of what the turn before handed on, where a head depends on it.
     """
     match step.op:
         case Op.TOKENIZE:
@@ -42,7 +50,7 @@ def make_compute(step: Step, service: Service | None, tensor_of: Mapping[Slot, S
         case Op.CLASSIFY if "prototypes" in step.params:
             return _moments(step, service, tensor_of)
         case Op.CLASSIFY:
-            return _classify(step, service, tensor_of)
+            return _classify(step, service, tensor_of, speaker, carry)
         case Op.POOL:
             return _pool(step)
         case Op.SELECT:
@@ -58,17 +66,22 @@ def _tokenize(step: Step, service: Service | None) -> Compute:
     return lambda journey: (encode(journey.values[slot] or ""), None)
 
 
-def _classify(step: Step, service: Service | None, tensor_of: Mapping[Slot, Source]) -> Compute:
+def _classify(
+    step: Step, service: Service | None, tensor_of: Mapping[Slot, Source], speaker: Slot | None, carry: Slot | None
+) -> Compute:
     assert service is not None
     tensor = step.tensors[0]
     service.ask_for_head(tensor)
     index, _ = tensor_of[step.inputs[0]]
-    # A head that depends on the speaker reads that slot after its tensors.
-    speaker = step.inputs[-1] if len(step.inputs) > len(step.tensors) else None
+    model, version = service.lane
 
     def classify(journey: Journey) -> Value:
         result, row = journey.results[index]
-        return result.reading.value(tensor, row, None if speaker is None else journey.values[speaker])
+        who = None if speaker is None else journey.values[speaker]
+        before: Carry | None = None if carry is None else journey.values[carry]
+        if before is not None and (numbers := before.of(model, version)) is not None:
+            return journey.read_after(index, numbers).value(tensor, 0, who)
+        return result.reading.value(tensor, row, who)
 
     return classify
 

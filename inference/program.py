@@ -93,6 +93,7 @@ class ProgramStep:
         input_names: Names of the slots read.
         head: Logits tensor of a classify step with a head of the model, empty for all else.
         speaker: Slot of who speaks, for heads that depend on it.
+        carry: Slot of what the turn before handed on, for heads that add it to their logits.
     """
 
     step: Step
@@ -107,6 +108,7 @@ class ProgramStep:
     input_names: tuple[str, ...] = ()
     head: str = ""
     speaker: Slot | None = None
+    carry: Slot | None = None
 
 
 class Program:
@@ -161,20 +163,24 @@ class Program:
             if function is None:
                 raise InferenceError(f"{plan.graph}: nothing is registered as {name!r}", field=f"nodes.{step.node}")
         has_head = step.op is Op.CLASSIFY and "prototypes" not in step.params
+        # A head reads declared inputs behind its tensors: who speaks, and what was carried over.
+        beside = {plan.slots[slot]: slot for slot in step.inputs[len(step.tensors) :]} if has_head else {}
+        speaker = beside.pop("speaker", None)
+        carry = next(iter(beside.values()), None)
         return ProgramStep(
             step=step,
             output=step.outputs[0],
             emits=tuple((name, slot) for name, slot in plan.outputs.items() if slot in step.outputs),
             when=self._test(step.when),
-            compute=make_compute(step, service, self.tensor_of),
+            compute=make_compute(step, service, self.tensor_of, speaker, carry),
             service=service,
             function=function,
             model=service.version.name if service else "",
             version=service.version.version if service else 0,
             input_names=tuple(plan.slots[slot] for slot in step.inputs),
             head=step.tensors[0] if has_head else "",
-            # A head that depends on the speaker reads that slot after its tensors.
-            speaker=step.inputs[-1] if has_head and len(step.inputs) > len(step.tensors) else None,
+            speaker=speaker,
+            carry=carry,
         )
 
     def _test(self, condition: Condition | None) -> Test | None:

@@ -6,6 +6,7 @@ moment its step is done, and `on_done` exactly once. Both run on the event loop'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -67,6 +68,26 @@ Prototypes = PrototypeSet | Mapping[int, PrototypeSet]
 set where only one version ever is."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Carry:
+    """What a turn hands on to the turn after it: numbers to add to logits there, before they are scores.
+
+    Attributes:
+        model: Model that made it.
+        version: Its version; another version's heads cannot read it, and leave it aside.
+        numbers: `[columns] float32`, as the heads' `carry_first` cuts them.
+    """
+
+    model: str
+    version: int
+    numbers: NDArray[np.float32]
+
+    def of(self, model: str, version: int) -> NDArray[np.float32] | None:
+        """Return the numbers for the heads of this version; None where they are another's, or no numbers at all."""
+        is_own = self.version == version and self.model == model
+        return self.numbers if is_own and math.isfinite(self.numbers.sum()) else None
+
+
 class Output(msgspec.Struct, frozen=True):
     """One output of one request. A `Struct`, because there are nine a row and it is built eight times as fast.
 
@@ -105,7 +126,8 @@ class Request:
 
     Attributes:
         plan: From `Engine.compile`.
-        inputs: Declared inputs by name, e.g. `{"text": …, "speaker": …, "is_final": …}`.
+        inputs: Declared inputs by name, e.g. `{"text": …, "speaker": …, "is_final": …}`; of type `carry` a `Carry`, or
+            None where no turn was before.
         owner: Call it belongs to; `Engine.cancel(owner)` drops what is queued.
         key: Utterance within the owner. A queued request of the same owner and key with a lower revision is superseded.
         revision: Grows with the utterance.

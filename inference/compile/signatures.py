@@ -15,6 +15,7 @@ from inference.compile.draft import Vertex
 from inference.compile.types import (
     Anything,
     Claims,
+    Handed,
     Record,
     Scalar,
     Tensor,
@@ -169,7 +170,10 @@ def _pool(site: Site, node: Node, wires: Sequence[Wire]) -> tuple[Vertex, Mappin
 
 
 def _classify(site: Site, node: Node, wires: Sequence[Wire]) -> tuple[Vertex, Mapping[str, ValueType]]:
-    """A head reads what its spec names beside the logits: the scope's logit, then who speaks."""
+    """A head reads what its spec names beside the logits: the scope's logit, then who speaks and what was carried over.
+
+    A graph without an input of type `carry` takes every turn for the first one.
+    """
     site.take_keys(node, allowed=("prototypes",))
     site.take(wires, "a row of floats")
     given, value = _row_of_floats(site, wires[0]), wires[0].value
@@ -194,6 +198,8 @@ def _classify(site: Site, node: Node, wires: Sequence[Wire]) -> tuple[Vertex, Ma
     if head.speakers:
         _check_speakers(site, value, head)
         reads.append("speaker")
+    if head.carry:
+        reads.extend(name for name, declared in site.graph.inputs.items() if declared == "carry")
     vertex = Vertex(site.name, Op.CLASSIFY, tuple(reads), model=given.model, tensors=tuple(tensors))
     return vertex, {site.name: type_of_head(head, version.labels.get(given.tensor, ()))}
 
@@ -221,14 +227,15 @@ def _select(site: Site, node: Node, wires: Sequence[Wire]) -> tuple[Vertex, Mapp
         if joined is None:
             raise site.wrong_type(wire, str(kind))
         kind = joined
-    if isinstance(kind, Tokens):
+    if isinstance(kind, Tokens | Handed):
         raise site.wrong_type(wires[0], "a value or a tensor")
     params: dict[str, Any] = {}
     if node.key:
         if not isinstance(kind, Record) or node.key not in kind.keys:
             raise site.error(f"has no key {node.key!r}", wires[0].value, expected=node.key, given=str(kind))
         kind, params = kind.keys[node.key], {"key": node.key}
-    return Vertex(site.name, Op.SELECT, _values(wires), params=params), {site.name: kind}
+    model = kind.model if isinstance(kind, Tensor) else ""  # so that its output tells which version's numbers these are
+    return Vertex(site.name, Op.SELECT, _values(wires), model=model, params=params), {site.name: kind}
 
 
 def _retrieve(site: Site, node: Node, wires: Sequence[Wire]) -> tuple[Vertex, Mapping[str, ValueType]]:

@@ -24,6 +24,14 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """What the turn before handed on to this one's heads; absent where there was none."""
+
+    def __str__(self) -> str:
+        return "a carry"
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """Token ids of one row, made by the tokeniser of `model`."""
 
@@ -82,13 +90,15 @@ class Anything:
         return "anything"
 
 
-ValueType = Scalar | Tokens | Tensor | Record | Claims | Anything
+ValueType = Scalar | Handed | Tokens | Tensor | Record | Claims | Anything
 
 _SCORE = Scalar("float")
 
 
-def type_of_input(declared: InputType) -> Scalar:
+def type_of_input(declared: InputType) -> Scalar | Handed:
     """Return the type of a declared input."""
+    if declared == "carry":
+        return Handed()
     return Scalar("string", declared) if isinstance(declared, tuple) else Scalar(declared)
 
 

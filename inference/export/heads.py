@@ -10,7 +10,7 @@ head trained against utterances known to be outside.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from inference.export.precision import Precision
 from inference.export.weights import Encoder, ExportError, FloatArray
 
 EMBEDDING = "embedding"
+CARRY = "carry"
+"""Output with what a turn hands on to the next one's logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,19 @@ class Heads:
         open_set: Output tensor to open-set score.
         projection: `[dims, dims] float32`, embedding = projection @ features before its length is made one; None:
             the embedding is the features.
+        carry: Output tensor to what a turn adds to that tensor of the *next* turn, in the order of the columns of
+            `CARRY`; empty: every turn stands alone.
     """
 
     linear: Mapping[str, Linear]
     open_set: Mapping[str, OpenSet]
     projection: FloatArray | None = None
+    carry: Mapping[str, Linear] = field(default_factory=dict)
+
+    def carry_first(self, tensor: str) -> int:
+        """Return the first column of `CARRY` that belongs to a tensor."""
+        names = list(self.carry)
+        return sum(len(self.carry[name].bias) for name in names[: names.index(tensor)])
 
 
 def save_heads(heads: Heads, path: Path) -> None:
@@ -83,10 +93,14 @@ def save_heads(heads: Heads, path: Path) -> None:
     for name, score in heads.open_set.items():
         parts = {"whitening": score.whitening, "centres": score.centres, "detector": score.detector, "mix": score.mix}
         tensors |= {f"open_set.{name}.{part}": array.astype(np.float32) for part, array in parts.items()}
+    for name, head in heads.carry.items():
+        parts = {"weight": head.weight, "bias": head.bias}
+        tensors |= {f"carry.{name}.{part}": array.astype(np.float16) for part, array in parts.items()}
     if heads.projection is not None:
         tensors["projection"] = heads.projection.astype(np.float16)
     metadata = {f"head.{name}": score.head for name, score in heads.open_set.items()}
     metadata["order"] = ",".join(heads.linear)
+    metadata["carry"] = ",".join(heads.carry)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
 
 
@@ -102,10 +116,14 @@ def load_heads(path: Path) -> Heads:
         metadata = file.metadata() or {}
     tensors = {name: array.astype(np.float32) for name, array in load_file(path).items()}
     try:
-        linear = {
-            name: Linear(weight=tensors[f"linear.{name}.weight"], bias=tensors[f"linear.{name}.bias"])
-            for name in metadata["order"].split(",")
-        }
+        linear, carry = (
+            {
+                name: Linear(weight=tensors[f"{kind}.{name}.weight"], bias=tensors[f"{kind}.{name}.bias"])
+                for name in names.split(",")
+                if name
+            }
+            for kind, names in (("linear", metadata["order"]), ("carry", metadata.get("carry", "")))
+        )
         open_set = {}
         for key, head in metadata.items():
             if key.startswith("head."):
@@ -114,15 +132,15 @@ def load_heads(path: Path) -> Heads:
                 open_set[name] = OpenSet(head=head, **parts)
     except KeyError as error:
         raise ExportError(f"{path}: lacks {error}") from error
-    return Heads(linear, open_set, tensors.get("projection"))
+    return Heads(linear, open_set, tensors.get("projection"), carry)
 
 
 def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str = "utterance") -> onnx.ModelProto:
     """Write encoder, pooling and heads as one model.
 
     Inputs are `input_ids` and `attention_mask`, `[rows, tokens] int32`, padded on the right. Outputs are `embedding`
-    `[rows, dims]` (of length one), then `[rows, labels]` per head, all fp32. A row whose mask
-    is all zero yields finite numbers without meaning.
+    `[rows, dims]` (of length one), then `[rows, labels]` per head, open-set scores and what is handed on, all fp32. A
+    row whose mask is all zero yields finite numbers without meaning.
     """
     graph = GraphBuilder()
     hidden = add_encoder(graph, encoder, precision)
@@ -139,6 +157,11 @@ def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str 
     for score_name, score in heads.open_set.items():
         _add_open_set(graph, features, score_name, score)
         outputs.append(tensor_info(score_name, np.float32, ["rows", 1]))
+    if heads.carry:
+        parts = list(heads.carry.values())
+        weight, bias = np.concatenate([part.weight for part in parts]), np.concatenate([part.bias for part in parts])
+        _add_linear(graph, features, CARRY, Linear(weight, bias))
+        outputs.append(tensor_info(CARRY, np.float32, ["rows", len(bias)]))
     inputs = [tensor_info(i, np.int32, ["rows", "tokens"]) for i in (INPUT_IDS, ATTENTION_MASK)]
     return graph.model(name, inputs, outputs)
 

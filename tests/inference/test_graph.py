@@ -45,6 +45,10 @@ def change(old: str, new: str) -> str:
         ("? [name]\n: x", "guidance.yaml: line 1, column 3: found unhashable key"),
         ("name: !!int ''", "guidance.yaml: is no YAML: "),
         ("name: !!bool maybe", "guidance.yaml: is no YAML: "),
+        (
+            change("urgency: float", "before: carry, older: carry"),
+            "guidance.yaml: inputs: a turn has one turn before it",
+        ),
         (change("text: string", "naïve: string"), "guidance.yaml: inputs.naïve: is no name"),
         (change("budget_ms: 4", "budget_ms: .inf"), "nodes.report.budget_ms: expected `float`"),
         (change("budget_ms: 4", "budget_ms: .nan"), "nodes.report.budget_ms: expected `float`"),

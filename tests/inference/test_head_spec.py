@@ -73,6 +73,10 @@ def test_no_file_is_no_heads(tmp_path: Path) -> None:
         ("question", {"kind": "binary", "flag": "is it"}, "question.flag", "a name"),
         ("acts", {"kind": "binary"}, "acts.kind", "binary expected FP32[1], given FP32[2]"),
         ("bare", {"kind": "single"}, "bare.kind", "single needs labels"),
+        ("acts", {"kind": "multi", "carry": "nothing"}, "acts.carry", "no such output"),
+        ("acts", {"kind": "multi", "carry": "hidden"}, "acts.carry", "expected a row of floats"),
+        ("acts", {"kind": "multi", "carry": "intent", "carry_first": 2}, "acts.carry_first", "columns 2 and 1 more"),
+        ("acts", {"kind": "multi", "carry": "intent", "carry_first": -1}, "acts.carry_first", "columns -1 and 1 more"),
         ("hidden", {"kind": "single"}, "hidden", "expected a row of floats, given FP32[-1,4]"),
     ],
 )

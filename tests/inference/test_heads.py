@@ -126,6 +126,33 @@ def test_a_row_in_a_batch_and_among_other_heads_equals_the_row_alone(x: np.ndarr
             assert together.value(name, row) == bank(**{name: spec}).read(alone).value(name, 0)
 
 
+@given(logits, st.integers(0, 100))
+def test_what_the_turn_before_hands_on_is_added_to_the_logits(x: np.ndarray, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    specs = {
+        "first": HeadSpec("single", temperature=1.7, scope="scope", carry="carry", carry_first=1),
+        "second": HeadSpec("multi", threshold=[0.5, 0.2, 0.9], carry="carry", carry_first=4),
+        "third": HeadSpec("binary", carry="carry"),
+        "alone": HeadSpec("distribution"),
+    }
+    arrays = {name: x[:, rng.permutation(3)] for name in specs} | {"scope": x[:, :1], "third": x[:, 1:2]}
+    kept = {name: array.copy() for name, array in arrays.items()}
+    rows = rng.integers(0, len(x), 4).tolist()
+    carried = [rng.normal(size=7).astype(np.float32) if place % 2 else None for place in range(4)]
+    heads = bank(**specs)
+    after = heads.read_after(arrays, rows, carried)
+    assert set(after.views) == {"first", "second", "third"}
+    for place, (row, numbers) in enumerate(zip(rows, carried, strict=True)):
+        one = {name: array[row : row + 1] for name, array in arrays.items()}
+        if numbers is not None:
+            columns = {"first": numbers[1:4], "second": numbers[4:7], "third": numbers[:1]}
+            one |= {name: one[name] + added for name, added in columns.items()}
+        for name in after.views:
+            assert after.value(name, place) == bank(**{name: specs[name]}).read(one).value(name, 0)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(arrays[name], array)
+
+
 def test_a_bank_without_heads_reads_nothing() -> None:
     assert HeadBank({}, {}).read({}).halves.size == 0
 

@@ -45,7 +45,9 @@ def expected(encoder: Encoder, heads: Heads, ids: list[int]) -> dict[str, FloatA
     distances = np.square(features @ score.whitening - score.centres).sum(1)
     views = [np.log(np.exp(outputs["intent_logits"]).sum()), -distances.min(), features @ score.detector]
     mixed = np.dot(score.mix[:3], views) + score.mix[3]
-    return {"embedding": embedding / np.linalg.norm(embedding), **outputs, "intent_scope": np.array([mixed])}
+    carry = np.concatenate([head.weight @ features + head.bias for head in heads.carry.values()])
+    outputs |= {"intent_scope": np.array([mixed]), "carry": carry}
+    return {"embedding": embedding / np.linalg.norm(embedding), **outputs}
 
 
 @pytest.mark.parametrize("projected", [True, False])
@@ -59,7 +61,9 @@ def test_fp32_equals_the_definition_with_and_without_padding(projected: bool) ->
 
 def test_outputs_come_in_the_order_of_the_heads() -> None:
     session = session_of(tiny_encoder(), tiny_heads(), Float())
-    assert [x.name for x in session.get_outputs()] == ["embedding", "intent_logits", "question_logits", "intent_scope"]
+    names = ["embedding", "intent_logits", "question_logits", "intent_scope", "carry"]
+    assert [x.name for x in session.get_outputs()] == names
+    assert [tiny_heads().carry_first(name) for name in names[1:3]] == [0, 5]
     assert [(x.name, x.type) for x in session.get_inputs()] == [
         ("input_ids", "tensor(int32)"),
         ("attention_mask", "tensor(int32)"),
@@ -117,7 +121,8 @@ def test_checkpoint_heads_and_ranges_survive_their_files(tmp_path: Path) -> None
     for name, value in encoder.tensors.items():
         np.testing.assert_allclose(read.tensors[name], value, atol=1e-3)
     again = load_heads(tmp_path / "heads.safetensors")
-    assert list(again.linear) == list(heads.linear)
+    assert list(again.linear) == list(again.carry) == list(heads.linear)
+    np.testing.assert_allclose(again.carry["intent_logits"].bias, heads.carry["intent_logits"].bias, atol=1e-3)
     assert again.projection is not None
     np.testing.assert_array_equal(again.open_set["intent_scope"].centres, heads.open_set["intent_scope"].centres)
     for site, value in load_ranges(tmp_path / "static8.safetensors").items():

@@ -53,7 +53,13 @@ def tiny_heads(seed: int = 1, *, projected: bool = True) -> Heads:
         mix=np.array([0.7, 0.2, 0.4, -0.1], np.float32),
     )
     projection = rng.normal(size=(DIMS, DIMS)).astype(np.float32) if projected else None
-    return Heads(linear, {"intent_scope": score}, projection)
+    carry = {
+        name: Linear(
+            rng.normal(size=head.weight.shape).astype(np.float32), rng.normal(size=len(head.bias)).astype("f4")
+        )
+        for name, head in linear.items()
+    }
+    return Heads(linear, {"intent_scope": score}, projection, carry)
 
 
 def reference_hidden(encoder: Encoder, ids: list[int]) -> FloatArray:
