@@ -41,7 +41,7 @@ class BaseStore:
             BadQuery: If a name is none: it becomes a folder, and must not leave its tenant's.
         """
         for field, name in (("tenant", tenant), ("kb", base)):
-            if not _NAME.match(name):
+            if not _NAME.fullmatch(name):
                 raise BadQuery("expected letters, digits, hyphens and underscores, 64 at most", field=field)
         self.tenant = tenant
         self.base = base
@@ -150,7 +150,7 @@ class BaseStore:
 
 def bases(data: Path, tenant: str) -> list[str]:
     """Return the names of a tenant's bases."""
-    if not _NAME.match(tenant):
+    if not _NAME.fullmatch(tenant):
         return []
     folder = data / "kb" / tenant
     return sorted(path.name for path in folder.iterdir() if (path / _CURRENT).is_file()) if folder.is_dir() else []

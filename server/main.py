@@ -36,6 +36,7 @@ from inference.repository import ModelRepository
 from retrieval.manifest import EngineEmbedder, encoder_identity
 from server.app.api import ApiDependencies, build_api
 from server.app.asgi import Application
+from server.app.http import PatientProtocol
 from server.app.listen import UvicornServer, bind
 from server.app.tls import Renewal, tls_context
 from server.audit.log import AuditLog
@@ -362,7 +363,7 @@ class Server:
             uvicorn.Config(
                 application,
                 loop="none",
-                http="httptools",
+                http=PatientProtocol,
                 ws=DirectProtocol,
                 ws_max_size=2 * 1024 * 1024,
                 ws_per_message_deflate=False,

@@ -21,7 +21,7 @@ from retrieval.errors import RetrievalError
 from retrieval.ingest import Report
 from retrieval.manifest import Manifest
 from retrieval.search import MAX_TOP_K, Answer
-from server.app.body import read_body
+from server.app.body import read_body, read_json
 from server.auth.identity import Identity
 from server.auth.rights import Action, Resource, require
 from server.knowledge.errors import as_cueline_error
@@ -95,10 +95,7 @@ def knowledge_handlers(desk: KnowledgeDesk, store: UnansweredStore) -> list[HTTP
     @post("/v1/kb/{name:str}/search", access="identity", summary="Ask a knowledge base.", status_code=200)
     async def search(request: Request[Any, Any, Any], name: FromPath[str]) -> JsonObject:
         identity = _allowed(request, "ask")
-        try:
-            asked = msgspec.json.decode(await read_body(request, MAX_QUESTION_BYTES), type=Question)
-        except msgspec.DecodeError as error:
-            raise BadRequest(str(error)) from None
+        asked = await read_json(request, MAX_QUESTION_BYTES, Question)
         if not 1 <= asked.top_k <= MAX_TOP_K:
             raise BadRequest(f"has to be between 1 and {MAX_TOP_K}", field="top_k")
         try:

@@ -12,9 +12,12 @@ from litestar.params import FromPath
 from inference.errors import ModelError
 from inference.life.record import Stage
 from inference.life.status import ModelStatus
+from server.app.body import read_json
 from server.auth.identity import Identity
 from server.auth.rights import Action, Resource, require
 from server.wire.errors import BadRequest, Conflict
+
+MAX_PROMOTION_BYTES = 4096
 
 JsonObject = dict[str, Any]
 
@@ -57,10 +60,7 @@ def model_handlers(desk: ModelDesk) -> list[HTTPRouteHandler]:
     @post("/v1/models/{model:str}/promote", access="identity", summary="Let a version answer.", status_code=200)
     async def promote(request: Request[Any, Any, Any], model: FromPath[str]) -> JsonObject:
         _require(request, "operate")
-        try:
-            asked = msgspec.json.decode(await request.body(), type=Promotion)
-        except msgspec.DecodeError as error:
-            raise BadRequest(str(error)) from None
+        asked = await read_json(request, MAX_PROMOTION_BYTES, Promotion)
         if not 0.0 < asked.ratio <= 1.0:
             raise BadRequest("has to be above 0 and at most 1", field="ratio")
         stage: Stage = "" if asked.stage == "all" else asked.stage

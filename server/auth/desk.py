@@ -11,7 +11,7 @@ from server.auth.origin import OriginPolicy
 from server.auth.rate import RateLimiter
 from server.auth.tickets import Tickets
 from server.auth.tokens import Authenticator
-from server.wire.codec import bad_message
+from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import Forbidden, TooLarge
 from server.wire.feed import TicketRequest, TicketResponse
 
@@ -71,8 +71,8 @@ class TicketDesk:
             raise TooLarge(f"a ticket request may have {MAX_BODY_BYTES} bytes")
         try:
             request = _decoder.decode(body) if body.strip() else TicketRequest()
-        except (msgspec.DecodeError, UnicodeError) as error:
-            raise bad_message(error) from None
+        except DECODE_ERRORS as error:
+            raise bad_message(error, what="body") from None
         identity = self._authenticator.authenticate(authorization, request.tenant_id)
         now_s = self._clock()
         if not identity.is_anonymous:

@@ -145,8 +145,9 @@ class AudioEndpoint:
         log.info("audio source connected", extra={"roles": start.roles, "rate_hz": start.sample_rate_hz})
         try:
             await self._stream(socket, key, held)
-        except Disconnected:
-            if held.socket is socket:
+        finally:
+            # Gone, or failed in a way that nobody foresaw: the source may come back, and if not, its call ends.
+            if held.socket is socket and held.closing is None:
                 self._park(key, held)
 
     async def _start(self, socket: Socket) -> tuple[AudioStart, SourceKey, _Held]:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import msgspec
 import numpy as np
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -20,6 +19,7 @@ from server.speech.deepgram.messages import Metadata, ServerMessage, control_dec
 from server.speech_server.faults import GARBAGE, Faults
 from server.speech_server.query import ListenOptions
 from server.speech_server.results import ChannelResults
+from server.wire.codec import DECODE_ERRORS
 from server.wire.errors import BadAudio, CuelineError
 from server.wire.ids import ConversationId, TenantId
 
@@ -144,7 +144,7 @@ class Session:
         """Do what a text frame says; True for `CloseStream`."""
         try:
             kind = control_decoder.decode(frame).type
-        except msgspec.DecodeError:
+        except DECODE_ERRORS:
             raise BadAudio("a text frame that is no control message") from None
         if kind == "Finalize":
             for stream, results in zip(self._streams, self._results, strict=True):

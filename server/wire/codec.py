@@ -17,6 +17,9 @@ from server.wire.ingest import ErrorMessage
 
 T = TypeVar("T")
 
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What a decoder raises on bytes that are no message; the last on values nested a thousand deep."""
+
 json_encoder = msgspec.json.Encoder()
 msgpack_encoder = msgspec.msgpack.Encoder()
 
@@ -39,21 +42,23 @@ class MessageDecoder(Generic[T]):
         """
         try:
             return self._json.decode(frame)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except DECODE_ERRORS as error:
             raise bad_message(error) from None
 
     def msgpack(self, frame: bytes) -> T:
         """Decode a MessagePack binary frame; errors as `json`."""
         try:
             return self._msgpack.decode(frame)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except DECODE_ERRORS as error:
             raise bad_message(error) from None
 
 
-def bad_message(error: Exception) -> BadMessage:
+def bad_message(error: Exception, what: str = "frame") -> BadMessage:
     """Turn a decoding error into one that names the field; the wrong value itself is left out."""
+    if isinstance(error, RecursionError):
+        return BadMessage(f"the {what} is nested too deeply")
     if not isinstance(error, msgspec.ValidationError):
-        return BadMessage("the frame is not valid JSON" if not _is_msgpack(error) else "the frame is not valid")
+        return BadMessage(f"the {what} is not valid" if _is_msgpack(error) else f"the {what} is not valid JSON")
     text = str(error)
     where = _PATH.search(text)
     path = where["path"] if where else ""

@@ -6,6 +6,7 @@ told as `internal`, and its text stays in the log.
     │   ├── BadMessage          bad JSON, unknown type, missing or wrong field
     │   ├── BadAudio            odd byte count, audio before start, unsupported rate
     │   └── TooLarge            frame, text or body over its limit
+    ├── TimedOut                it did not come in time; retryable
     ├── Unauthorised            no or bad credentials
     ├── Forbidden               known, but not allowed to
     ├── NotFound
@@ -68,6 +69,14 @@ class TooLarge(BadRequest):
 
     code = "too_large"
     status = 413
+
+
+class TimedOut(CuelineError):
+    """A request that dripped in until there was no time left."""
+
+    code = "timed_out"
+    status = 408
+    retryable = True
 
 
 class Unauthorised(CuelineError):

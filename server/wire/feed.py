@@ -43,7 +43,7 @@ class CloseCode(IntEnum):
     FORBIDDEN_ORIGIN = 3503
 
 
-Channel = Annotated[str, msgspec.Meta(pattern=r"^(call|agent):[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$")]
+Channel = Annotated[str, msgspec.Meta(pattern=r"^(call|agent):[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$(?!\n)")]
 
 
 class TicketRequest(msgspec.Struct, frozen=True):

@@ -13,9 +13,10 @@ ActionId = NewType("ActionId", str)
 Speaker = Literal["customer", "agent"]
 """Whose voice it is; also the role of an audio channel."""
 
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$"
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$(?!\n)"
 """Ids of the outside world: printable, no white space, no slash, at most 128 characters, so that they are
-safe as file names, channel names and log fields."""
+safe as file names, channel names and log fields. Python's `$` also matches before a last newline, hence the look
+ahead, which says nothing new to other dialects."""
 
 ExternalId = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 """An id that a client chose; validated at the door."""

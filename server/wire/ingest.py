@@ -22,7 +22,7 @@ MAX_TEXT_CHARS = 100_000
 MAX_WORDS = 20_000
 
 Encoding = Literal["linear16", "mulaw"]
-LanguageTag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+LanguageTag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$(?!\n)")]
 
 
 class AudioStart(msgspec.Struct, frozen=True, tag="start"):

@@ -35,7 +35,7 @@ from server.ingest.adapters.contract import (
 )
 from server.ingest.audio import AudioFormat
 from server.ingest.websocket import CLOSE_NORMAL, CLOSE_POLICY
-from server.wire.codec import bad_message
+from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import BadAudio, BadMessage, BadRequest, Conflict, CuelineError, Unauthorised
 from server.wire.ids import Speaker, TenantId
 from server.wire.ingest import Encoding
@@ -56,7 +56,7 @@ MAX_DISCARDED_MS: Final = 60_000
 _ENCODINGS: Final[dict[str, Encoding]] = {"PCMU": "mulaw", "L16": "linear16"}
 _SILENCE: Final = {"mulaw": b"\xff", "linear16": b"\0\0"}
 _ROLES: Final[dict[str, Speaker]] = {"external": "customer", "internal": "agent"}
-_DURATION: Final = re.compile(r"^PT(\d+(?:\.\d+)?)S$")
+_DURATION: Final = re.compile(r"^PT(\d+(?:\.\d+)?)S\Z")
 
 
 class _Media(msgspec.Struct, frozen=True):
@@ -146,7 +146,7 @@ class AudioHookSession:
             return [] if self._is_probe else [Audio(0, frame)]
         try:
             message = _decoder.decode(frame)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except DECODE_ERRORS as error:
             raise bad_message(error) from None
         if message.version != "2":
             raise BadMessage("this is AudioHook 2", field="version")

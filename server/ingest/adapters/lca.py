@@ -30,7 +30,7 @@ from server.ingest.adapters.contract import (
 )
 from server.ingest.audio import AudioFormat
 from server.ingest.websocket import CLOSE_NORMAL
-from server.wire.codec import bad_message
+from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import BadAudio, BadMessage, CuelineError
 from server.wire.ingest import MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
 
@@ -86,7 +86,7 @@ class LcaSession:
             return self._audio(frame)
         try:
             meta = _decoder.decode(frame)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except DECODE_ERRORS as error:
             raise bad_message(error) from None
         match meta.callEvent:
             case "START":

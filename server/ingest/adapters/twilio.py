@@ -37,7 +37,7 @@ from server.ingest.adapters.contract import (
 )
 from server.ingest.audio import AudioFormat
 from server.ingest.websocket import CLOSE_NORMAL, CLOSE_POLICY
-from server.wire.codec import bad_message
+from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import BadAudio, BadMessage, Conflict, CuelineError, Unauthorised
 from server.wire.ids import Speaker, TenantId
 
@@ -134,7 +134,7 @@ class TwilioSession:
             raise BadMessage("Twilio sends text frames")
         try:
             message = _decoder.decode(frame)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except DECODE_ERRORS as error:
             raise bad_message(error) from None
         match message:
             case _Message(event="start", start=_StartBody() as start):

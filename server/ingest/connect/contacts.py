@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from server.wire.codec import bad_message
+from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import BadMessage
 from server.wire.ids import ID_PATTERN, AgentId, ExternalId
 from server.wire.ingest import LanguageTag
@@ -148,8 +148,8 @@ def read_event(body: bytes) -> Event:
     """
     try:
         tree = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise bad_message(error) from None
+    except DECODE_ERRORS as error:
+        raise bad_message(error, what="event") from None
     if not isinstance(tree, dict):
         raise BadMessage("an event is a JSON object")
     try:

@@ -160,9 +160,9 @@ class Stage:
         """Wait until the page has told of these cards that they were shown; others may come between them."""
         wanted = set(ids)
         with self._news:
-            assert self._news.wait_for(lambda: {r.id for r in self.receipts if r.event == "shown"} >= wanted, TIMEOUT_S), (
-                self.receipts
-            )
+            assert self._news.wait_for(
+                lambda: {r.id for r in self.receipts if r.event == "shown"} >= wanted, TIMEOUT_S
+            ), self.receipts
             return list(self.receipts)
 
     def wait_receipt(self, card_id: str, event: str) -> None:

@@ -52,7 +52,7 @@ async def test_an_agent_asks_and_is_told_where_it_stands(client):
         ({"question": "x", "top_k": 0}, "top_k"),
         ({"question": "x", "context": [{"speaker": 1, "text": "y"}]}, "context[0].speaker"),
         ({"question": "x", "tenant": "other"}, None),
-        ({}, None),
+        ({}, "question"),
     ],
 )
 async def test_a_wrong_question_names_its_field(client, body, field):

@@ -86,18 +86,21 @@ def test_models_serve_all_tenants_so_no_role_of_a_tenant_touches_them(rig: Rig, 
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "field", "message"),
     [
-        (b"{", "truncated"),
-        (b"{}", "version"),
-        (b'{"version": 2, "stage": "half"}', "half"),
-        (b'{"version": 2, "ratio": 0}', "above 0"),
-        (b'{"version": 2, "shade": 1}', "shade"),
+        (b"{", None, "the body is not valid JSON"),
+        (b'{"version":' + b"[" * 2000, "version", "got `array`"),
+        (b'{"version": 2, "x":' + b" " * 5000 + b"1}", None, "more than 4096"),
+        (b"{}", "version", "missing"),
+        (b'{"version": 2, "stage": "half"}', "stage", "not one of those allowed"),
+        (b'{"version": 2, "ratio": 0}', "ratio", "above 0"),
+        (b'{"version": 2, "shade": 1}', None, "shade"),
     ],
 )
-def test_a_promotion_that_makes_no_sense_is_refused(rig: Rig, body: bytes, message: str) -> None:
+def test_a_promotion_that_makes_no_sense_is_refused(rig: Rig, body: bytes, field: str | None, message: str) -> None:
     answer = rig.client.post("/v1/models/utterance/promote", content=body)
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 413)
+    assert answer.json().get("field") == field
     assert message in answer.json()["message"]
     assert rig.desk.asked == []
 

@@ -52,6 +52,9 @@ def test_unknown_fields_are_ignored():
         (audio_decoder, b'{"type":"nope"}', "type"),
         (audio_decoder, encoded(START, conversation_id=...), "conversation_id"),
         (audio_decoder, encoded(START, conversation_id="a b"), "conversation_id"),
+        (audio_decoder, encoded(START, conversation_id="ends\n"), "conversation_id"),
+        (audio_decoder, encoded(START, language="en\n"), "language"),
+        (audio_decoder, b'{"type":"start","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}", None),
         (audio_decoder, encoded(START, sample_rate_hz=7999), "sample_rate_hz"),
         (audio_decoder, encoded(START, sample_rate_hz="8000"), "sample_rate_hz"),
         (audio_decoder, encoded(START, encoding="mp3"), "encoding"),
@@ -63,12 +66,18 @@ def test_unknown_fields_are_ignored():
         (transcript_decoder, encoded(UTTERANCE, is_final=...), "is_final"),
         (transcript_decoder, encoded(UTTERANCE, text="x" * 100_001), "text"),
         (feed_decoder, b'{"type":"sub","ch":"other:1"}', "ch"),
+        (feed_decoder, b'{"type":"sub","ch":"call:x\\n"}', "ch"),
     ],
 )
 def test_errors_name_the_field(decoder, frame, field):
     with pytest.raises(BadMessage) as caught:
         decoder.json(frame)
     assert caught.value.field == field
+
+
+def test_deep_nesting_is_a_bad_message_in_msgpack_too():
+    with pytest.raises(BadMessage, match="nested too deeply"):
+        feed_decoder.msgpack(msgspec.msgpack.encode({"type": "sub", "x": None})[:-1] + b"\x91" * 60_000)
 
 
 @given(
