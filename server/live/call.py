@@ -18,6 +18,7 @@ import msgspec
 from inference.errors import InferenceError
 from inference.request import Outcome
 from server.knowledge import Assistant, Found, Gone, Unanswered
+from server.live.history import History
 from server.live.mail import (
     Asked,
     Assigned,
@@ -30,9 +31,12 @@ from server.live.mail import (
     Noted,
     Receipt,
     Tick,
+    chain,
     company,
     refuse,
 )
+from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
+from server.live.payloads import annotation_of, transcript_of, utterance_of
 from server.live.standing import Standing
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
@@ -46,12 +50,10 @@ from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_ch
 from server.wire.ingest import UtteranceIn
 from server.wire.publication import (
     Action,
-    AnnotationPayload,
     CallState,
     Gap,
     Notice,
     Payload,
-    Transcript,
 )
 from server.wire.utterance import Annotation, Origin, Utterance
 
@@ -78,6 +80,7 @@ class LiveCall:
         language: Expected language.
         pinned: Policy and guide it keeps.
         assembler: Transcript so far.
+        history: What is known of it: it may be new, or go on here.
         stations: Where its values go.
         customer_id: The telephony side's name for the customer.
     """
@@ -89,35 +92,48 @@ class LiveCall:
         agent_id: AgentId | None,
         language: str,
         pinned: Pinned,
-        assembler: Assembler,
+        history: History,
         stations: Stations,
         customer_id: str | None = None,
     ) -> None:
         self.tenant_id = tenant_id
         self.conversation_id = conversation_id
+        self._loop = asyncio.get_running_loop()
+        self._history = history
+        self._resumed = resume(pinned.book, history.memory, self._now_s())
+        self._policy, memory = self._resumed.policy, self._resumed.memory
         self._standing = Standing(
-            tenant_id, conversation_id, agent_id, customer_id, pinned.policy_name, pinned.languages, language
+            tenant_id,
+            conversation_id,
+            agent_id,
+            customer_id or memory.customer_id,
+            pinned.policy_name,
+            pinned.languages,
+            language,
+            memory.revision,
+            memory.started_ms,
         )
         self._pinned = pinned
-        self._assembler = assembler
+        self._assembler = Assembler(tenant_id, conversation_id, history.known)
         self._stations = stations
         self._channel = ChannelKey(tenant_id, call_channel(conversation_id))
         self._mailbox: asyncio.Queue[Item] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
         self._tick: asyncio.TimerHandle | None = None
         self._tick_s: float | None = None
         self._unwritten: list[Event] = []
         self._last_stored: Awaitable[None] | None = None
-        self._gap_revision = 0
+        self._gap_revision = memory.num_gaps
+        self._is_memorable = False
+        self._num_unsaved_finals = 0
         self._revisions: dict[str, int] = {}
         self._latest_stamps: dict[str, Stamps] = {}
         self._noticed_s = -NOTICE_EVERY_S
         self._num_running = 0
         self._assistant = Assistant(
-            stations.library, tenant_id, pinned.policy.policy, self._post, stations.metrics, stations.writer
+            stations.library, tenant_id, self._policy.policy, self._post, stations.metrics, stations.writer
         )
 
     @property
@@ -135,8 +151,16 @@ class LiveCall:
     async def start(self) -> None:
         """Publish that it began and take mail."""
         await self._announce("started")
-        self._publish_guidance(self._pinned.policy.on_start(self._now_s()), Stamps())
+        if self._resumed.is_new:
+            self._publish_guidance(self._policy.on_start(self._now_s()), Stamps())
+        self._publish_guidance(self._resumed.abandoned(self._history.cards), Stamps())
+        for said in self._resumed.unjudged(self._history.finals):
+            utterance = utterance_of(self.tenant_id, self.conversation_id, said)
+            self._revisions[utterance.utterance_id] = utterance.revision
+            self._judge(utterance, Stamps())
+        self._history = History()  # all of it may be long
         await self._flush()
+        self._schedule_tick()
         self._task = asyncio.create_task(self._run(), name=f"call-{self.conversation_id}")
 
     async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
@@ -248,7 +272,7 @@ class LiveCall:
                     await self._flush()
                     await asyncio.sleep(0)
         try:
-            self._publish_guidance(self._pinned.policy.on_end(self._now_s()), Stamps())
+            self._publish_guidance(self._policy.on_end(self._now_s()), Stamps())
         finally:
             await self._announce("ended", reason)
 
@@ -276,29 +300,30 @@ class LiveCall:
                 utterance_or_none = self._assembler.on_utterance(given)
                 if utterance_or_none is not None:
                     self._publish_utterance(utterance_or_none, stamps)
-                _chain(self._last_stored, stored)
+                chain(self._last_stored, stored)
             case Noted(utterance=utterance):
                 self._take_annotations(utterance, [note for note in items if isinstance(note, Noted)])
             case Done(utterance, outcome, error):
                 self._num_running -= 1
                 self._account(utterance, outcome, error)
             case Receipt(action_id, event):
-                self._publish_guidance(self._pinned.policy.on_receipt(action_id, event, self._now_s()), Stamps())
+                self._publish_guidance(self._policy.on_receipt(action_id, event, self._now_s()), Stamps())
             case Asked(text):
                 self._assistant.ask(text, Stamps())
             case Found(finding, stamps):
-                self._publish_guidance(self._pinned.policy.on_finding(finding, self._now_s()), stamps)
+                self._is_memorable = True
+                self._publish_guidance(self._policy.on_finding(finding, self._now_s()), stamps)
             case Gone(key):
-                self._publish_guidance(self._pinned.policy.on_question_gone(key, self._now_s()), Stamps())
+                self._publish_guidance(self._policy.on_question_gone(key, self._now_s()), Stamps())
             case Unanswered(action):
                 self._store(ActionRecord(tenant_id=self.tenant_id, conversation_id=self.conversation_id, action=action))
             case Tick():
                 self._tick_s = None
-                self._publish_guidance(self._pinned.policy.on_tick(self._now_s()), Stamps())
+                self._publish_guidance(self._policy.on_tick(self._now_s()), Stamps())
             case Flush(stored, covered):
                 for record in covered:
                     self._store(record)
-                _chain(self._last_stored, stored)
+                chain(self._last_stored, stored)
 
     def _take_annotations(self, utterance: Utterance, notes: Sequence[Noted]) -> None:
         """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
@@ -308,35 +333,25 @@ class LiveCall:
                 self._publish_annotation(utterance, note.annotation, note.stamps)
         if current:
             annotations = [note.annotation for note in current]
-            guidance = self._pinned.policy.on_annotations(annotations, utterance, self._now_s())
+            guidance = self._policy.on_annotations(annotations, utterance, self._now_s())
             self._publish_guidance(guidance, current[-1].stamps)
             self._assistant.on_annotations(annotations, utterance, current[-1].stamps)
 
     def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
         self._revisions[utterance.utterance_id] = utterance.revision
         stamps = msgspec.structs.replace(stamps, t4=wall_ms())
-        self._publish(
-            Transcript(
-                utterance_id=utterance.utterance_id,
-                revision=utterance.revision,
-                speaker=utterance.speaker,
-                start_ms=utterance.start_ms,
-                end_ms=utterance.end_ms,
-                text=utterance.text,
-                is_final=utterance.is_final,
-                origin=utterance.origin,
-                language=utterance.language,
-                confidence=utterance.confidence,
-                words=utterance.words if utterance.is_final else (),
-            ),
-            stamps,
-        )
+        self._publish(transcript_of(utterance), stamps)
         self._store(UtteranceRecord(utterance=utterance, stages_ms=stage_durations_ms(stamps)))
         if utterance.is_final:
+            self._num_unsaved_finals += 1
             metrics = self._stations.metrics
             metrics.observe_stages(stamps)
             if stamps.t0 is not None and stamps.t3 is not None:
                 metrics.asr_final_lag.observe((stamps.t3 - stamps.t0) / 1000)
+        self._judge(utterance, stamps)
+
+    def _judge(self, utterance: Utterance, stamps: Stamps) -> None:
+        """Let models, knowledge base and policy have it."""
         if utterance.text and utterance.origin != "tts":
             try:
                 self._stations.orchestrator.annotate(
@@ -346,30 +361,17 @@ class LiveCall:
             except InferenceError as error:
                 self._shed(error)
         self._assistant.on_utterance(utterance, stamps)
-        self._publish_guidance(self._pinned.policy.on_utterance(utterance, self._now_s()), stamps)
+        self._publish_guidance(self._policy.on_utterance(utterance, self._now_s()), stamps)
 
     def _publish_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
         if utterance.utterance_id not in self._latest_stamps and stamps.t4 is not None and stamps.t7 is not None:
             self._stations.metrics.time_to_first_annotation.observe((stamps.t7 - stamps.t4) / 1000)
-        self._publish(
-            AnnotationPayload(
-                utterance_id=annotation.utterance_id,
-                revision=annotation.revision,
-                output=annotation.output,
-                value=annotation.value,
-                score=annotation.score,
-                model=annotation.model,
-                version=annotation.version,
-                queue_ms=annotation.queue_ms,
-                compute_ms=annotation.compute_ms,
-            ),
-            stamps,
-            is_interim=not utterance.is_final,
-        )
+        self._publish(annotation_of(annotation), stamps, is_interim=not utterance.is_final)
         self._latest_stamps[utterance.utterance_id] = msgspec.structs.replace(stamps, t8=wall_ms())
 
     def _publish_guidance(self, payloads: Iterable[Payload], stamps: Stamps) -> None:
         for payload in payloads:
+            self._is_memorable = True
             if isinstance(payload, Action):
                 # T7 of an action is its own: the policy decided just now.
                 stamps = msgspec.structs.replace(stamps, t7=wall_ms())
@@ -393,6 +395,7 @@ class LiveCall:
         if gap.to_ms is not None:
             self._stations.metrics.gap_seconds.labels(gap.state).inc((gap.to_ms - gap.from_ms) / 1000)
         self._gap_revision += 1
+        self._is_memorable = True
         self._store(
             GapRecord(
                 tenant_id=self.tenant_id,
@@ -431,10 +434,12 @@ class LiveCall:
 
     async def _announce(self, state: str, reason: str = "") -> None:
         payload = self._standing.payload(state, reason)
+        record = self._standing.record(state)
         self._publish(payload, Stamps())
+        self._is_memorable = True
         await self._flush()
         await self._tell_agent(payload)
-        self._store(self._standing.record(state))
+        self._store(record)
 
     async def _assign(self, agent_id: AgentId) -> None:
         """Take the call from one agent's list to another's."""
@@ -452,7 +457,22 @@ class LiveCall:
         """Append what was published since the last time, in order."""
         if self._unwritten:
             events, self._unwritten = self._unwritten, []
-            await self._stations.log.append(self._channel, events)
+            await self._stations.log.append(self._channel, events, self._memory())
+
+    def _memory(self) -> bytes:
+        """What another process has to know to go on from here; empty as long as that is told by the log itself."""
+        if not self._is_memorable and self._num_unsaved_finals < MAX_UNSAVED_FINALS:
+            return b""
+        self._is_memorable, self._num_unsaved_finals = False, 0
+        return pack(
+            CallMemory(
+                policy=self._policy.state(),
+                revision=self._standing.revision,
+                started_ms=self._standing.started_ms,
+                customer_id=self._standing.customer_id,
+                num_gaps=self._gap_revision,
+            )
+        )
 
     def _publish(self, payload: Payload, stamps: Stamps, *, is_interim: bool = False) -> None:
         self._unwritten.append(Event(payload, stamps, is_interim=is_interim))
@@ -462,7 +482,7 @@ class LiveCall:
         self._last_stored = self._stations.outbox.put(record)
 
     def _schedule_tick(self) -> None:
-        wakeup_s = self._pinned.policy.next_wakeup_s()
+        wakeup_s = self._policy.next_wakeup_s()
         if wakeup_s == self._tick_s:
             return
         self._tick_s = wakeup_s
@@ -475,23 +495,3 @@ class LiveCall:
 
     def _now_s(self) -> float:
         return self._loop.time()
-
-
-def _chain(done: Awaitable[None] | None, waiter: asyncio.Future[None]) -> None:
-    """Let `waiter` end as `done` ends."""
-    if done is None:
-        waiter.set_result(None)
-        return
-    future = asyncio.ensure_future(done)
-
-    def copy(finished: asyncio.Future[None]) -> None:
-        if waiter.done():
-            return
-        if finished.cancelled():
-            waiter.cancel()
-        elif (error := finished.exception()) is not None:
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(None)
-
-    future.add_done_callback(copy)

@@ -13,7 +13,6 @@ from server.live.history import History, read_history, read_state
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey
 from server.speech.contract import SpeechEvent
-from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps
 from server.wire.errors import Busy, Conflict, Overloaded, Unavailable
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, call_channel
@@ -163,13 +162,15 @@ class LiveCalls:
     ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
         history = await self._history(key, roles)
+        if history.state is not None and history.state.state == "started" and history.state.agent_id is not None:
+            agent_id = AgentId(history.state.agent_id)  # it may have been transferred since its source first started
         call = LiveCall(
             tenant_id,
             conversation_id,
             agent_id,
             language or (pinned.languages[0] if pinned.languages else "en"),
             pinned,
-            Assembler(tenant_id, conversation_id, history.known),
+            history,
             self._stations,
             customer_id,
         )

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from server.log.contract import ChannelKey, EventLog
+from server.log.contract import ChannelKey, Entry, EventLog
 from server.store.contract import Store
 from server.wire.errors import CuelineError
 from server.wire.ids import ConversationId, Speaker, TenantId, call_channel
-from server.wire.publication import CallState, Publication
+from server.wire.publication import Action, CallState, Payload, Publication, Transcript
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ STORE_TIMEOUT_S = 0.5
 """A start waits so long for the store; telephony waits for the answer to `start` meanwhile."""
 
 _decoder = msgspec.json.Decoder(Publication)
+_NOTED: dict[str, type[Payload]] = {"transcript": Transcript, "action": Action, "call": CallState}
 
 
 @dataclass(slots=True)
@@ -33,10 +34,18 @@ class History:
     Attributes:
         known: Utterance id to (highest revision, is_final).
         covered_ms: End of each side's last final on the audio clock.
+        finals: What was said, in the order of the log.
+        cards: Cards that are on the screen.
+        state: The newest word on the call itself, None if there is none.
+        memory: What the call's last owner left to the next one (`server.live.memory`).
     """
 
     known: dict[str, tuple[int, bool]] = field(default_factory=dict)
     covered_ms: dict[Speaker, int] = field(default_factory=dict)
+    finals: list[Transcript] = field(default_factory=list)
+    cards: list[Action] = field(default_factory=list)
+    state: CallState | None = None
+    memory: bytes = b""
 
     def add(self, utterance_id: str, revision: int, is_final: bool) -> None:
         """Note an utterance; the higher revision, and a final, win."""
@@ -47,19 +56,32 @@ class History:
         """Note how far a side is known."""
         self.covered_ms[speaker] = max(until_ms, self.covered_ms.get(speaker, 0))
 
+    def take(self, entry: Entry) -> None:
+        """Note a publication of the call's snapshot."""
+        if entry.kind not in _NOTED:
+            return
+        payload = msgspec.convert(_decoder.decode(entry.body).d, _NOTED[entry.kind])
+        match payload:
+            case Transcript():
+                self.add(payload.utterance_id, payload.revision, payload.is_final)
+                if payload.is_final:
+                    self.finals.append(payload)
+                    self.cover(payload.speaker, payload.end_ms)
+            case Action():
+                self.cards.append(payload)
+            case CallState():
+                self.state = payload
+
 
 async def read_history(
     event_log: EventLog, store: Store, tenant_id: TenantId, conversation_id: ConversationId, roles: tuple[Speaker, ...]
 ) -> History:
     """Ask log and store about a call."""
     history = History()
-    recovery = await event_log.recover(ChannelKey(tenant_id, call_channel(conversation_id)), None)
-    for entry in recovery.snapshot:
-        if entry.kind == "transcript":
-            payload = _decoder.decode(entry.body).d
-            history.add(payload["utterance_id"], payload["revision"], payload["is_final"])
-            if payload["is_final"]:
-                history.cover(payload["speaker"], payload["end_ms"])
+    channel = ChannelKey(tenant_id, call_channel(conversation_id))
+    for entry in (await event_log.recover(channel, None)).snapshot:
+        history.take(entry)
+    history.memory = await event_log.memory(channel)
     try:
         async with asyncio.timeout(STORE_TIMEOUT_S):
             for utterance_id, (revision, is_final) in (await store.revisions(tenant_id, conversation_id)).items():

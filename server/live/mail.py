@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,3 +108,23 @@ def refuse(item: Item) -> None:
     """Nobody works this item any more; who waits for it is told, and sends it again where the call lives."""
     if isinstance(item, Given | Flush) and not item.stored.done():
         item.stored.set_exception(Unavailable("the call goes on in another process"))
+
+
+def chain(done: Awaitable[None] | None, waiter: asyncio.Future[None]) -> None:
+    """Let `waiter` end as `done` ends."""
+    if done is None:
+        waiter.set_result(None)
+        return
+    future = asyncio.ensure_future(done)
+
+    def copy(finished: asyncio.Future[None]) -> None:
+        if waiter.done():
+            return
+        if finished.cancelled():
+            waiter.cancel()
+        elif (error := finished.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(None)
+
+    future.add_done_callback(copy)

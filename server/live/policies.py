@@ -25,7 +25,6 @@ from server.policy.examples import leave_one_out
 from server.policy.prototypes import build_prototypes, prototype_spec, read_negatives
 from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
-from server.policy.runtime import CallPolicy
 from server.policy.store import PolicyStore
 from server.policy.validation import Graphs
 from server.wire.errors import ConfigError, CuelineError
@@ -136,7 +135,7 @@ class Policies:
         tenant = self._store.get(tenant_id).tenant
         guide = self._ready[tenant]
         book = self._in_use[guide].book(self._orchestrator.encoder, self._orchestrator.encoder_versions[0])
-        return Pinned(CallPolicy(book), book.policy.name, book.policy.languages, guide, book.policy.keyterms)
+        return Pinned(book, book.policy.name, book.policy.languages, guide, book.policy.keyterms)
 
     async def prepare(self, model: str, version: int) -> None:
         """Embed the examples of every policy in use with a version that may answer from now on.

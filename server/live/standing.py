@@ -22,6 +22,14 @@ class Standing:
         policy: Name and version of the policy that it keeps.
         languages: Expected languages of the policy.
         language: Expected language of the call.
+        revision: Of the newest record so far.
+        started_ms: Wall time at which it began; 0: now.
+
+    Attributes:
+        agent_id: Whose call it is, None while nobody's.
+        customer_id: See above.
+        revision: Of the newest record.
+        started_ms: Wall time at which it began.
     """
 
     def __init__(
@@ -33,16 +41,18 @@ class Standing:
         policy: str,
         languages: tuple[str, ...],
         language: str,
+        revision: int = 0,
+        started_ms: float = 0.0,
     ) -> None:
         self.agent_id = agent_id
+        self.customer_id = customer_id
+        self.revision = revision
+        self.started_ms = started_ms or wall_ms()
         self._tenant_id = tenant_id
         self._conversation_id = conversation_id
-        self._customer_id = customer_id
         self._policy = policy
         self._languages = languages
         self._language = language
-        self._started_ms = wall_ms()
-        self._revision = 0
 
     def payload(self, state: str, reason: str = "") -> CallState:
         """What the feed is told."""
@@ -58,16 +68,16 @@ class Standing:
 
     def record(self, state: str) -> ConversationRecord:
         """What the store keeps; the next revision."""
-        self._revision += 1
+        self.revision += 1
         return ConversationRecord(
             tenant_id=self._tenant_id,
             conversation_id=self._conversation_id,
-            revision=self._revision,
+            revision=self.revision,
             agent_id=self.agent_id,
             state=state,
             policy=self._policy,
             language=self._language,
-            started_ms=self._started_ms,
+            started_ms=self.started_ms,
             ended_ms=wall_ms() if state == "ended" else None,
-            customer_id=self._customer_id,
+            customer_id=self.customer_id,
         )

@@ -11,7 +11,7 @@ from server.log.contract import EventLog
 from server.log.leases import Leases, SoleOwner
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
-from server.policy.runtime import CallPolicy
+from server.policy.rulebook import RuleBook
 from server.store.contract import Record, Store
 from server.wire.ids import TenantId
 
@@ -25,9 +25,9 @@ class RecordSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """What a call begins with and keeps: its policy's state machine and its compiled guide."""
+    """What a call begins with and keeps: the rules of its policy and its compiled guide."""
 
-    policy: CallPolicy
+    book: RuleBook
     policy_name: str
     languages: tuple[str, ...]
     guide: Guide

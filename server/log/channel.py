@@ -71,6 +71,8 @@ class Channel:
         tail: Newest entries, offsets without holes.
         tail_bytes: Size of the tail's bodies.
         touched_s: Monotonic time of the last append or reading.
+        memory: What its writer has to know to go on in another life.
+        is_remembered: That was handed to the writer of the file.
     """
 
     key: ChannelKey
@@ -86,6 +88,8 @@ class Channel:
     tail: list[Entry] = field(default_factory=list)
     tail_bytes: int = 0
     touched_s: float = 0.0
+    memory: bytes = b""
+    is_remembered: bool = True
 
     @property
     def position(self) -> Position:

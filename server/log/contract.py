@@ -96,8 +96,19 @@ class EventLog(Protocol):
     async def start(self) -> None:
         """Open and recover. A torn tail is cut; a channel whose end is uncertain gets a new epoch."""
 
-    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
-        """Append in order; followers see the entries before this returns."""
+    async def append(self, key: ChannelKey, events: Sequence[Event], memory: bytes = b"") -> tuple[Entry, ...]:
+        """Append in order; followers see the entries before this returns.
+
+        `memory` is what the channel's writer has to know to go on in another process or life: kept in one step with
+        the events, instead of what was kept before, and shown to no reader. Empty leaves what is there.
+        """
+
+    async def memory(self, key: ChannelKey) -> bytes:
+        """What the channel's last writer left to the next one; empty if nothing.
+
+        Raises:
+            Unavailable: It cannot be read now.
+        """
 
     async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
         """Complete tail after a known position, else snapshot."""

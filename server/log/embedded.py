@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from server.log.channel import Channel, new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
-from server.log.files import Append, ChannelFiles, Contents, Job, Opened, Remove, Replace, Sealed, in_epoch
+from server.log.files import Append, ChannelFiles, Contents, Job, Opened, Remembered, Remove, Replace, Sealed, in_epoch
 from server.store.group_commit import GroupCommit
 from server.wire.clock import wall_ms
 from server.wire.errors import ConfigError, Conflict, Unavailable
@@ -133,13 +133,15 @@ class EmbeddedLog:
         self._sweeper = asyncio.create_task(self._sweep(), name="cueline-log-sweeper")
         self._sweeper.add_done_callback(_loud)
 
-    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
+    async def append(self, key: ChannelKey, events: Sequence[Event], memory: bytes = b"") -> tuple[Entry, ...]:
         """Append in order; followers see the entries before this returns. Never waits for a disk to write."""
         channel = self._channels.get(key)
         if channel is None:
             channel = await self._open(key, or_detached=True)
         now_s, t8 = self._now_s(), wall_ms()
         entries = tuple([channel.append(event, now_s, t8) for event in events])
+        if memory:
+            channel.memory, channel.is_remembered = memory, False
         self._persist(channel)
         channel.fold(self._limits.max_tail_bytes)
         self.counters.appended += len(entries)
@@ -165,6 +167,10 @@ class EmbeddedLog:
             channel = await self._open(key)
         self.counters.snapshots += 1
         return Recovery(position=channel.position, recovered=False, snapshot=channel.snapshot(), tail=())
+
+    async def memory(self, key: ChannelKey) -> bytes:
+        """See `EventLog`."""
+        return (await self._open(key)).memory
 
     async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
         """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
@@ -273,6 +279,7 @@ class EmbeddedLog:
             channel.floor = contents.floor
             entries = (in_epoch(entry, channel.epoch) for entry in contents.entries)
             channel.restore(entries, self._limits.max_tail_bytes)
+            channel.memory = contents.memory
             channel.is_opened = channel.is_sealed = contents.is_certain
         return channel
 
@@ -319,19 +326,22 @@ class EmbeddedLog:
             return
         job: Job
         missing = channel.after(channel.queued)
+        remembered = (Remembered(channel.memory),) if channel.memory and not (missing and channel.is_remembered) else ()
         if missing is None:  # it was refused for so long that its entries are only states by now
             opened = Opened(channel.epoch, channel.tail_start)
-            job = Replace(channel.key, channel.position, (opened, *channel.states.entries(), *channel.tail))
+            states = channel.states.entries()
+            job = Replace(channel.key, channel.position, (opened, *remembered, *states, *channel.tail))
         elif channel.is_opened:
-            job = Append(channel.key, channel.position, missing)
+            job = Append(channel.key, channel.position, (*remembered, *missing))
         else:
-            job = Append(channel.key, channel.position, (Opened(channel.epoch, channel.floor), *missing))
+            job = Append(channel.key, channel.position, (Opened(channel.epoch, channel.floor), *remembered, *missing))
         size_bytes = sum(len(item.body) + _FRAME_OVERHEAD_BYTES for item in job.items if isinstance(item, Entry))
+        size_bytes += sum(len(item.memory) for item in remembered)
         if self._writer.offer(job, size_bytes):
             if missing is None:
                 channel.floor = channel.tail_start
             channel.queued = channel.last
-            channel.is_opened = True
+            channel.is_opened = channel.is_remembered = True
             self._stored.add(channel.key)
             self._behind.discard(channel.key)
             self.counters.appended_bytes += size_bytes

@@ -2,7 +2,7 @@
 
     <folder>/lock                       held by the one process that uses the folder
     <folder>/generation                 name of the generation after a clean stop, else empty
-    <folder>/<tenant>/<channel>.log     frames: Opened Stored* Sealed? …
+    <folder>/<tenant>/<channel>.log     frames: Opened (Remembered? Stored*)* Sealed? …
 
 A client's position may only be honoured if nothing that it was shown can be missing here. That is certain for a channel
 whose file ends with a `Sealed` of the present generation that names its last offset; a generation lives on over clean
@@ -53,6 +53,15 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     body: bytes
 
 
+class Remembered(msgspec.Struct, frozen=True, array_like=True, tag="m"):
+    """What the writer has to know to go on after the entries that follow; the last one counts.
+
+    It stands before them: where a torn end takes entries, a card is missing rather than shown twice under one id.
+    """
+
+    memory: bytes
+
+
 class Sealed(msgspec.Struct, frozen=True, array_like=True, tag="s"):
     """Everything up to `offset` is here and no more had been shown to anybody."""
 
@@ -61,7 +70,12 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True, tag="s"):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Opened | Stored | Sealed] = msgspec.msgpack.Decoder(Opened | Stored | Sealed)
+_decoder: msgspec.msgpack.Decoder[Opened | Stored | Remembered | Sealed] = msgspec.msgpack.Decoder(
+    Opened | Stored | Remembered | Sealed
+)
+
+Item = Entry | Opened | Remembered | Sealed
+"""What is written into a channel's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class Append:
 
     key: ChannelKey
     upto: Position
-    items: tuple[Entry | Opened | Sealed, ...]
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +93,7 @@ class Replace:
 
     key: ChannelKey
     upto: Position
-    items: tuple[Entry | Opened | Sealed, ...]
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,7 @@ class Contents:
         entries: Ascending offsets, their bodies carrying `epoch`.
         is_certain: Whether a position of this epoch can be honoured.
         skipped_bytes: Damage that was stepped over.
+        memory: What the last writer left to the next one.
     """
 
     epoch: str
@@ -109,6 +124,7 @@ class Contents:
     entries: tuple[Entry, ...]
     is_certain: bool
     skipped_bytes: int
+    memory: bytes = b""
 
     def between(self, after: int, upto: int) -> tuple[Entry, ...]:
         """Entries with offsets above `after` and at most `upto`."""
@@ -255,7 +271,7 @@ class ChannelFiles:
         _write_atomically(self._folder / "generation", frame(name.encode()))
 
     def _contents(self, payloads: Sequence[bytes], skipped_bytes: int) -> Contents:
-        epoch, floor, sealed = "", 0, None
+        epoch, floor, sealed, memory = "", 0, None, b""
         stored: list[Stored] = []
         for payload in payloads:
             try:
@@ -269,6 +285,8 @@ class ChannelFiles:
                     epoch, floor = item.epoch, max(floor, item.floor)
                 case Sealed():
                     sealed = item
+                case Remembered():
+                    memory = item.memory
                 case Stored(offset=offset):
                     last = stored[-1].offset if stored else 0
                     if offset <= last:
@@ -286,7 +304,7 @@ class ChannelFiles:
         )
         monotonic_s = time.monotonic() - time.time()
         entries = tuple(_entry(item, epoch, monotonic_s + item.appended_ms / 1000) for item in stored)
-        return Contents(epoch, floor, entries, is_certain, skipped_bytes)
+        return Contents(epoch, floor, entries, is_certain, skipped_bytes, memory)
 
 
 def _offset(entry: Entry) -> int:
@@ -316,7 +334,7 @@ def _entry(stored: Stored, epoch: str, appended_s: float) -> Entry:
     return in_epoch(entry, epoch)
 
 
-def _framed(item: Entry | Opened | Sealed) -> bytes:
+def _framed(item: Item) -> bytes:
     return frame(_encoder.encode(_stored(item) if isinstance(item, Entry) else item))
 
 

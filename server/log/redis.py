@@ -108,8 +108,8 @@ class RedisLog:
 
     # -- append -------------------------------------------------------------------------------------------------
 
-    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
-        """Append in order; followers see the entries before this returns.
+    async def append(self, key: ChannelKey, events: Sequence[Event], memory: bytes = b"") -> tuple[Entry, ...]:
+        """Append in order; followers see the entries before this returns. `memory`: see `EventLog`.
 
         Waits for Redis at most for the link's time-out, then goes on without it.
 
@@ -121,9 +121,10 @@ class RedisLog:
         if not events:
             return ()
         async with held.lock:
+            held.memory = memory or held.memory
             if not held.is_detached:
                 try:
-                    return await self._publish(held, events)
+                    return await self._publish(held, events, memory)
                 except Unavailable:
                     self._detach(held)
             entries = held.encoded(events, self._now_s())
@@ -131,7 +132,7 @@ class RedisLog:
             self._tell(key, entries)
             return entries
 
-    async def _publish(self, held: Held, events: Sequence[Event]) -> tuple[Entry, ...]:
+    async def _publish(self, held: Held, events: Sequence[Event], memory: bytes) -> tuple[Entry, ...]:
         """Append to Redis, wherever the channel stands there."""
         for attempt in range(MAX_ATTEMPTS):
             if attempt > 1:  # writers in step overtake each other until one of them misses a beat
@@ -139,7 +140,7 @@ class RedisLog:
             if not held.epoch:
                 await self._load(held)
             entries = held.encoded(events, self._now_s())
-            verdict = await self._append(held, held.position, entries, entries[-1].position, held.floor)
+            verdict = await self._append(held, held.position, entries, entries[-1].position, held.floor, memory)
             if verdict is None:
                 held.take(entries, self._limits.max_local_entries)
                 self._tell(held.key, entries)
@@ -148,9 +149,17 @@ class RedisLog:
         raise Unavailable("the channel does not hold still")
 
     async def _append(
-        self, held: Held, old: Position, entries: Sequence[Entry], new: Position, floor: int
+        self,
+        held: Held,
+        old: Position,
+        entries: Sequence[Entry],
+        new: Position,
+        floor: int,
+        memory: bytes | None = None,
     ) -> tuple[Position, bool] | None:
         """Run the script. None: done; else where the channel stands, and whether in the server's present life.
+
+        `memory` goes with the entries; None: all that is held, because Redis may have lost it.
 
         Raises:
             Fenced: Another process owns this call by now.
@@ -162,10 +171,11 @@ class RedisLog:
             fields += (entry.position.offset, entry.kind, entry.key, flags_of(entry), entry.body)
         verdict, *where = await self._link.run(
             *APPEND.call(
-                (keys.stream, keys.states, keys.meta, keys.fence, INDEX),
+                (keys.stream, keys.states, keys.meta, keys.fence, keys.memory, INDEX),
                 *(LIFE, held.owner_fence, old.epoch, old.offset, new.epoch, new.offset, floor),
                 f"{self._name}-{next(self._batches)}",
                 *(int(time.time() * 1000), int(self._limits.retention_s * 1000), self._limits.max_stream_entries),
+                held.memory if memory is None else memory,
                 *fields,
             )
         )
@@ -361,6 +371,13 @@ class RedisLog:
             await self._append(renewed, position, renewed.states.entries(), renewed.position, 0)
         raise Unavailable("the channel does not hold still")
 
+    async def memory(self, key: ChannelKey) -> bytes:
+        """See `EventLog`."""
+        held = self._held.get(key)
+        if held is not None and held.memory:
+            return held.memory
+        return bytes(await self._link.run("GET", Keys.of(key).memory) or b"")
+
     async def newest(self, key: ChannelKey, kind: Kind, state: str) -> Entry | None:
         """The newest entry of one state, without reading the others; None if there is none.
 
@@ -464,7 +481,7 @@ class RedisLog:
     async def trim(self, key: ChannelKey) -> None:
         """See `EventLog`. Raises `Unavailable` while Redis does not answer."""
         keys = Keys.of(key)
-        await self._link.run("DEL", keys.stream, keys.states, keys.meta)
+        await self._link.run("DEL", keys.stream, keys.states, keys.meta, keys.memory)
         await self._link.run("ZREM", INDEX, keys.stream)
         self._held.pop(key, None)
 

@@ -49,6 +49,7 @@ class Held:
         is_detached: It goes on in this process alone.
         is_over: This process owns it no more; it is kept until Redis has taken what it does not have.
         owner_fence: Fence of the lease, empty without one.
+        memory: What its owner has to know to go on elsewhere, if it said so in this process.
     """
 
     key: ChannelKey
@@ -61,6 +62,7 @@ class Held:
     is_over: bool = False
     owner_fence: str = ""
     touched_s: float = 0.0
+    memory: bytes = b""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

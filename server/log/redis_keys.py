@@ -3,6 +3,7 @@
     cueline:t:<tenant>:c:<call>            stream; the id of an entry is `<offset>-0`, fields kind, key, flags, body
     cueline:t:<tenant>:c:<call>/states     hash: newest entry of every state, so that a snapshot is one reply
     cueline:t:<tenant>:c:<call>/meta       hash: epoch, life, last, floor, batch
+    cueline:t:<tenant>:c:<call>/memory     what the call's owner has to know to go on in another process
     cueline:t:<tenant>:c:<call>/fence      counter: token of the call's newest owner
     cueline:t:<tenant>:c:<call>/lease      who owns the call, as long as that one renews it
     cueline:channels                       sorted set of channels by the time of their last entry
@@ -41,13 +42,15 @@ class Keys:
     meta: str
     fence: str
     lease: str
+    memory: str
 
     @staticmethod
     def of(key: ChannelKey) -> Keys:
         """All of a channel's keys; the stream's name is also the topic that its entries are pushed under."""
         kind, _, name = key.channel.partition(":")
         stream = f"{PREFIX}t:{quote(key.tenant_id, safe='')}:{_SHORT.get(kind, kind)}:{name}"
-        return Keys(stream, f"{stream}/states", f"{stream}/meta", f"{stream}/fence", f"{stream}/lease")
+        parts = ("states", "meta", "fence", "lease", "memory")
+        return Keys(stream, *(f"{stream}/{part}" for part in parts))
 
 
 def channel_of(stream: str) -> ChannelKey:

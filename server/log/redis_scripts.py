@@ -8,9 +8,9 @@ from __future__ import annotations
 from server.log.redis_link import Script
 
 APPEND = Script("""
--- keys: stream, states, meta, fence, index
+-- keys: stream, states, meta, fence, memory, index
 -- args: life, fence, old epoch, old last, new epoch, new last, floor, batch, now ms, retention ms, most entries,
---       then offset, kind, key, flags, body of each entry
+--       memory or '', then offset, kind, key, flags, body of each entry
 local fence = redis.call('GET', KEYS[4])
 if ARGV[2] ~= '' and fence and fence ~= ARGV[2] then return {'fenced'} end
 local meta = redis.call('HMGET', KEYS[3], 'epoch', 'life', 'last', 'batch', 'floor')
@@ -21,7 +21,7 @@ if epoch ~= ARGV[3] or last ~= ARGV[4] or (meta[2] ~= ARGV[1] and not renewed) t
     return {'moved', epoch, last, meta[2] or ''}
 end
 if renewed then redis.call('DEL', KEYS[1], KEYS[2]) end
-for i = 12, #ARGV, 5 do
+for i = 13, #ARGV, 5 do
     local offset, kind, key, flags, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
     redis.call('XADD', KEYS[1], offset .. '-0', 'kind', kind, 'key', key, 'flags', flags, 'body', body)
     local pushed = ARGV[5] .. ' ' .. offset .. ' ' .. kind .. ' ' .. flags .. ' ' .. #key .. ' ' .. key .. ' ' .. body
@@ -36,8 +36,9 @@ if kept > tonumber(floor) then
     redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%d', kept + 1) .. '-0')
 end
 redis.call('HSET', KEYS[3], 'epoch', ARGV[5], 'life', ARGV[1], 'last', ARGV[6], 'floor', floor, 'batch', ARGV[8])
-for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[10]) end
-redis.call('ZADD', KEYS[5], ARGV[9], KEYS[1])
+if ARGV[12] ~= '' then redis.call('SET', KEYS[5], ARGV[12]) end
+for i = 1, 5 do redis.call('PEXPIRE', KEYS[i], ARGV[10]) end
+redis.call('ZADD', KEYS[6], ARGV[9], KEYS[1])
 return {'ok'}
 """)
 

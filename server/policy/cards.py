@@ -99,6 +99,11 @@ class Deck:
         self._budget = AttentionBudget(policy.attention, self.state.shown)
         self._published: list[Action] = []
 
+    @property
+    def shown_ids(self) -> frozenset[str]:
+        """Ids of the cards that are on the screen."""
+        return frozenset(self._id(card) for card in self.state.cards if card.is_shown)
+
     def apply(self, event: MomentEvent, at_ms: int) -> None:
         """Let one moment event act on the cards."""
         match event.change:

@@ -10,8 +10,8 @@ is how long ago it was said. The clock never lags behind the newest word heard, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ from server.policy.memory import MatcherState
 from server.policy.moments import MomentEvent, MomentMatcher
 from server.policy.rulebook import RuleBook
 from server.wire.errors import BadRequest
+from server.wire.ids import UtteranceId
 from server.wire.publication import Action, Checklist
 from server.wire.utterance import Annotation, Utterance
 
@@ -38,6 +39,10 @@ class CallState(msgspec.Struct):
     matcher: MatcherState
     deck: DeckState
     checklist: ChecklistState
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(CallState)
 
 
 class CallPolicy:
@@ -154,8 +159,8 @@ class CallPolicy:
 
     # Handing a call over
 
-    def state(self) -> dict[str, Any]:
-        """All that is remembered, as plain values that JSON can hold. Contains customer words: treat it so."""
+    def state(self) -> bytes:
+        """All that is remembered. Contains customer words: treat it so."""
         state = CallState(
             policy=self.policy.name,
             at_ms=None if self._offset_s is None else self._last_ms,
@@ -164,11 +169,10 @@ class CallPolicy:
             deck=self._deck.state,
             checklist=self._checklist.state,
         )
-        builtins: dict[str, Any] = msgspec.to_builtins(state)
-        return builtins
+        return _encoder.encode(state)
 
     @classmethod
-    def restore(cls, book: RuleBook, state: Mapping[str, Any], now_s: float) -> CallPolicy:
+    def restore(cls, book: RuleBook, state: bytes, now_s: float) -> CallPolicy:
         """Go on where another process stopped.
 
         Args:
@@ -179,10 +183,7 @@ class CallPolicy:
         Raises:
             BadRequest: The state is of another policy, or is no state.
         """
-        try:
-            known = msgspec.convert(state, CallState)
-        except msgspec.ValidationError:
-            raise BadRequest("not the state of a call's policy", field="state") from None
+        known = _decode(state)
         if known.policy != book.policy.name:
             raise BadRequest(f"the state is of policy {known.policy}", field="policy")
         call = cls(book)
@@ -194,6 +195,41 @@ class CallPolicy:
             call._offset_s = known.at_ms / 1000 - now_s
             call._last_ms = known.at_ms
         return call
+
+    @classmethod
+    def begin_after(cls, book: RuleBook, state: bytes) -> CallPolicy:
+        """Begin anew where another policy, or an earlier call of the same id, left off.
+
+        Only numbers and revisions go on, so that no id of a card is used a second time.
+
+        Raises:
+            BadRequest: It is no state.
+        """
+        known = _decode(state)
+        call = cls(book)
+        call._deck = Deck(book.policy, DeckState(counts=known.deck.counts))
+        call._checklist = ChecklistBoard(book.policy, ChecklistState(revision=known.checklist.revision))
+        return call
+
+    @staticmethod
+    def can_restore(book: RuleBook, state: bytes) -> bool:
+        """Whether a state is of this policy, and of a call that is not over.
+
+        Raises:
+            BadRequest: It is no state.
+        """
+        known = _decode(state)
+        return known.policy == book.policy.name and not known.is_ended
+
+    @property
+    def open_cards(self) -> frozenset[str]:
+        """Ids of the cards that are on the screen."""
+        return self._deck.shown_ids
+
+    def has_judged(self, utterance_id: UtteranceId) -> bool:
+        """Whether the final of an utterance was handed in; forgotten after a few dozen further utterances."""
+        turn = self._matcher.state.turns.get(utterance_id)
+        return turn is not None and bool(turn.views) and turn.views[-1].is_final
 
     # Inside
 
@@ -214,3 +250,10 @@ class CallPolicy:
         self._deck.admit(at_ms)
         checklist = self._checklist.payload() if is_ticked else None
         return (*self._deck.taken(), *((checklist,) if checklist is not None else ()))
+
+
+def _decode(state: bytes) -> CallState:
+    try:
+        return _decoder.decode(state)
+    except msgspec.DecodeError:
+        raise BadRequest("not the state of a call's policy", field="state") from None

@@ -47,7 +47,7 @@ class MemoryLog:
 
     async def start(self) -> None: ...
 
-    async def append(self, key: ChannelKey, events: Sequence[Event]) -> tuple[Entry, ...]:
+    async def append(self, key: ChannelKey, events: Sequence[Event], memory: bytes = b"") -> tuple[Entry, ...]:
         return tuple(self.append_now(key, event.payload) for event in events)
 
     def append_now(self, key: ChannelKey, payload: Payload) -> Entry:

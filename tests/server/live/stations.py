@@ -8,11 +8,12 @@ from collections import defaultdict
 from inference.errors import OverloadedError
 from inference.request import Outcome
 from server.live.stations import Pinned, Stations
-from server.log.contract import Entry, Position, Recovery
+from server.log.channel import encode
+from server.log.contract import Position, Recovery
+from server.log.snapshot import compacted
 from server.metrics import Metrics
 from server.policy.loading import parse_policy
 from server.policy.rulebook import RuleBook
-from server.policy.runtime import CallPolicy
 from server.wire.errors import NotFound, Unavailable
 from server.wire.utterance import Annotation
 
@@ -34,16 +35,21 @@ class MemoryLog:
 
     def __init__(self):
         self.events = defaultdict(list)
+        self.memories = {}
 
-    async def append(self, key, events):
+    async def append(self, key, events, memory=b""):
         self.events[key].extend(events)
+        if memory:
+            self.memories[key] = memory
         return ()
 
+    async def memory(self, key):
+        return self.memories.get(key, b"")
+
     async def recover(self, key, after):
-        entries = tuple(
-            Entry(Position("e", n + 1), "notice", "", False, b"{}", 0.0) for n, _ in enumerate(self.events[key])
-        )
-        return Recovery(Position("e", len(entries)), False, entries, ())
+        position = Position("e", len(self.events[key]))
+        entries = [encode(key.channel, position, event, 0.0, 0.0) for event in self.events[key]]
+        return Recovery(position, False, compacted(entries), ())
 
     def payloads(self, channel, kind=None):
         found = [event.payload for key, events in self.events.items() if key.channel == channel for event in events]
@@ -142,7 +148,7 @@ class OnePolicy:
         if tenant_id != "test":
             raise NotFound("no such tenant", field="tenant_id")
         policy = parse_policy(POLICY, source="test.yaml")
-        return Pinned(CallPolicy(RuleBook(policy)), policy.name, policy.languages, guide=None)
+        return Pinned(RuleBook(policy), policy.name, policy.languages, guide=None)
 
 
 def make_stations():

@@ -185,6 +185,28 @@ class EventLogSuite:
         (later,) = await log.append(CALL, [annotation("u1", 2)])
         assert later.position == Position(entries[0].position.epoch, 4)
 
+    async def test_what_the_writer_leaves_is_there_for_the_next_and_no_reader_sees_it(
+        self, harness: LogHarness, log: EventLog
+    ) -> None:
+        assert await log.memory(CALL) == b""
+        await log.append(CALL, [action()], b"first")
+        await log.append(CALL, [action("a2")], b"\x00second")
+        await log.append(CALL, [transcript()])
+        assert b"second" not in b"".join(entry.body for entry in await log.read(CALL, None, 10))
+        log = await harness.restart()
+        assert await log.memory(CALL) == b"\x00second"
+        await log.append(CALL, [transcript("u2")], b"third")
+        assert len((await log.recover(CALL, None)).snapshot) == 4
+        await log.trim(CALL)
+        assert await log.memory(CALL) == b""
+
+    async def test_a_crash_takes_no_memory_without_its_events(self, harness: LogHarness, log: EventLog) -> None:
+        await log.append(CALL, [action()], b"first")
+        await log.append(CALL, [action("a2")], b"second")
+        log = await harness.crash()
+        events = await log.read(CALL, None, 10)
+        assert (len(events), await log.memory(CALL)) in [(0, b""), (1, b"first"), (2, b"second")]
+
     async def test_a_crash_is_told(self, harness: LogHarness, log: EventLog) -> None:
         entries = await log.append(CALL, [transcript(f"u{n}") for n in range(5)])
         log = await harness.crash()

@@ -73,7 +73,7 @@ async def test_while_redis_is_down_the_call_goes_on_and_comes_back_whole(
     await far.until(2)
     server.kill()
     during = await here.append(CALL, said("u3"))
-    during += await here.append(CALL, [*said("u4"), action()])
+    during += await here.append(CALL, [*said("u4"), action()], b"kept")
     assert near.seen[-1] == during[-1], "guidance goes on"
     assert during[0].position.epoch != near.seen[0].position.epoch, "and readers are told"
     local = await here.recover(CALL, near.seen[1].position)
@@ -86,6 +86,7 @@ async def test_while_redis_is_down_the_call_goes_on_and_comes_back_whole(
     await far.until_epoch(during[0].position.epoch)
     recovery = await there.recover(CALL, None)
     assert folded(recovery.snapshot) == folded(local.snapshot)
+    assert await there.memory(CALL) == b"kept"
     (later,) = await here.append(CALL, said("u5"))
     assert later.position == Position(during[0].position.epoch, during[-1].position.offset + 1)
     tail = await there.recover(CALL, during[0].position)
@@ -100,7 +101,7 @@ async def test_a_redis_that_restarts_empty_gets_the_call_back_in_a_new_epoch(
     await own(here, server, "1")
     far = Screen(there, CALL)
     await there.recover(CALL, None)
-    before = await here.append(CALL, [*said("u1", "u2"), action(), transcript("u3")])
+    before = await here.append(CALL, [*said("u1", "u2"), action(), transcript("u3")], b"kept")
     await far.until(4)
     server.kill()
     server.start()
@@ -108,6 +109,7 @@ async def test_a_redis_that_restarts_empty_gets_the_call_back_in_a_new_epoch(
     recovery = await there.recover(CALL, before[-1].position)
     assert not recovery.recovered
     assert folded(recovery.snapshot) == folded([*before, *await here.read(CALL, None, 100)])
+    assert await there.memory(CALL) == b"kept"
     assert await far.until_epoch(recovery.position.epoch)
 
 

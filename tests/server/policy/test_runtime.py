@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import Any
 
@@ -457,7 +456,7 @@ def test_a_state_of_another_policy_is_refused() -> None:
     with pytest.raises(BadRequest):
         CallPolicy.restore(RuleBook(CROWD), state, 0.0)
     with pytest.raises(BadRequest):
-        CallPolicy.restore(RuleBook(SHOP), {"policy": 1}, 0.0)
+        CallPolicy.restore(RuleBook(SHOP), b"\x81", 0.0)
 
 
 def test_a_text_of_ten_thousand_words_is_cut_in_the_evidence() -> None:
@@ -548,8 +547,7 @@ def run(
         out.extend((now_s, p) for p in subject.on_annotations([annotation], spoken, now_s - shift_s))
         if index == hand_over_at:
             subject.on_tick(now_s - shift_s)  # bring its clock up to now
-            state = json.loads(json.dumps(subject.state()))
-            subject = CallPolicy.restore(RuleBook(policy), state, now_s - 1000.0)
+            subject = CallPolicy.restore(RuleBook(policy), subject.state(), now_s - 1000.0)
             shift_s = 1000.0
     end_s = steps[-1][0] + 3.0 if steps else 3.0
     wait_until(end_s)

@@ -1,0 +1,216 @@
+"""A call that goes on in another process: what its policy knew is known there, and no card means two things."""
+
+import asyncio
+
+from server.live.calls import LiveCalls
+from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
+from server.live.stations import Pinned
+from server.log.contract import ChannelKey, Event
+from server.policy.loading import parse_policy
+from server.policy.rulebook import RuleBook
+from server.speech.contract import SpeechGap
+from server.store.contract import ActionRecord, ConversationRecord, GapRecord
+from server.wire.clock import Stamps
+from server.wire.ingest import UtteranceIn
+from server.wire.publication import Action, AnnotationPayload, CallState, Checklist, Transcript
+from tests.server.live.stations import make_stations
+from tests.virtual_time import virtual_time
+
+CALL = "call:c1"
+KEY = ChannelKey("test", CALL)
+
+POLICY = """
+tenant: test
+version: 1
+graph: guidance
+outputs: {intent: {}}
+moments:
+  - {id: cancels, speaker: customer, any: [{lexical: cancel my}], once: true}
+  - {id: angry, speaker: customer, any: [{lexical: angry}], cooldown_s: 60}
+actions:
+  - {id: keep, on: cancels, type: hint, title: Offer to move it, priority: 5, ttl_s: 300}
+  - {id: calm, on: angry, type: hint, title: Calm down, priority: 5, ttl_s: 5}
+checklist:
+  - {id: greet, title: Greet, done_when: {any: [{lexical: hello}]}}
+attention: {max_cards_per_min: 4}
+"""
+
+
+class Desk:
+    """Gives the policy that is set."""
+
+    def __init__(self) -> None:
+        self.text = POLICY
+
+    def pin(self, tenant_id):
+        policy = parse_policy(self.text, source="test.yaml")
+        return Pinned(RuleBook(policy), policy.name, policy.languages, guide=None)
+
+
+class World:
+    """A log and a store that outlive every process."""
+
+    def __init__(self) -> None:
+        stations = make_stations()
+        self.policies = Desk()
+        self._last = None
+        self.stations = type(stations)(
+            stations.log, stations.outbox, stations.store, stations.orchestrator, self.policies, stations.metrics
+        )
+
+    async def process(self, **changes):
+        """A process that opens the call; the one before it dies."""
+        if self._last is not None and not self._last.call.is_over:
+            self._last.call._task.cancel()
+            await asyncio.wait([self._last.call._task])
+        desk = LiveCalls(self.stations, max_calls=10, grace_s=10.0)
+        options = {"agent_id": "anna", "language": None, "roles": ()} | changes
+        self._last = await desk.open("test", "c1", **options)
+        return self._last
+
+    def published(self, kind):
+        return self.stations.log.payloads(CALL, kind)
+
+    def records(self, kind):
+        return [record for record in self.stations.outbox.records if isinstance(record, kind)]
+
+
+async def say(source, number, text, speaker="customer"):
+    utterance = UtteranceIn(
+        utterance_id=f"u{number}",
+        revision=1,
+        speaker=speaker,
+        start_ms=number * 2000,
+        end_ms=number * 2000 + 1000,
+        text=text,
+        is_final=True,
+    )
+    await (await source.on_utterance(utterance, Stamps()))
+    await asyncio.sleep(1)
+
+
+@virtual_time
+async def test_what_happened_once_happens_once_whoever_owns_the_call():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "hello", "agent")
+    await say(first, 2, "cancel my visit")
+    second = await world.process()
+    await say(second, 3, "cancel my other visit")
+    assert [(card.id, card.state) for card in world.published(Action)] == [("keep-1", "new")]
+    second.call.receipt("keep-1", "used")
+    await asyncio.sleep(1)
+    last = world.published(Action)[-1]
+    assert (last.id, last.revision, last.state, last.reason) == ("keep-1", 2, "expire", "used")
+    lists = world.published(Checklist)
+    assert [board.revision for board in lists] == [1, 2], "a step that was done is no news"
+    assert lists[-1].items[0].is_done
+    await second.stop()
+
+
+@virtual_time
+async def test_a_cool_down_and_the_end_of_a_card_go_on():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "I am angry")
+    second = await world.process()
+    await say(second, 2, "I am angry")
+    await asyncio.sleep(10)
+    assert [(card.id, card.state) for card in world.published(Action)] == [("calm-1", "new"), ("calm-1", "expire")]
+    await say(second, 40, "I am angry")
+    assert world.published(Action)[-1].id == "calm-2"
+    await second.stop()
+
+
+@virtual_time
+async def test_words_that_nobody_judged_are_judged_by_the_next_owner():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "good morning")
+    said = Transcript(
+        utterance_id="u2",
+        revision=1,
+        speaker="customer",
+        start_ms=4000,
+        end_ms=5000,
+        text="cancel my visit",
+        is_final=True,
+    )
+    await world.stations.log.append(KEY, [Event(said, Stamps())])  # its owner died before it thought
+    second = await world.process()
+    await asyncio.sleep(1)
+    assert [(card.id, card.evidence[0].utterance_id) for card in world.published(Action)] == [("keep-1", "u2")]
+    assert [said.utterance_id for said in world.published(Transcript)] == ["u1", "u2"], "said once"
+    assert {note.utterance_id for note in world.published(AnnotationPayload)} == {"u1", "u2"}
+    await second.stop()
+
+
+@virtual_time
+async def test_long_talk_without_guidance_is_not_all_judged_again():
+    world = World()
+    first = await world.process()
+    for number in range(3 * MAX_UNSAVED_FINALS):
+        await say(first, number, "good morning")
+    before = len(world.stations.orchestrator.asked)
+    second = await world.process()
+    assert len(world.stations.orchestrator.asked) - before < MAX_UNSAVED_FINALS
+    await second.stop()
+
+
+@virtual_time
+async def test_another_policy_and_another_call_of_the_id_never_use_a_cards_id_again():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "cancel my visit")
+    world.policies.text = POLICY.replace("version: 1", "version: 2")
+    second = await world.process()
+    abandoned = world.published(Action)[-1]
+    assert (abandoned.id, abandoned.revision, abandoned.state) == ("keep-1", 2, "expire")
+    await say(second, 2, "cancel my visit")
+    assert [card.id for card in world.published(Action) if card.state == "new"] == ["keep-1", "keep-2"]
+    await second.stop()
+    third = await world.process()
+    await say(third, 3, "cancel my visit")
+    assert world.published(Action)[-1].id == "keep-3"
+    await third.stop()
+    revisions = [board.revision for board in world.published(Checklist)]
+    assert revisions == sorted(set(revisions))
+
+
+@virtual_time
+async def test_without_a_memory_cards_leave_the_screen_and_nothing_breaks():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "cancel my visit")
+    world.stations.log.memories[KEY] = b"not what was packed"
+    second = await world.process()
+    last = world.published(Action)[-1]
+    assert (last.id, last.state, last.reason) == ("keep-1", "expire", "call_resumed")
+    assert [record.action.revision for record in world.records(ActionRecord)] == [1, 2]
+    await second.stop()
+
+
+@virtual_time
+async def test_records_go_on_so_that_the_store_takes_them():
+    world = World()
+    first = await world.process(customer_id="cust-7", roles=("customer",))
+    first.assign("ben")
+    await first.on_speech("customer", SpeechGap(0, 900, "recogniser_lost", "closed"), Stamps())
+    await asyncio.sleep(1)
+    second = await world.process(roles=("customer",))
+    await second.on_speech("customer", SpeechGap(2000, 2900, "recogniser_lost", "closed"), Stamps())
+    await second.stop()
+    records = world.records(ConversationRecord)
+    assert [record.revision for record in records] == [1, 2, 3, 4]
+    assert len({record.started_ms for record in records}) == 1
+    assert {record.customer_id for record in records} == {"cust-7"}
+    assert [record.revision for record in world.records(GapRecord)] == [1, 2]
+    assert [state.agent_id for state in world.published(CallState)] == ["anna", "ben", "ben", "ben"], "transferred once"
+
+
+def test_what_is_kept_is_small_and_complete():
+    book = RuleBook(parse_policy(POLICY, source="test.yaml"))
+    memory = CallMemory(policy=resume(book, b"", 0.0).policy.state(), revision=7, started_ms=1.5, customer_id="c")
+    again = resume(book, pack(memory), 0.0)
+    assert (again.memory, again.is_new) == (memory, False)
+    assert resume(book, b"", 0.0).is_new
