@@ -25,12 +25,12 @@ from inference.life.loader import Loader
 from inference.life.settings import LifeSettings
 from inference.plan import Plan
 from inference.repository import ModelRepository
-from inference.request import Prototypes, RowClass
+from inference.request import Carry, Output, Prototypes, RowClass
 from server.config import Settings, load_settings
 from server.live.policies import Policies
 from server.metrics import Metrics
 from server.orchestrator import Orchestrator
-from server.orchestrator.graphs import offers, read_graphs
+from server.orchestrator.graphs import CARRY, carry_input, offers, read_graphs
 from server.wire.errors import BadMessage, ConfigError, CuelineError
 from server.wire.ids import Speaker, TenantId
 
@@ -56,8 +56,9 @@ def annotate(outputs: str | None, tenant: str | None, token: str | None, config:
     {"text": "where is my card", "speaker": "customer"}   →   the same fields and
     {…, "intent": {"label": …, "score": …, "in_scope": …}, "sentiment": {…}, …}
 
-    Order is kept, other fields are passed through, an output that does not apply to the speaker is null. A line
-    that cannot be read becomes {"error": {"line", "field", "message"}} beside its own fields.
+    A line may tell what was said before it, oldest first: "context": [{"speaker": "agent", "text": "…"}, …]. Its last
+    turn counts. Order is kept, other fields are passed through, an output that does not apply to the speaker is null.
+    A line that cannot be read becomes {"error": {"line", "field", "message"}} beside its own fields.
     """
     settings = load_settings(config, os.environ, {"auth.default_tenant": tenant})
     wanted = tuple(name.strip() for name in outputs.split(",") if name.strip()) if outputs else None
@@ -67,10 +68,11 @@ def annotate(outputs: str | None, tenant: str | None, token: str | None, config:
 async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: BinaryIO, sink: BinaryIO) -> None:
     graphs_folder = Path(settings.paths.graphs)
     graph = read_graphs(graphs_folder)[GRAPH]
-    names = wanted if wanted is not None else tuple(name for name in graph.outputs if name != "moments")
+    offered = tuple(name for name in graph.outputs if name != CARRY)
+    names = wanted if wanted is not None else tuple(name for name in offered if name != "moments")
     for name in names:
-        if name not in graph.outputs:
-            raise ConfigError(f"there is no output `{name}`; the graph has {', '.join(graph.outputs)}", field="outputs")
+        if name not in offered:
+            raise ConfigError(f"there is no output `{name}`; the graph has {', '.join(offered)}", field="outputs")
     repository = ModelRepository.open(settings.paths.model_repo)
     engine = Engine(
         repository,
@@ -84,17 +86,16 @@ async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: 
     )
     await engine.start()
     try:
-        plan, prototypes = await _plan(engine, repository, graph, names, settings)
-        await _pump(engine, plan, prototypes, names, source, sink)
+        prototypes = await _prototypes(engine, repository, graph, settings) if "moments" in names else None
+        await _pump(_Annotator(engine, graph, names, prototypes), source, sink)
     finally:
         await engine.stop()
 
 
-async def _plan(
-    engine: Engine, repository: ModelRepository, graph: Graph, names: tuple[str, ...], settings: Settings
-) -> tuple[Plan, Prototypes | None]:
-    if "moments" not in names:
-        return engine.compile(graph, names), None
+async def _prototypes(
+    engine: Engine, repository: ModelRepository, graph: Graph, settings: Settings
+) -> Prototypes | None:
+    """Return the tenant's examples, as calls would have them."""
     orchestrator = Orchestrator(engine, {GRAPH: graph}, settings.engine)
     loader = Loader(engine, Path(settings.paths.model_repo), LifeSettings(), trial=None)
     policies = Policies(
@@ -102,24 +103,58 @@ async def _plan(
     )
     await policies.start()
     try:
-        guide = policies.pin(TenantId(settings.auth.default_tenant)).guide
+        return policies.pin(TenantId(settings.auth.default_tenant)).guide.prototypes
     finally:
         await policies.stop()
-    return engine.compile(graph, names), guide.prototypes
 
 
-async def _pump(
-    engine: Engine,
-    plan: Plan,
-    prototypes: Prototypes | None,
-    names: tuple[str, ...],
-    source: BinaryIO,
-    sink: BinaryIO,
-) -> None:
+class _Annotator:
+    """One line after the other, each with the turn that the line says was before it.
+
+    Args:
+        engine: Started.
+        graph: What it runs.
+        names: Outputs wanted.
+        prototypes: The tenant's labels by example, where they are wanted.
+    """
+
+    def __init__(self, engine: Engine, graph: Graph, names: tuple[str, ...], prototypes: Prototypes | None) -> None:
+        self._engine = engine
+        self._names = names
+        self._prototypes = prototypes
+        self._plan = engine.compile(graph, names)
+        self._carry_input = carry_input(graph)
+        self._plan_before = engine.compile(graph, [CARRY]) if self._carry_input else None
+
+    async def __call__(self, number: int, raw: bytes) -> Line:
+        """Annotate a line, or tell what is wrong with it."""
+        line: Line = {}
+        try:
+            line = _parse(raw)
+            inputs: Line = {"text": _text(line), "speaker": _speaker(line), "is_final": True}
+            before = _turn_before(line)
+            if before is not None and self._plan_before is not None:
+                inputs[self._carry_input] = await self._carry(self._plan_before, before)
+            found = await self._run(self._plan, inputs)
+        except CuelineError as error:
+            return line | {"error": {"line": number, "field": error.field, "message": error.message}}
+        except InferenceError as error:
+            return line | {"error": {"line": number, "field": None, "message": f"the engine failed: {error.code}"}}
+        return line | {name: found[name].value if name in found else None for name in self._names}
+
+    async def _carry(self, plan: Plan, turn: Line) -> Carry:
+        (output,) = (await self._run(plan, {**turn, "is_final": True})).values()
+        return Carry(output.model, output.version, output.value)
+
+    async def _run(self, plan: Plan, inputs: Line) -> dict[str, Output]:
+        return await self._engine.run(plan, inputs, row_class=RowClass.BACKGROUND, prototypes=self._prototypes)
+
+
+async def _pump(annotate: _Annotator, source: BinaryIO, sink: BinaryIO) -> None:
     """Keep up to `MAX_IN_FLIGHT` rows in the engine and write results in order."""
     waiting: deque[asyncio.Task[Line]] = deque()
     async for number, raw in _lines(source):
-        waiting.append(asyncio.create_task(_row(engine, plan, prototypes, names, number, raw)))
+        waiting.append(asyncio.create_task(annotate(number, raw)))
         while len(waiting) >= MAX_IN_FLIGHT or (waiting and waiting[0].done()):
             _write(sink, await waiting.popleft())
     while waiting:
@@ -145,21 +180,6 @@ def _take(lines: Iterator[tuple[int, bytes]], limit: int) -> list[tuple[int, byt
     return block
 
 
-async def _row(
-    engine: Engine, plan: Plan, prototypes: Prototypes | None, names: tuple[str, ...], number: int, raw: bytes
-) -> Line:
-    line: Line = {}
-    try:
-        line = _parse(raw)
-        inputs = {"text": _text(line), "speaker": _speaker(line), "is_final": True}
-        found = await engine.run(plan, inputs, row_class=RowClass.BACKGROUND, prototypes=prototypes)
-    except CuelineError as error:
-        return line | {"error": {"line": number, "field": error.field, "message": error.message}}
-    except InferenceError as error:
-        return line | {"error": {"line": number, "field": None, "message": f"the engine failed: {error.code}"}}
-    return line | {name: found[name].value if name in found else None for name in names}
-
-
 def _parse(raw: bytes) -> Line:
     if len(raw) > MAX_LINE_BYTES:
         raise BadMessage(f"the line has more than {MAX_LINE_BYTES} bytes")
@@ -172,20 +192,36 @@ def _parse(raw: bytes) -> Line:
     return line
 
 
-def _text(line: Line) -> str:
+def _text(line: Line, field: str = "text") -> str:
     if "text" not in line:
-        raise BadMessage("the field `text` is missing", field="text")
+        raise BadMessage(f"the field `{field}` is missing", field=field)
     text = line["text"]
     if not isinstance(text, str):
-        raise BadMessage("expected a string", field="text")
+        raise BadMessage("expected a string", field=field)
     return text
 
 
-def _speaker(line: Line) -> str:
+def _speaker(line: Line, field: str = "speaker") -> str:
     speaker = line.get("speaker", DEFAULT_SPEAKER)
     if speaker not in get_args(Speaker):
-        raise BadMessage("expected `customer` or `agent`", field="speaker")
+        raise BadMessage("expected `customer` or `agent`", field=field)
     return str(speaker)
+
+
+def _turn_before(line: Line) -> Line | None:
+    """Check all of a line's context and return its last turn; None where nothing was said before."""
+    context = line.get("context")
+    if context is None:
+        return None
+    if not isinstance(context, list):
+        raise BadMessage("expected a list of turns", field="context")
+    turns: list[Line] = []
+    for place, turn in enumerate(context):
+        field = f"context[{place}]"
+        if not isinstance(turn, dict):
+            raise BadMessage("expected an object with `speaker` and `text`", field=field)
+        turns.append({"text": _text(turn, f"{field}.text"), "speaker": _speaker(turn, f"{field}.speaker")})
+    return turns[-1] if turns and turns[-1]["text"].strip() else None
 
 
 def _write(sink: BinaryIO, line: Line) -> None:

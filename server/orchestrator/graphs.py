@@ -15,6 +15,10 @@ Offers = Mapping[str, Mapping[str, frozenset[str] | None]]
 """Graph name → output name → labels that the output can have; None where that is not known (tenants' own labels)."""
 
 
+CARRY = "carry"
+"""Output with what a turn hands on to the next one. It is for the orchestrator alone: no policy may ask for it."""
+
+
 def read_graphs(folder: Path) -> dict[str, Graph]:
     """Read every `*.yaml` of a folder, by graph name.
 
@@ -37,9 +41,17 @@ def offers(graphs: Mapping[str, Graph], repository: ModelRepository) -> Offers:
         ConfigError: A graph reads a model that cannot be served.
     """
     try:
-        return {name: offered_labels(graph, repository) for name, graph in graphs.items()}
+        return {
+            name: {output: labels for output, labels in offered_labels(graph, repository).items() if output != CARRY}
+            for name, graph in graphs.items()
+        }
     except InferenceError as error:
         raise config_error(error) from error
+
+
+def carry_input(graph: Graph) -> str:
+    """Name the input that takes what the turn before handed on; empty where turns of the graph hand nothing on."""
+    return next((name for name, kind in graph.inputs.items() if kind == CARRY and CARRY in graph.outputs), "")
 
 
 def config_error(error: InferenceError) -> ConfigError:

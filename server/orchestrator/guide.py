@@ -20,6 +20,7 @@ class Guide:
         prototypes: The tenant's labels by example, for each model version that may answer; None if it has none.
         pins: Model name to version, empty: what serves now.
         labels: Output name to the labels that make sense for the tenant; outputs that are absent keep all.
+        carry_input: Input of the graph that takes what the turn before handed on; empty: it has none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Guide:
     prototypes: Mapping[int, PrototypeSet] | None = None
     pins: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    carry_input: str = ""
 
     def narrow(self, output: str, value: Any) -> Any:
         """Mark a claim as out of scope, or drop it from a list of claims, where its label is not for this tenant.

@@ -2,7 +2,8 @@
 
     Utterance ──▶ Request(plan, class, deadline) ──▶ engine ──▶ Output, as each step ends ──▶ Annotation
 
-Interims travel like finals: the batching policy lets a newer revision replace a queued older one.
+Interims travel like finals: the batching policy lets a newer revision replace a queued older one. What a final hands on
+(`CARRY`) goes with the next request of its call, and to nobody else.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import msgspec
 
 from inference.engine import Engine
 from inference.graph import Graph
-from inference.request import EmbeddingArray, Outcome, Output, PrototypeSet, Request, RowClass
+from inference.request import Carry, EmbeddingArray, Outcome, Output, PrototypeSet, Request, RowClass
 from server.config.settings import EngineSettings
+from server.orchestrator.graphs import CARRY, carry_input
 from server.orchestrator.guide import Guide
+from server.orchestrator.turns import Turns
 from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import ConfigError
 from server.wire.utterance import Annotation, Utterance
@@ -40,6 +43,7 @@ class Orchestrator:
         self._engine = engine
         self._graphs = graphs
         self._settings = settings
+        self._turns = Turns()
 
     async def embed(self, texts: Sequence[str], version: int) -> EmbeddingArray:
         """Vectors of example phrases by one version of the encoder, `[texts, dims] float32`, L2-normalised."""
@@ -86,7 +90,9 @@ class Orchestrator:
         declared = self._graphs.get(graph)
         if declared is None:
             raise ConfigError(f"there is no graph `{graph}`", field=f"{name}: graph")
-        return Guide(name, self._engine.compile(declared, outputs), prototypes, pins, labels)
+        takes = carry_input(declared)
+        plan = self._engine.compile(declared, [*outputs, CARRY] if takes else outputs)
+        return Guide(name, plan, prototypes, pins, labels, takes)
 
     def annotate(
         self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotation: OnAnnotation, on_done: OnDone
@@ -104,28 +110,43 @@ class Orchestrator:
         Raises:
             InferenceError: The engine takes no more (overload).
         """
-        now_s = time.monotonic()
+        now_s, owner = time.monotonic(), owner_of(utterance)
+        inputs = {"text": utterance.text, "speaker": utterance.speaker, "is_final": utterance.is_final}
+        if guide.carry_input:
+            inputs[guide.carry_input] = self._turns.before(owner, utterance)
+            if utterance.is_final:
+                self._turns.said(owner, utterance)
         wait_ms = self._settings.final_deadline_ms if utterance.is_final else self._settings.interim_deadline_ms
         started = msgspec.structs.replace(stamps, t5=wall_ms())
         self._engine.submit(
             Request(
                 plan=guide.plan,
-                inputs={"text": utterance.text, "speaker": utterance.speaker, "is_final": utterance.is_final},
-                owner=owner_of(utterance),
+                inputs=inputs,
+                owner=owner,
                 key=utterance.utterance_id,
                 revision=utterance.revision,
                 row_class=RowClass.FINAL if utterance.is_final else RowClass.INTERIM,
                 deadline_s=now_s + wait_ms / 1000,
                 prototypes=guide.prototypes,
                 pins=guide.pins,
-                on_output=partial(_forward, guide, utterance, started, on_annotation),
+                on_output=partial(self._forward, guide, utterance, started, on_annotation),
                 on_done=partial(on_done, utterance),
             )
         )
 
     def cancel(self, owner: str) -> None:
-        """Drop what is queued for a call."""
+        """Drop what is queued for a call that is over, and forget its last turn."""
         self._engine.cancel(owner)
+        self._turns.forget(owner)
+
+    def _forward(
+        self, guide: Guide, utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output
+    ) -> None:
+        if output.name != CARRY:
+            _annotate(guide, utterance, started, on_annotation, output)
+        elif utterance.is_final and output.value is not None:
+            carry = Carry(output.model, output.version, output.value)
+            self._turns.handed_on(owner_of(utterance), utterance, carry)
 
 
 def owner_of(utterance: Utterance) -> str:
@@ -133,7 +154,7 @@ def owner_of(utterance: Utterance) -> str:
     return f"{utterance.tenant_id}/{utterance.conversation_id}"
 
 
-def _forward(guide: Guide, utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
+def _annotate(guide: Guide, utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
     # The engine measures on the monotonic clock; one offset, taken now, turns it into wall time.
     offset_ms = wall_ms() - time.monotonic() * 1000
     annotation = Annotation(
