@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 import hypothesis
 import pytest
 
+from tests.examples import examples
 from tests.virtual_time import leaked_tasks
 
 # A busy machine makes any example slow now and then; how long code takes is the benchmarks' business.
-hypothesis.settings.register_profile("cueline", deadline=None)
+hypothesis.settings.register_profile("cueline", deadline=None, max_examples=examples(100))
 hypothesis.settings.load_profile("cueline")
 
 

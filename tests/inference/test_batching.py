@@ -26,6 +26,7 @@ from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.request import RowClass
 from inference.runner import halves
+from tests.examples import examples
 
 LANE: Lane = ("utterance", 1)
 OTHER: Lane = ("other", 3)
@@ -376,7 +377,7 @@ rows_strategy = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     arrivals=st.lists(st.tuples(st.floats(0.0, 0.3), rows_strategy), max_size=80),
     cancels=st.dictionaries(st.floats(0.0, 0.3), st.sampled_from(["a", "b"]), max_size=2),
@@ -427,7 +428,7 @@ def test_promises(
         assert all(batch.started_s < row.deadline_s for row in batch.rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     victim_class=st.sampled_from(RowClass),
     victim_tokens=st.integers(1, 128),
@@ -490,7 +491,7 @@ def talk(owner: str, first_s: float, gap_s: float, until_s: float) -> list[tuple
     return [(at_s, make_row(12, owner=owner, deadline_s=at_s + 5.0)) for at_s in times]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     slots=st.integers(1, 3),
     neighbours=st.integers(1, 8),
@@ -557,7 +558,7 @@ def test_shadow_rows_come_after_all_others_and_never_take_the_last_slot() -> Non
     assert policy.pop(1.0).batch is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(slots=st.integers(1, 3), rate=st.floats(10.0, 5000.0), tokens=st.integers(1, 60))
 def test_shadow_rows_delay_a_live_row_by_at_most_one_small_batch(slots: int, rate: float, tokens: int) -> None:
     policy = make_policy(slots)

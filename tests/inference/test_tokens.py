@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from inference.tokens import ID_BYTES, Tokenizer, pad_rows
+from tests.examples import examples
 from tests.inference.tiny_models import WORDS, bert_tokenizer
 
 
@@ -25,7 +26,7 @@ def expected(text: str, max_tokens: int) -> list[int]:
 TOKENIZER = Tokenizer(bert_tokenizer(), 32)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.text(max_size=60))
 def test_any_text_gets_the_ids_of_the_full_tokeniser(text: str) -> None:
     assert ids(TOKENIZER.encode(text)) == expected(text, 32)

@@ -19,11 +19,12 @@ from inference.errors import GraphError
 from inference.graph import Graph, Node, parse_graph
 from inference.plan import Op, Plan, Slot
 from inference.repository import ModelRepository
+from tests.examples import examples
 from tests.inference.compile.interpreter import run_declaration, run_plan
 from tests.inference.compile.strategies import ROWS, graphs, shuffled
 
 BACKENDS = ("onnxruntime",)
-often = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+often = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 GUIDANCE = """
 name: guidance

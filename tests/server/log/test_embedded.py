@@ -22,6 +22,7 @@ from server.log.embedded import EmbeddedLog, LogLimits
 from server.log.files import ChannelFiles, Job
 from server.wire.errors import ConfigError, Unavailable
 from server.wire.ids import TenantId
+from tests.examples import examples
 from tests.server.log.contract_suite import CutClients, EventLogSuite, LogHarness
 from tests.server.log.events import AGENT, CALL, action, call, content, folded, offsets, transcript
 from tests.virtual_time import virtual_time
@@ -89,7 +90,7 @@ class EmbeddedClients(CutClients):
 
 
 TestCutClients = pytest.mark.slow(EmbeddedClients.TestCase)
-TestCutClients.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestCutClients.settings = settings(max_examples=examples(30), stateful_step_count=30, deadline=None)
 
 
 class Disk:
@@ -156,7 +157,7 @@ class ClientsOnABadDisk(EmbeddedClients):
 
 
 TestClientsOnABadDisk = pytest.mark.slow(ClientsOnABadDisk.TestCase)
-TestClientsOnABadDisk.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestClientsOnABadDisk.settings = settings(max_examples=examples(30), stateful_step_count=30, deadline=None)
 
 
 async def started(folder: Path, limits: LogLimits = SMALL, **options: object) -> EmbeddedLog:

@@ -14,6 +14,7 @@ from server.log.contract import ChannelKey, Entry, Position
 from server.log.files import Append, ChannelFiles, Job, Opened, Remove, Replace, Sealed, in_epoch
 from server.wire.errors import ConfigError
 from server.wire.ids import TenantId
+from tests.examples import examples
 from tests.server.log.events import CALL, content, decoded, transcript
 
 
@@ -82,7 +83,7 @@ def test_a_lost_generation_makes_everything_uncertain(tmp_path: Path) -> None:
     files.close()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(data=st.data())
 def test_cut_or_spoiled_anywhere_it_is_read_and_never_called_certain(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -13,6 +13,7 @@ from server.log.redis import RedisLimits, RedisLog
 from server.log.redis_keys import Keys, channel_of
 from server.wire.errors import ConfigError
 from server.wire.ids import TenantId
+from tests.examples import examples
 from tests.server.log.contract_suite import CutClients, EventLogSuite, LogHarness
 from tests.server.log.events import AGENT, CALL, action, annotation, call, content, decoded, folded, offsets, transcript
 from tests.server.log.redis_server import RedisServer, binaries, redis_server
@@ -74,7 +75,7 @@ class RedisClients(CutClients):
 
 if "valkey" in binaries():
     TestCutClients = pytest.mark.slow(RedisClients.TestCase)
-    TestCutClients.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+    TestCutClients.settings = settings(max_examples=examples(12), stateful_step_count=25, deadline=None)
 
 
 @pytest.fixture

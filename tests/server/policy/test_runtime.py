@@ -13,6 +13,7 @@ from server.policy.runtime import CallPolicy
 from server.wire.errors import BadRequest
 from server.wire.publication import Action, Checklist
 from server.wire.utterance import Annotation, Utterance
+from tests.examples import examples
 from tests.server.policy.script import ScriptedCall, brief, near, policy_of, utterance
 
 SHOP = policy_of("""
@@ -555,7 +556,7 @@ def run(
     return out
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(revision, max_size=30))
 def test_promises(script: list[Revision]) -> None:
     steps = steps_of(script)
@@ -595,7 +596,7 @@ def test_promises(script: list[Revision]) -> None:
     assert revisions == list(range(1, len(revisions) + 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(revision, min_size=2, max_size=20), st.data())
 def test_a_call_goes_on_in_another_process(script: list[Revision], data: st.DataObject) -> None:
     steps = steps_of(script)

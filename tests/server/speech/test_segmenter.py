@@ -14,6 +14,7 @@ from server.speech.segmenter import (
     Segmenter,
     SegmenterSettings,
 )
+from tests.examples import examples
 
 SETTINGS = SegmenterSettings(soft_cap_ms=3_000, hard_cap_ms=5_000)
 
@@ -121,7 +122,7 @@ runs = st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.95]), st.intege
 
 
 @given(runs, st.sets(st.integers(0, 400), max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_promises_hold_for_any_speech(runs: list[tuple[float, int]], finalize_at: set[int]) -> None:
     segmenter = Segmenter(SETTINGS)
     decisions: list[Decision] = []
@@ -172,7 +173,7 @@ def test_promises_hold_for_any_speech(runs: list[tuple[float, int]], finalize_at
 
 
 @given(runs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_voiced_time_is_always_decoded_at_last(runs: list[tuple[float, int]]) -> None:
     segmenter = Segmenter(SETTINGS)
     probabilities = [probability for probability, length in runs for _ in range(length)]

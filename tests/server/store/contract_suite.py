@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from server.store.contract import UNANSWERED, Store, UtteranceRecord
 from server.wire.ids import TenantId
+from tests.examples import examples
 from tests.server.store.records import TENANT, action, conversation, coverage, erasure, gap, receipt, utterance
 
 OTHER = TenantId("retail_bank")
@@ -205,7 +206,7 @@ class StoreSuite:
 
     # One suite for several stores is the point here, and each example has its own conversation.
     @settings(
-        max_examples=25,
+        max_examples=examples(25),
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
     )
     @given(data=st.data())

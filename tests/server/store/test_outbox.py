@@ -25,6 +25,7 @@ from server.store.records import rows
 from server.store.sql import SqlStore
 from server.wire.errors import ConfigError, Unavailable
 from server.wire.publication import Notice
+from tests.examples import examples
 from tests.server.store.records import TENANT, conversation, receipt, utterance
 from tests.virtual_time import run_virtual, virtual_time
 
@@ -415,4 +416,4 @@ class Crashes(RuleBasedStateMachine):
 
 
 TestCrashes = Crashes.TestCase
-TestCrashes.settings = settings(max_examples=40, stateful_step_count=8, deadline=None)
+TestCrashes.settings = settings(max_examples=examples(40), stateful_step_count=8, deadline=None)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from server.store.records import Kept, replaces, row, rows
 from server.store.schema import metadata
+from tests.examples import examples
 from tests.server.store.records import action, conversation, coverage, gap, receipt, utterance
 
 RECORDS = st.lists(
@@ -34,7 +35,7 @@ def test_every_record_has_a_row_with_every_column() -> None:
     assert tables == set(metadata.tables) - {"erasures"}
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(RECORDS, st.data())
 def test_thinning_a_batch_leaves_what_writing_it_all_would(records: list[Kept], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(records)), max_size=4)))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.store.segments import Segments
+from tests.examples import examples
 
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=5)
 
@@ -48,7 +49,7 @@ def test_everything_is_read_once_in_order_and_deleted(batches: list[list[bytes]]
         assert files(Path(name)) == []
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(batches=st.lists(PAYLOADS, min_size=1, max_size=6), num_pages=st.integers(0, 4), data=st.data())
 def test_a_crash_at_any_byte_loses_nothing_acknowledged(
     batches: list[list[bytes]], num_pages: int, data: st.DataObject

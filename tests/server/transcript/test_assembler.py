@@ -15,6 +15,7 @@ from server.wire.errors import BadMessage
 from server.wire.ids import ConversationId, Speaker, TenantId
 from server.wire.ingest import UtteranceIn
 from server.wire.utterance import Utterance, Word
+from tests.examples import examples
 
 
 def assembler(known: dict[str, tuple[int, bool]] | None = None) -> Assembler:
@@ -282,7 +283,7 @@ KNOWN = st.dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(events=mangled(), known=KNOWN)
 def test_the_promises_hold_in_any_order(
     events: list[tuple[Speaker, SpeechEvent]], known: dict[str, tuple[int, bool]]

@@ -7,6 +7,7 @@ from server.ingest.connect.contact_audio import MAX_HELD_BYTES, ContactAudio, Ma
 from server.ingest.connect.timeline import Placed
 from server.simulators.connect import media
 from server.wire.errors import BadAudio
+from tests.examples import examples
 from tests.server.ingest.connect.streams import FROM, TO, ZERO_MS, blocks, fragments, joined, pcm
 
 
@@ -119,7 +120,7 @@ def test_inexact_stamps_neither_insert_nor_lose_a_sample(jitter_ms):
     assert len(joined(placed, "customer")) == 20 * 1024
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 19), st.integers(1, 12_000), st.booleans())
 def test_reading_on_from_any_mark_gives_the_same_again(index, cut, is_skewed):
     """So another process that has nothing but the mark goes on without losing or moving a sample."""
