@@ -103,16 +103,9 @@ class LiveCall:
         self._resumed = resume(pinned.book, history.memory, self._now_s())
         self._policy, memory = self._resumed.policy, self._resumed.memory
         self._standing = Standing(
-            tenant_id,
-            conversation_id,
-            agent_id,
-            customer_id or memory.customer_id,
-            pinned.policy_name,
-            pinned.languages,
-            language,
-            memory.revision,
-            memory.started_ms,
+            tenant_id, conversation_id, agent_id, customer_id, pinned.policy_name, pinned.languages, language
         )
+        self._standing.go_on(memory.customer_id, memory.revision, memory.started_ms)
         self._pinned = pinned
         self._assembler = Assembler(tenant_id, conversation_id, history.known)
         self._stations = stations
@@ -153,15 +146,25 @@ class LiveCall:
         await self._announce("started")
         if self._resumed.is_new:
             self._publish_guidance(self._policy.on_start(self._now_s()), Stamps())
-        self._publish_guidance(self._resumed.abandoned(self._history.cards), Stamps())
-        for said in self._resumed.unjudged(self._history.finals):
-            utterance = utterance_of(self.tenant_id, self.conversation_id, said)
-            self._revisions[utterance.utterance_id] = utterance.revision
-            self._judge(utterance, Stamps())
-        self._history = History()  # all of it may be long
+        self._bring_up_to_date()
         await self._flush()
         self._schedule_tick()
         self._task = asyncio.create_task(self._run(), name=f"call-{self.conversation_id}")
+
+    def _bring_up_to_date(self) -> None:
+        """Store and publish what only the other one has, and judge what nobody judged."""
+        history, self._history = self._history, History()
+        for card in history.cards if history.is_resumed else ():
+            self._store(ActionRecord(tenant_id=self.tenant_id, conversation_id=self.conversation_id, action=card))
+        self._publish_guidance(self._resumed.abandoned(history.cards), Stamps())
+        for said in history.unstored:
+            self._store(UtteranceRecord(utterance=utterance_of(self.tenant_id, self.conversation_id, said)))
+        for said in self._resumed.unjudged(history.finals):
+            utterance = utterance_of(self.tenant_id, self.conversation_id, said)
+            self._revisions[utterance.utterance_id] = utterance.revision
+            self._judge(utterance, Stamps())
+        for said in history.unpublished:
+            self._publish_utterance(utterance_of(self.tenant_id, self.conversation_id, said), Stamps())
 
     async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
         """Take a recogniser's event; waits while the call is far behind."""

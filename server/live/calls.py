@@ -162,7 +162,7 @@ class LiveCalls:
     ) -> tuple[LiveCall, int]:
         tenant_id, conversation_id = key
         history = await self._history(key, roles)
-        if history.state is not None and history.state.state == "started" and history.state.agent_id is not None:
+        if history.is_resumed and history.state is not None and history.state.agent_id is not None:
             agent_id = AgentId(history.state.agent_id)  # it may have been transferred since its source first started
         call = LiveCall(
             tenant_id,

@@ -22,8 +22,6 @@ class Standing:
         policy: Name and version of the policy that it keeps.
         languages: Expected languages of the policy.
         language: Expected language of the call.
-        revision: Of the newest record so far.
-        started_ms: Wall time at which it began; 0: now.
 
     Attributes:
         agent_id: Whose call it is, None while nobody's.
@@ -41,18 +39,22 @@ class Standing:
         policy: str,
         languages: tuple[str, ...],
         language: str,
-        revision: int = 0,
-        started_ms: float = 0.0,
     ) -> None:
         self.agent_id = agent_id
         self.customer_id = customer_id
-        self.revision = revision
-        self.started_ms = started_ms or wall_ms()
+        self.revision = 0
+        self.started_ms = wall_ms()
         self._tenant_id = tenant_id
         self._conversation_id = conversation_id
         self._policy = policy
         self._languages = languages
         self._language = language
+
+    def go_on(self, customer_id: str | None, revision: int, started_ms: float) -> None:
+        """What is known of it from another process; `started_ms` 0: it begins now."""
+        self.customer_id = self.customer_id or customer_id
+        self.revision = revision
+        self.started_ms = started_ms or self.started_ms
 
     def payload(self, state: str, reason: str = "") -> CallState:
         """What the feed is told."""

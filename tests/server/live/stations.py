@@ -88,12 +88,16 @@ class MemoryStore:
     def __init__(self):
         self.known = {}
         self.covered = {}
+        self.rows = []
         self.is_away = False
 
     async def revisions(self, tenant_id, conversation_id):
         if self.is_away:
             await asyncio.Event().wait()
         return self.known
+
+    async def conversation(self, *_):
+        return {"utterances": self.rows}
 
     async def agent_of(self, *_):
         return False, None

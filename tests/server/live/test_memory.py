@@ -9,7 +9,7 @@ from server.log.contract import ChannelKey, Event
 from server.policy.loading import parse_policy
 from server.policy.rulebook import RuleBook
 from server.speech.contract import SpeechGap
-from server.store.contract import ActionRecord, ConversationRecord, GapRecord
+from server.store.contract import ActionRecord, ConversationRecord, GapRecord, UtteranceRecord
 from server.wire.clock import Stamps
 from server.wire.ingest import UtteranceIn
 from server.wire.publication import Action, AnnotationPayload, CallState, Checklist, Transcript
@@ -186,7 +186,7 @@ async def test_without_a_memory_cards_leave_the_screen_and_nothing_breaks():
     second = await world.process()
     last = world.published(Action)[-1]
     assert (last.id, last.state, last.reason) == ("keep-1", "expire", "call_resumed")
-    assert [record.action.revision for record in world.records(ActionRecord)] == [1, 2]
+    assert [record.action.revision for record in world.records(ActionRecord)] == [1, 1, 2]
     await second.stop()
 
 
@@ -206,6 +206,47 @@ async def test_records_go_on_so_that_the_store_takes_them():
     assert {record.customer_id for record in records} == {"cust-7"}
     assert [record.revision for record in world.records(GapRecord)] == [1, 2]
     assert [state.agent_id for state in world.published(CallState)] == ["anna", "ben", "ben", "ben"], "transferred once"
+
+
+@virtual_time
+async def test_the_log_and_the_store_are_brought_up_to_each_other():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "both have it")
+    await say(first, 2, "the store lost it")
+    lost = {
+        "utterance_id": "u3",
+        "revision": 1,
+        "speaker": "customer",
+        "start_ms": 6000,
+        "end_ms": 7000,
+        "text": "cancel my visit",
+        "is_final": True,
+        "stages_ms": {},
+    }
+    world.stations.store.known = {"u1": (1, True), "u3": (1, True)}
+    world.stations.store.rows = [lost]
+    before = len(world.records(UtteranceRecord))
+    second = await world.process()
+    await asyncio.sleep(1)
+    assert [said.utterance_id for said in world.published(Transcript)] == ["u1", "u2", "u3"]
+    assert [record.utterance.utterance_id for record in world.records(UtteranceRecord)[before:]] == ["u2", "u3"]
+    assert [card.id for card in world.published(Action)] == ["keep-1"], "what was found again is judged"
+    await second.stop()
+
+
+@virtual_time
+async def test_a_store_that_is_away_is_told_all_again():
+    world = World()
+    first = await world.process()
+    await say(first, 1, "it may have it")
+    world.stations.store.is_away = True
+    before = len(world.records(UtteranceRecord))
+    second = await world.process()
+    await asyncio.sleep(1)
+    assert [record.utterance.utterance_id for record in world.records(UtteranceRecord)[before:]] == ["u1"]
+    world.stations.store.is_away = False
+    await second.stop()
 
 
 def test_what_is_kept_is_small_and_complete():
