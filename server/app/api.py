@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, Router, get, post
 from litestar.connection import ASGIConnection
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -40,7 +40,7 @@ from server.metrics import Metrics
 from server.privacy.erasure import Erasure
 from server.store.contract import Store
 from server.wire.codec import error_message
-from server.wire.errors import CuelineError, Forbidden, NotFound, Unauthorised
+from server.wire.errors import BadRequest, CuelineError, Forbidden, NotFound, Unauthorised
 from server.wire.feed import TicketResponse
 
 log = logging.getLogger(__name__)
@@ -244,6 +244,12 @@ def _known(_: Request[Any, Any, Any], error: CuelineError) -> Response[Any]:
 
 
 def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    if isinstance(error, ValidationException):
+        # The framework's own text repeats the address, and whatever stands in it.
+        places = error.extra if isinstance(error.extra, list) else []
+        wrong = next((place for place in places if isinstance(place, dict)), {})
+        refused = BadRequest("a parameter is missing or not of its type", field=wrong.get("key"))
+        return Response(_describe(refused), status_code=refused.status, media_type=MediaType.JSON)
     code = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     body = {"code": code.get(error.status_code, "http"), "message": error.detail, "retryable": error.status_code >= 500}
     return Response(body, status_code=error.status_code, media_type=MediaType.JSON)

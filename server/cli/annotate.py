@@ -31,6 +31,7 @@ from server.live.policies import Policies
 from server.metrics import Metrics
 from server.orchestrator import Orchestrator
 from server.orchestrator.graphs import CARRY, carry_input, offers, read_graphs
+from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import BadMessage, ConfigError, CuelineError
 from server.wire.ids import Speaker, TenantId
 
@@ -50,7 +51,7 @@ Line = dict[str, Any]
 @click.option("--token", envvar="CUELINE_TOKEN", help="Not needed: nothing is asked of a server.", hidden=True)
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file; CUELINE_* variables win over it.")
 def annotate(outputs: str | None, tenant: str | None, token: str | None, config: Path | None) -> None:
-    r"""Annotate lines from standard input, one JSON object each, on standard output.
+    """Annotate lines from standard input, one JSON object each, on standard output.
 
     \b
     {"text": "where is my card", "speaker": "customer"}   →   the same fields and
@@ -59,9 +60,11 @@ def annotate(outputs: str | None, tenant: str | None, token: str | None, config:
     A line may tell what was said before it, oldest first: "context": [{"speaker": "agent", "text": "…"}, …]. Its last
     turn counts. Order is kept, other fields are passed through, an output that does not apply to the speaker is null.
     A line that cannot be read becomes {"error": {"line", "field", "message"}} beside its own fields.
-    """
+    """  # noqa: D301 - click takes a real backspace as "do not rewrap"
     settings = load_settings(config, os.environ, {"auth.default_tenant": tenant})
-    wanted = tuple(name.strip() for name in outputs.split(",") if name.strip()) if outputs else None
+    wanted = None if outputs is None else tuple(name.strip() for name in outputs.split(",") if name.strip())
+    if wanted == ():
+        raise ConfigError("names no output", field="outputs")
     uvloop.run(_annotate(settings, wanted, sys.stdin.buffer, sys.stdout.buffer))
 
 
@@ -185,8 +188,8 @@ def _parse(raw: bytes) -> Line:
         raise BadMessage(f"the line has more than {MAX_LINE_BYTES} bytes")
     try:
         line = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError):
-        raise BadMessage("the line is not valid JSON") from None
+    except DECODE_ERRORS as error:
+        raise bad_message(error, what="line") from None
     if not isinstance(line, dict):
         raise BadMessage("the line is not a JSON object")
     return line

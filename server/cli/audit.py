@@ -45,9 +45,10 @@ def _lines(file: Path) -> Iterator[bytes]:
 @click.option("--config", type=click.Path(path_type=Path), envvar="CUELINE_CONFIG", help="TOML file, as for serve.")
 @click.option("--head", default="", help="A head noted down earlier, which has to be on the chain.")
 def verify_command(file: Path | None, config: Path | None, head: str) -> None:
-    """Check that nothing was changed, removed or added; print the head to note down elsewhere.
+    """Check that nothing was changed, removed or added.
 
-    FILE is an audit log or an export of one; without it, all logs of the data directory are checked.
+    Prints the head, to be noted down elsewhere. FILE is an audit log or an export of one; without it, all logs of
+    the data directory are checked.
     """
     is_sound = True
     for path in _files(file, config):
@@ -69,7 +70,10 @@ def verify_command(file: Path | None, config: Path | None, head: str) -> None:
     "--since", type=click.DateTime(), help="Only entries from then on (UTC); of earlier ones only the hashes."
 )
 def export(file: Path | None, config: Path | None, tenant: str | None, since: datetime.datetime | None) -> None:
-    """Print an audit log, one JSON object a line, such that `cueline audit verify` still holds for it."""
+    """Print an audit log, one JSON object a line.
+
+    `cueline audit verify` still holds for what is printed.
+    """
     since_ms = 0.0 if since is None else since.replace(tzinfo=datetime.UTC).timestamp() * 1000
     paths = _files(file, config)
     if len(paths) > 1:

@@ -20,9 +20,9 @@ def demo() -> None:
 
 @demo.command()
 def render() -> None:
-    """Speak the scripted calls with the embedded voices, one WAV a tenant, into the data directory.
+    """Speak the scripted calls with the embedded voices.
 
-    Calls that are there already and unchanged are left as they are.
+    One WAV a tenant, into the data directory. Calls that are there already and unchanged are left as they are.
     """
     folder = load_settings(None, os.environ).data_path / "demo"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("lines"))

@@ -22,15 +22,24 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @click.command()
 @click.argument("policy")
-@click.option("--graphs", type=click.Path(path_type=Path, exists=True, file_okay=False), default=PROJECT / "graphs")
 @click.option(
-    "--model-repo", type=click.Path(path_type=Path, exists=True, file_okay=False), default=PROJECT / "model_repo"
+    "--graphs",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=PROJECT / "graphs",
+    help="Folder of the graphs; their policies lie in its folder policies.",
+)
+@click.option(
+    "--model-repo",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=PROJECT / "model_repo",
+    help="Folder of the models.",
 )
 @click.option("--lowest-share", type=click.FloatRange(0, 1), default=0.0, help="Exit with 1 if fewer are found.")
 def examples(policy: str, graphs: Path, model_repo: Path, lowest_share: float) -> None:
-    """Try the example phrases of POLICY, a tenant or a file: each is left out and looked up by the others.
+    """Try a policy's example phrases.
 
-    Names phrases that collide with those of another moment, and phrases that their own moment would not know.
+    Each phrase of POLICY, a tenant or a file, is left out and looked up by the others. Names phrases that collide
+    with those of another moment, and phrases that their own moment would not know.
     """
     folder = graphs / "policies"
     path = Path(policy) if policy.endswith((".yaml", ".yml")) else folder / f"{policy}.yaml"

@@ -55,8 +55,10 @@ graph.add_command(examples)
 @_folders[0]
 @_folders[1]
 def check(graphs: Path, model_repo: Path) -> None:
-    """Compile every graph, for all of its outputs and for each policy; check policies whole. One line a problem; exit
-    code 1 if there is any.
+    """Compile every graph, check every policy.
+
+    Graphs are compiled for all of their outputs and for those that each policy wants. One line a problem; exit code 1
+    if there is any.
     """
     repository = ModelRepository.open(model_repo, weights=False)
     problems = [str(problem) for problem in repository.problems]
@@ -106,7 +108,10 @@ def check(graphs: Path, model_repo: Path) -> None:
 def explain(
     name: str, policy: str | None, svg: Path | None, passes: bool, measure: bool, graphs: Path, model_repo: Path
 ) -> None:
-    """Print the plan of graph NAME: steps, conditions, fused groups, buckets, budget and cost."""
+    """Print the plan of a graph.
+
+    Its steps, conditions, fused groups, buckets, budget and cost; NAME is a file in the folder of the graphs.
+    """
     try:
         repository = ModelRepository.open(model_repo, weights=measure)
         declared = read_graph(graphs / f"{name}.yaml")

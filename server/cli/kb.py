@@ -89,9 +89,10 @@ def kb() -> None:
 @click.option("--json", "is_json", is_flag=True, help="Print the report as JSON.")
 @_options
 def ingest_command(folder: Path, is_json: bool, place: _Place) -> None:
-    """Make a base hold what DIR holds: Markdown, text, HTML, PDF, DOCX, JSON, CSV.
+    """Make a base hold what a folder holds.
 
-    Only what changed is embedded; the new generation is searched at once, and `kb rollback` goes back.
+    DIR may hold Markdown, text, HTML, PDF, DOCX, JSON and CSV. Only what changed is embedded; the new generation is
+    searched at once, and `kb rollback` goes back.
     """
     store = BaseStore(place.data, place.tenant, place.base)
     console = Console(stderr=True)
@@ -119,7 +120,14 @@ def ingest_command(folder: Path, is_json: bool, place: _Place) -> None:
 @kb.command("search")
 @click.argument("question", metavar="QUERY")
 @click.option("--context", metavar="JSON", default="", help='Turns before it: [{"speaker": …, "text": …}, …].')
-@click.option("--top-k", metavar="K", type=click.IntRange(1, MAX_TOP_K), default=DEFAULT_TOP_K, show_default=True)
+@click.option(
+    "--top-k",
+    metavar="K",
+    type=click.IntRange(1, MAX_TOP_K),
+    default=DEFAULT_TOP_K,
+    show_default=True,
+    help="Articles at most.",
+)
 @click.option("--rights", multiple=True, help="A right that the reader has; may be repeated.")
 @click.option("--queue", default="", help="Queue of the call.")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
@@ -127,7 +135,10 @@ def ingest_command(folder: Path, is_json: bool, place: _Place) -> None:
 def search_command(
     question: str, context: str, top_k: int, rights: tuple[str, ...], queue: str, is_json: bool, place: _Place
 ) -> None:
-    """Print the passages that answer QUERY, best first, one an article; nothing if none does."""
+    """Print the passages that answer a question.
+
+    Best first, one an article; nothing where none answers QUERY.
+    """
     query = build_query(question, decode_context(context))
 
     async def run() -> Answer:
@@ -158,7 +169,10 @@ def search_command(
 @click.option("--misses", is_flag=True, help="Also print the questions that went wrong.")
 @_options
 def evaluate_command(file: Path, is_json: bool, misses: bool, place: _Place) -> None:
-    """Ask the questions of F.jsonl, lines {"question", "context"?, "relevant"}, and print how well the base answers."""
+    """Ask many questions, and say how well a base answers.
+
+    F.jsonl holds lines {"question", "context"?, "relevant"}.
+    """
     with file.open("rb") as lines:
         cases = read_cases(lines)
 
@@ -184,7 +198,7 @@ def evaluate_command(file: Path, is_json: bool, misses: bool, place: _Place) -> 
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 @_options
 def list_command(is_json: bool, place: _Place) -> None:
-    """List the tenant's bases, with size, kind of index and age."""
+    """List the tenant's bases: size, kind of index, age."""
     found, broken = [], []
     for name in bases(place.data, place.tenant):
         try:

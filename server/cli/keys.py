@@ -23,9 +23,10 @@ def keys() -> None:
 @click.option("--tenant", required=True, help="Whose key.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def destroy(config: Path | None, tenant: str, yes: bool) -> None:
-    """Destroy a tenant's key: everything sealed with it is erased for good, in stores, journals and backups.
+    """Destroy a tenant's key and what it sealed, for good.
 
-    Running servers forget it within seconds. Nothing of this tenant is kept any more from then on.
+    Everything sealed with it is unreadable from then on, in stores, journals and backups. Running servers forget it
+    within seconds. Nothing of this tenant is kept any more from then on.
     """
     settings = load_settings(config, os.environ)
     if not yes:

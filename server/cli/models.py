@@ -36,7 +36,10 @@ for _command in (status, promote, rollback):
 @click.option("--repo", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True, help="Model folder.")
 @click.option("--force", is_flag=True, help="Build again what is there.")
 def build(repo: Path, force: bool) -> None:
-    """Build every precision of each version from its committed weights, and verify it."""
+    """Build every precision of each version.
+
+    From its committed weights, and verify it.
+    """
     versions = _versions(repo)
     if not versions:
         raise click.ClickException(f"{repo / MODEL}: no version to build")
@@ -80,8 +83,8 @@ def _training_extra() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Version folder to continue from, instead of the base model.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Cores for torch.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("build/training"), show_default=True, help="Stages so far."
 )
@@ -96,7 +99,10 @@ def train(
     work: Path,
     resume: bool,
 ) -> None:
-    """Train a new version from labelled data: tune the encoder, fit heads, calibrate, build, verify."""
+    """Train a new version from labelled data.
+
+    Tune the encoder, fit heads, calibrate, build, verify.
+    """
     _training_extra()
     from inference.training.finetune import Settings
     from inference.training.pipeline import Run
@@ -119,7 +125,13 @@ def train(
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help=DATA_HELP)
 @click.option("--repo", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True, help="Model folder.")
 @click.option("--version", type=int, help="Version to judge. Default: the newest.")
-@click.option("--precision", type=click.Choice(["static8", "fp32"]), default="static8", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["static8", "fp32"]),
+    default="static8",
+    show_default=True,
+    help="Which file of it.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the training, which decides what is held out.")
 @click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
 @click.option("--against-fp32", is_flag=True, help="Judge fp32 on the same rows, to tell what int8 costs.")
@@ -136,7 +148,10 @@ def evaluate(
     spoken: int,
     out: Path | None,
 ) -> None:
-    """Judge a version on held-out rows: right, calibrated, fast. Writes a report with plots."""
+    """Judge a version on held-out rows.
+
+    Is it right, calibrated and fast? Writes a report with plots.
+    """
     _training_extra()
     from inference.training.corpus import read_corpus
     from inference.training.evaluate import evaluate_file

@@ -51,11 +51,11 @@ def replay(
     tenant: str | None,
     token: str | None,
 ) -> None:
-    r"""Stream a two-party recording in as telephony does, follow the feed as the agent does, and report.
+    """Stream a two-party recording in as telephony does, follow the feed as the agent does, and report.
 
     \b
     cueline replay --customer customer.wav --agent agent.wav --report report.json
-    """
+    """  # noqa: D301 - click takes a real backspace as "do not rewrap"
     recording = _recording(customer, agent, stereo)
     to_stdout = report is not None and str(report) == "-"
     console = Console(stderr=to_stdout, highlight=False)

@@ -21,7 +21,9 @@ from server.wire.errors import ConfigError
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file; CUELINE_* variables win over it.")
-@click.option("--host", help="Address to listen on; anything but loopback needs auth.shared_key. [127.0.0.1]")
+@click.option(
+    "--host", help="Address to listen on; others than loopback need auth.jwks or auth.shared_key. [127.0.0.1]"
+)
 @click.option("--port", type=int, help="Port; 0 takes a free one. [8080]")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Server processes.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where models run. [cpu]")

@@ -16,8 +16,8 @@ from server.cli import logs
 from server.config import load_settings
 from server.config.check import is_loopback
 from server.config.settings import Settings
-from server.speech.chosen import embedded_settings
-from server.speech.embedded import EmbeddedRecogniser
+from server.metrics import Metrics
+from server.speech.chosen import embedded
 from server.speech_server.faults import Faults
 from server.speech_server.server import LISTEN_PATH, SpeechServer
 from server.wire.errors import BadRequest, ConfigError
@@ -71,7 +71,7 @@ def speech_server(
 
 
 async def _run(settings: Settings, key: str, host: str, port: int, tls: ssl.SSLContext | None, faults: _Draw) -> None:
-    recogniser = EmbeddedRecogniser(embedded_settings(settings.speech))
+    recogniser = embedded(settings.speech, Metrics())
     server = SpeechServer(recogniser, key=key, faults=faults)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -47,9 +47,10 @@ def _server_options(command: Command) -> Command:
 @click.option("--config", type=click.Path(path_type=Path), envvar="CUELINE_CONFIG", help="TOML file, for the folders.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(url: str, token: str | None, offline: bool, config: Path | None, as_json: bool) -> None:
-    """Show every version of every model: which serves, which is on trial, which is refused, and why.
+    """Show every version of every model.
 
-    Asks the running server; where none answers, says what one that starts now would find.
+    Which serves, which is on trial, which is refused, and why. Asks the running server; where none answers, says
+    what one that starts now would find.
     """
     is_running = False
     if not offline:
@@ -77,13 +78,13 @@ def status(url: str, token: str | None, offline: bool, config: Path | None, as_j
 @click.option("--shadow", type=click.FloatRange(0, 1, min_open=True), help="Compare it on this share of the rows only.")
 @_server_options
 def promote(model: str, version: int, canary: float | None, shadow: float | None, url: str, token: str | None) -> None:
-    r"""Let a version answer all calls, or put it on trial.
+    """Let a version answer all calls, or put it on trial.
 
     \b
     cueline models promote utterance --version 2 --shadow 0.2
     cueline models promote utterance --version 2 --canary 0.1
     cueline models promote utterance --version 2
-    """
+    """  # noqa: D301 - click takes a real backspace as "do not rewrap"
     if canary is not None and shadow is not None:
         raise click.UsageError("--canary and --shadow exclude each other")
     body: dict[str, Any] = {"version": version}
@@ -98,7 +99,10 @@ def promote(model: str, version: int, canary: float | None, shadow: float | None
 @click.argument("model", default="utterance")
 @_server_options
 def rollback(model: str, url: str, token: str | None) -> None:
-    """Give up the version on trial; where there is none, return to the one that served before."""
+    """Give up the version on trial, or return to the last.
+
+    Where no version is on trial, the one that served before this one serves again.
+    """
     _show(_models(_ask(url, token, f"/v1/models/{model}/rollback", {})), url)
 
 

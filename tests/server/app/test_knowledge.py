@@ -4,8 +4,9 @@ import httpx
 import pytest
 from litestar import Litestar
 from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
 
-from server.app.api import _known
+from server.app.api import _http, _known
 from server.app.knowledge import knowledge_handlers
 from server.auth.identity import Identity
 from server.wire.errors import CuelineError
@@ -25,7 +26,9 @@ def client(library):  # noqa: F811
         connection.scope["state"]["identity"] = Identity(tenant, "a1", frozenset({role}))
 
     application = Litestar(
-        knowledge_handlers(library, Unanswered()), guards=[identify], exception_handlers={CuelineError: _known}
+        knowledge_handlers(library, Unanswered()),
+        guards=[identify],
+        exception_handlers={CuelineError: _known, HTTPException: _http},
     )
     transport = httpx.ASGITransport(application)
 
@@ -43,6 +46,12 @@ async def test_an_agent_asks_and_is_told_where_it_stands(client):
     assert found["results"][0]["source"] == "refund.md"
     nothing = await client("POST", "/v1/kb/faq/search", json={"question": "zebra quantum lasagne"})
     assert nothing.json() == {"query": "zebra quantum lasagne", "abstained": True, "results": []}
+
+
+async def test_a_parameter_of_another_type_is_named_and_not_repeated(client):
+    answer = await client("GET", "/v1/kb/unanswered?limit=secret&x=secret", who="shop/supervisor")
+    assert (answer.status_code, answer.json()["field"]) == (400, "limit")
+    assert "secret" not in answer.text
 
 
 @pytest.mark.parametrize(
