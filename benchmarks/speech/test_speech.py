@@ -18,9 +18,10 @@ from benchmarks.speech.live import Outcome, demo_recording, play_calls
 from server.app.render import RATE_HZ
 from server.config.budget import load_budget
 from server.config.settings import PROJECT_ROOT
+from server.speech.decoder import SAMPLE_RATE_HZ, Hints
 from server.speech.embedded import EmbeddedRecogniser
 from server.speech.model_files import locate
-from server.speech.moonshine import SAMPLE_RATE_HZ, Moonshine
+from server.speech.moonshine import Moonshine
 from server.speech.silero import SileroModel
 
 _SECONDS = 45
@@ -75,7 +76,7 @@ def test_a_draft_makes_live_decoding_cheaper(moonshine: Moonshine, speech: npt.N
         started_s = time.thread_time()
         draft: tuple[int, ...] = ()
         for end in ends:
-            decoded = moonshine.decode(speech[:end], draft)
+            decoded = moonshine.decode(speech[:end], Hints(draft=draft))
             assert decoded is not None
             draft = decoded.tokens if use_draft else ()
         return time.thread_time() - started_s
@@ -94,7 +95,7 @@ def test_decode(benchmark, moonshine: Moonshine, speech: npt.NDArray[np.float32]
     decoded = moonshine.decode(span[: -SAMPLE_RATE_HZ // 3])
     assert decoded is not None
     benchmark.group = "decode of a segment that has grown by a third of a second"
-    benchmark.pedantic(moonshine.decode, (span, decoded.tokens), rounds=10, warmup_rounds=2)
+    benchmark.pedantic(moonshine.decode, (span, Hints(draft=decoded.tokens)), rounds=10, warmup_rounds=2)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000])

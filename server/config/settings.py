@@ -92,6 +92,24 @@ class DeepgramSettings(_Section, frozen=True):
     replay_speed: Annotated[float, msgspec.Meta(gt=1, le=100)] = 1.25
 
 
+class WhisperSettings(_Section, frozen=True):
+    """A Whisper beside the embedded recogniser: better finals, and languages other than English.
+
+    Attributes:
+        folder: Of a CTranslate2 Whisper of any size; `make whisper` makes one. Empty: none.
+        device: `cpu` or `cuda`.
+        compute_type: CTranslate2's; empty: int8 on a CPU, float16 on a GPU.
+        workers: Processes; 0: one for every two cores, one on a GPU.
+        budget_ms: Longest that a final waits for it; then the fast recogniser's text is final.
+    """
+
+    folder: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"
+    compute_type: str = ""
+    workers: NotNegative = 0
+    budget_ms: Annotated[int, msgspec.Meta(ge=50, le=30_000)] = 600
+
+
 class SpeechSettings(_Section, frozen=True):
     """The recogniser, and what is kept for the case that it fails.
 
@@ -104,6 +122,7 @@ class SpeechSettings(_Section, frozen=True):
         max_streams: Audio channels at once; more are refused as overloaded.
         ring_s: Audio of one channel kept in memory until it is recognised.
         spool_s: Audio kept encrypted on disk beyond that; older audio is lost, and told so. 0: none.
+        whisper: What revises the embedded recogniser's finals.
         deepgram: The vendor.
     """
 
@@ -115,6 +134,7 @@ class SpeechSettings(_Section, frozen=True):
     max_streams: Positive = 64
     ring_s: Annotated[float, msgspec.Meta(ge=5, le=300)] = 30.0
     spool_s: Annotated[float, msgspec.Meta(ge=0, le=7_200)] = 600.0
+    whisper: WhisperSettings = WhisperSettings()
     deepgram: DeepgramSettings = DeepgramSettings()
 
 

@@ -64,6 +64,9 @@ class Metrics:
         self.asr_reconnects = counter("cueline_asr_reconnects_total", "Recogniser streams opened again.", "cause")
         self.asr_replayed = counter("cueline_asr_replayed_seconds_total", "Audio sent to a recogniser once more.")
         self.asr_unsettled = gauge("cueline_asr_unsettled_seconds", "Audio kept because it is not recognised yet.")
+        self.asr_second_pass = counter(
+            "cueline_asr_second_pass_total", "Finals shown to the stronger recogniser.", "result"
+        )
         self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "source", "code")
         self.ingest_sources = gauge("cueline_ingest_sources", "Sources in progress.", "source")
         self.live_calls = gauge("cueline_live_calls", "Calls in progress.")

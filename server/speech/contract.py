@@ -65,6 +65,11 @@ class SpeechCall:
     keyterms: tuple[str, ...] = field(default=())
 
 
+def primary_language(tag: str) -> str:
+    """`es` of `es-MX`."""
+    return tag.split("-")[0].lower()
+
+
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
     """Voice began at `at_ms`."""

@@ -1,6 +1,7 @@
-"""The embedded recogniser: Silero VAD and Moonshine in worker processes, one a core, behind the speech contract.
+"""The embedded recogniser: Silero VAD and Moonshine, or Whisper, in worker processes, behind the speech contract.
 
-    EmbeddedRecogniser ── open ─▶ the least loaded worker ── events ─▶ EmbeddedStream.events()
+    EmbeddedRecogniser ── open ──────▶ the least loaded worker ── events ─▶ EmbeddedStream.events()
+                       ── recognise ─▶ the same                ── text of one stretch of speech
 
 A worker that dies takes its streams with it: each gets `Closed` with a retryable error, the caller opens a new one
 from its ring of audio, and a new worker is started. Workers that keep dying young are not started for ever.
@@ -13,22 +14,26 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
-from server.speech.contract import Capabilities, Closed, SpeechCall, SpeechEvent, SpeechStream
+from server.speech.contract import Capabilities, Closed, SpeechCall, SpeechEvent, SpeechStream, primary_language
 from server.speech.frames import (
     Abandon,
     Audio,
     CloseStream,
+    Command,
     Configure,
     Ended,
     Event,
     Finalize,
     Open,
     Progress,
+    Recognise,
+    Recognised,
     Reply,
     event_of,
 )
-from server.speech.model_files import ModelFiles, locate
+from server.speech.model_files import ModelFiles, locate, whisper_languages
 from server.speech.settings import EmbeddedSettings
 from server.speech.worker_process import WorkerProcess
 from server.wire.errors import BadAudio, BadRequest, ConfigError, Overloaded, Unavailable
@@ -156,6 +161,7 @@ class _Slot:
         self._young_deaths = 0
         self._restart: asyncio.Task[None] | None = None
         self.streams: dict[int, EmbeddedStream] = {}
+        self.asked: dict[int, asyncio.Future[Recognised]] = {}
 
     @property
     def is_ready(self) -> bool:
@@ -190,7 +196,7 @@ class _Slot:
             await process.stop()
         self._end_streams(None)
 
-    def write(self, command: Audio | CloseStream | Finalize | Open | Abandon) -> None:
+    def write(self, command: Command) -> None:
         """Send a command to the process; without one the streams have ended already."""
         if self._process is not None:
             self._process.write(command)
@@ -209,6 +215,10 @@ class _Slot:
                 stream = self.streams.pop(number, None)
                 if stream is not None:
                     stream.end(None)
+            case Recognised(number=number):
+                answer = self.asked.pop(number, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(reply)
 
     def _on_exit(self, status: int) -> None:
         self._process = None
@@ -230,10 +240,14 @@ class _Slot:
         ended, self.streams = self.streams, {}
         for stream in ended.values():
             stream.end(error)
+        asked, self.asked = self.asked, {}
+        for answer in asked.values():
+            if not answer.done():
+                answer.set_exception(error or Unavailable("the recogniser stopped"))
 
 
 class EmbeddedRecogniser:
-    """English speech to text on the CPU, with no server, key or network.
+    """Speech to text here, with no server, key or network: English by Moonshine, or what a Whisper speaks.
 
     Args:
         settings: Limits and rules.
@@ -242,16 +256,17 @@ class EmbeddedRecogniser:
     def __init__(self, settings: EmbeddedSettings | None = None) -> None:
         self._settings = settings or EmbeddedSettings()
         self._slots: list[_Slot] = []
-        self._num_opened = 0
+        self._num_opened = self._num_asked = 0
+        self._languages: tuple[str, ...] = ("en",)
 
     @property
     def capabilities(self) -> Capabilities:
-        """English, interims, estimated word times (`word_times.spread_words`), any rate from 8 to 48 kHz."""
+        """Interims, estimated word times (`word_times.spread_words`), any rate from 8 to 48 kHz."""
         return Capabilities(
-            name="embedded",
+            name="whisper" if self._settings.whisper_folder else "embedded",
             interims=True,
             word_times=True,
-            languages=("en",),
+            languages=self._languages,
             sample_rates_hz=(8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
             # A worker that dies is known at once; one that is only late must not be given all its work twice.
             stall_after_s=15.0,
@@ -269,7 +284,10 @@ class EmbeddedRecogniser:
             ConfigError: Weights are missing or not the measured ones, or a worker could not load them.
         """
         settings = self._settings
+        model_field = "speech.whisper.folder" if settings.whisper_folder else "speech.moonshine_folder"
         files = await asyncio.to_thread(locate, settings.moonshine_folder, settings.silero_folder)
+        if settings.whisper_folder:
+            self._languages = await asyncio.to_thread(whisper_languages, Path(settings.whisper_folder))
         num_workers = settings.workers or os.cpu_count() or 1
         self._slots = [_Slot(_configure(settings, files)) for _ in range(num_workers)]
         try:
@@ -278,7 +296,7 @@ class EmbeddedRecogniser:
                     group.create_task(slot.start())
         except* Unavailable as failed:
             await self.stop()
-            raise ConfigError("the recogniser's weights do not load", field="speech.moonshine_folder") from failed
+            raise ConfigError("the recogniser's weights do not load", field=model_field) from failed
 
     async def open(self, call: SpeechCall) -> SpeechStream:
         """Open a stream: in the worker that has the other side of the call, else in the one with the fewest.
@@ -291,8 +309,8 @@ class EmbeddedRecogniser:
             Overloaded: `max_streams` are open.
             Unavailable: No worker is alive.
         """
-        if call.language.split("-")[0].lower() != "en":
-            raise BadRequest("the embedded recogniser understands English only", field="language")
+        if primary_language(call.language) not in self._languages:
+            raise BadRequest(f"the recogniser {self.capabilities.name} does not know this language", field="language")
         if not MIN_RATE_HZ <= call.sample_rate_hz <= MAX_RATE_HZ:
             raise BadAudio(f"rate must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz", field="sample_rate_hz")
         ready = [slot for slot in self._slots if slot.is_ready]
@@ -307,10 +325,33 @@ class EmbeddedRecogniser:
         slot.write(Open(self._num_opened, call.sample_rate_hz, call.start_ms, call.language))
         return stream
 
+    async def recognise(self, pcm: bytes, rate_hz: int, language: str) -> Recognised:
+        """Text of one stretch of speech, which belongs to no stream. The caller bounds how much it asks at once.
+
+        Args:
+            pcm: linear16 mono.
+            rate_hz: Its rate.
+            language: What is spoken.
+
+        Raises:
+            Unavailable: No worker is alive, or the one that was asked died.
+        """
+        ready = [slot for slot in self._slots if slot.is_ready]
+        if not ready:
+            raise Unavailable("no speech worker is running")
+        slot = min(ready, key=lambda slot: len(slot.asked))
+        self._num_asked += 1
+        number = self._num_asked
+        answer: asyncio.Future[Recognised] = asyncio.get_running_loop().create_future()
+        slot.asked[number] = answer
+        slot.write(Recognise(number, rate_hz, primary_language(language), pcm))
+        return await answer
+
     async def stop(self) -> None:
         """End all streams and all workers."""
         await asyncio.gather(*(slot.stop() for slot in self._slots))
 
 
 def _configure(settings: EmbeddedSettings, files: ModelFiles) -> Configure:
-    return Configure(settings, str(files.moonshine_folder), str(files.silero_path))
+    folder = settings.whisper_folder or str(files.moonshine_folder)
+    return Configure(settings, folder, str(files.silero_path))

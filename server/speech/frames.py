@@ -1,7 +1,7 @@
 """What the server and a worker process say to each other: msgpack frames, each after its length in four bytes.
 
-    server ──▶ Configure, then Open | Audio | Finalize | CloseStream | Abandon
-    worker ──▶ Ready, then Event | Progress | Ended
+    server ──▶ Configure, then Open | Audio | Finalize | CloseStream | Abandon, and Recognise
+    worker ──▶ Ready, then Event | Progress | Ended, and Recognised
 
 Private to `server.speech`; both ends are always of the same version.
 """
@@ -23,6 +23,7 @@ from server.speech.contract import (
     SpeechGap,
     SpeechStarted,
 )
+from server.speech.decoder import Decoded
 from server.speech.settings import EmbeddedSettings
 
 _HEADER: Constant = struct.Struct("<I")
@@ -34,10 +35,10 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Configure(_Frame, frozen=True):
-    """The first frame: what to load and how to cut."""
+    """The first frame: what to load and how to cut. `model_folder` is Whisper's where the settings name one."""
 
     settings: EmbeddedSettings
-    moonshine_folder: str
+    model_folder: str
     silero_path: str
 
 
@@ -75,6 +76,15 @@ class Abandon(_Frame, frozen=True):
     stream: int
 
 
+class Recognise(_Frame, frozen=True):
+    """Decode one stretch of speech, of no stream. Waits for nothing but what runs."""
+
+    number: int
+    rate_hz: int
+    language: str
+    pcm: bytes
+
+
 class Ready(_Frame, frozen=True):
     """Loaded and warm."""
 
@@ -102,8 +112,16 @@ class Ended(_Frame, frozen=True):
     stream: int
 
 
-Command = Open | Audio | Finalize | CloseStream | Abandon
-Reply = Ready | Event | Progress | Ended
+class Recognised(_Frame, frozen=True):
+    """Answer to a `Recognise`. `decoded` is None when the decoder failed on it; `took_s` is the decode alone."""
+
+    number: int
+    decoded: Decoded | None
+    took_s: float
+
+
+Command = Open | Audio | Finalize | CloseStream | Abandon | Recognise
+Reply = Ready | Event | Progress | Ended | Recognised
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: Constant[dict[str, msgspec.msgpack.Decoder[SpeechEvent]]] = {

@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
-from server.speech.moonshine import SAMPLE_RATE_HZ as DECODER_RATE_HZ
-from server.speech.resample import StreamResampler
+from server.speech.resample import StreamResampler, upsample
 from server.speech.segmenter import FRAME_MS, Decision, Segmenter, SegmenterSettings
 from server.speech.silero import RATES_HZ, FloatArray
 
@@ -89,10 +87,7 @@ class Listener:
         if first < 0:
             raise ValueError("the span's audio was given up already")
         span = self._samples[first : (to_ms - self._samples_from_ms) * per_ms].astype(np.float32) * _FULL_SCALE
-        if self.rate_hz == DECODER_RATE_HZ:
-            return span
-        upsampled: npt.NDArray[np.float32] = soxr.resample(span, self.rate_hz, DECODER_RATE_HZ)
-        return upsampled
+        return upsample(span, self.rate_hz)
 
     def voiced(self, from_ms: int, to_ms: int) -> list[tuple[int, int]]:
         """Stretches of voiced frames in a span, `(start, end)`, in order and apart."""

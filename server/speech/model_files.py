@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.wire.errors import ConfigError
+
+WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
+"""What a folder with a CTranslate2 Whisper has to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,21 @@ def locate(moonshine_folder: str, silero_folder: str) -> ModelFiles:
     moonshine = _folder(_MOONSHINE, moonshine_folder)
     silero = _folder(_SILERO, silero_folder)
     return ModelFiles(moonshine, silero / "silero_vad.onnx")
+
+
+def whisper_languages(folder: Path) -> tuple[str, ...]:
+    """Languages of a CTranslate2 Whisper, by their tokens.
+
+    Raises:
+        ConfigError: The folder holds none.
+    """
+    for name in WHISPER_FILES:
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} holds no {name}", field="speech.whisper.folder")
+    tokens = re.findall(r'"<\|([a-z]{2,3})\|>"', (folder / "tokenizer.json").read_text("utf-8"))
+    if "en" not in tokens:  # trained on English alone
+        return ("en",)
+    return tuple(dict.fromkeys(tokens))
 
 
 def _folder(source: _Source, override: str) -> Path:

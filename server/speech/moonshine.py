@@ -18,16 +18,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from server.speech.decoder import NO_HINTS, SAMPLE_RATE_HZ, Decoded, Hints
 from server.speech.silero import FloatArray, session_options
-
-SAMPLE_RATE_HZ = 16_000
 
 _BEGIN, _END = 1, 2
 _NUM_HEADS, _HEAD_SIZE = 8, 36
@@ -41,23 +39,6 @@ _MAX_PROPOSAL = 16
 """Tokens proposed at once after a disagreement: a pass of 16 costs about as much as three of one."""
 
 _BYTE_TOKEN = re.compile(rb"<0x([0-9A-F]{2})>")
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """One decode.
-
-    Attributes:
-        text: As the model wrote it, with case and punctuation.
-        tokens: What it was made of; the draft of the next decode.
-        confidence: Geometric mean of the token probabilities, 0 to 1; 0 for no text.
-        is_capped: The token limit cut it off: it repeats itself.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    confidence: float
-    is_capped: bool = False
 
 
 def read_vocabulary(data: bytes) -> list[bytes]:
@@ -102,18 +83,10 @@ class Moonshine:
         self._vocabulary = read_vocabulary((folder / "tokenizer.bin").read_bytes())
 
     def decode(
-        self, pcm: FloatArray, draft: Sequence[int] = (), should_stop: Callable[[], bool] = lambda: False
+        self, pcm: FloatArray, hints: Hints = NO_HINTS, should_stop: Callable[[], bool] = lambda: False
     ) -> Decoded | None:
-        """Recognise one stretch of speech.
-
-        Args:
-            pcm: `[samples] float32` at 16 kHz, -1 to 1.
-            draft: Tokens of an earlier decode of the same speech, if there was one.
-            should_stop: Asked before each decoder pass; True gives the decode up.
-
-        Returns:
-            The text, or None when it was given up.
-        """
+        """Recognise one stretch of speech. See `Decoder`; of the hints it takes the draft."""
+        draft = hints.draft
         padded = np.zeros(int((_LEAD_S + _TAIL_S) * SAMPLE_RATE_HZ) + len(pcm), np.float32)
         lead = int(_LEAD_S * SAMPLE_RATE_HZ)
         padded[lead : lead + len(pcm)] = pcm

@@ -10,6 +10,9 @@ from math import ceil, gcd
 
 import numpy as np
 import numpy.typing as npt
+import soxr
+
+from server.speech.decoder import SAMPLE_RATE_HZ as DECODER_RATE_HZ
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -19,6 +22,14 @@ about 600 Hz above the pass band."""
 
 _KAISER_BETA = 7.0
 """About 70 dB of stop band, below the noise of 16-bit telephony."""
+
+
+def upsample(samples: npt.NDArray[np.float32], from_hz: int) -> npt.NDArray[np.float32]:
+    """A whole stretch of speech, `[n] float32`, at the 16 kHz that decoders take."""
+    if from_hz == DECODER_RATE_HZ:
+        return samples
+    converted: npt.NDArray[np.float32] = soxr.resample(samples, from_hz, DECODER_RATE_HZ)
+    return converted
 
 
 class StreamResampler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from server.speech.segmenter import SegmenterSettings
 
@@ -25,6 +26,10 @@ class EmbeddedSettings:
         max_streams: Streams at once over all workers; `open` refuses more.
         moonshine_folder: Folder with the recogniser's weights; empty: the installed package.
         silero_folder: Folder with the voice detector's weights; empty: the installed package.
+        whisper_folder: Folder of a CTranslate2 Whisper, to be used instead of Moonshine; empty: none.
+        device: Where Whisper runs.
+        compute_type: CTranslate2's, of Whisper; empty: what suits the device.
+        niceness: Added to that of the server, for what may wait for others.
     """
 
     workers: int = 0
@@ -39,6 +44,10 @@ class EmbeddedSettings:
     max_streams: int = 64
     moonshine_folder: str = ""
     silero_folder: str = ""
+    whisper_folder: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"
+    compute_type: str = ""
+    niceness: int = 0
 
     @property
     def segmenter(self) -> SegmenterSettings:

@@ -19,10 +19,11 @@ from server.speech.contract import (
     SpeechEvent,
     SpeechGap,
     SpeechStarted,
+    primary_language,
 )
 from server.speech.decode_queue import DecodeQueue, Job
+from server.speech.decoder import Decoded, Hints
 from server.speech.listener import Detector, Listener
-from server.speech.moonshine import Decoded
 from server.speech.segmenter import Close, Decision, Decode, EndOfTurn, Onset, Resumed
 from server.speech.settings import EmbeddedSettings
 from server.speech.silero import FloatArray
@@ -145,12 +146,13 @@ class Transcriber:
         due = next((segment.from_ms for segment in stream.segments if segment.is_closed), stream.listener.now_ms)
         return min(due, stream.listener.now_ms)
 
-    def take(self, job: Job) -> tuple[FloatArray, tuple[int, ...]]:
-        """Samples and draft of a job that was popped."""
+    def take(self, job: Job) -> tuple[FloatArray, Hints]:
+        """Samples of a job that was popped, and what is known of them."""
         stream = self._streams[job.stream]
         segment = stream.segment(job.decode.segment)
         draft = segment.draft if segment is not None else ()
-        return stream.listener.audio(job.decode.from_ms, job.decode.to_ms), draft
+        hints = Hints(draft=draft, language=primary_language(stream.language))
+        return stream.listener.audio(job.decode.from_ms, job.decode.to_ms), hints
 
     def finish(self, job: Job, decoded: Decoded | None) -> None:
         """Take the result of a job: its text, or None when the decoder failed on it."""

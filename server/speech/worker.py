@@ -1,7 +1,8 @@
 """A recogniser process: `python -m server.speech.worker`, spoken to over its standard input and output.
 
     main thread:    stdin ─▶ frames ─▶ Transcriber (voice detection of every frame of every stream)
-    decode thread:  DecodeQueue ─▶ Moonshine ─▶ Transcriber ─▶ events ─▶ stdout
+    decode thread:  DecodeQueue ─▶ Moonshine or Whisper ─▶ Transcriber ─▶ events ─▶ stdout
+                    Recognise   ─▶ the same             ─▶ Recognised ─▶ stdout
 
 One process fills one core. It has its server's own priority: five steps less took the finals of four calls that
 paused at once from 245 to 315 ms at p95 and brought the engine, which uses 4 of its 500 ms, nothing. It ends when its
@@ -18,7 +19,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,7 @@ import numpy as np
 
 from server.speech.contract import SpeechEvent
 from server.speech.decode_queue import Job
+from server.speech.decoder import SAMPLE_RATE_HZ, Decoded, Decoder, Hints
 from server.speech.frames import (
     Abandon,
     Audio,
@@ -38,12 +41,15 @@ from server.speech.frames import (
     Open,
     Progress,
     Ready,
+    Recognise,
+    Recognised,
     encode,
     event_frame,
 )
-from server.speech.moonshine import SAMPLE_RATE_HZ, Moonshine
+from server.speech.moonshine import Moonshine
+from server.speech.resample import upsample
 from server.speech.settings import EmbeddedSettings
-from server.speech.silero import SileroModel
+from server.speech.silero import FloatArray, SileroModel
 from server.speech.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -61,24 +67,25 @@ class Worker:
 
     Args:
         settings: As given to the recogniser.
-        moonshine: Loaded decoder; used by the decode thread alone.
+        model: Loaded; used by the decode thread alone.
         silero: Loaded voice detector.
         output: File descriptor for replies.
     """
 
-    def __init__(self, settings: EmbeddedSettings, moonshine: Moonshine, silero: SileroModel, output: int) -> None:
+    def __init__(self, settings: EmbeddedSettings, model: Decoder, silero: SileroModel, output: int) -> None:
         self._settings = settings
-        self._moonshine = moonshine
+        self._model = model
         self._output = output
         self._changed = threading.Condition()
         self._transcriber = Transcriber(settings, silero.open, self._emit, self._end)
         self._told_ms: dict[int, int] = {}
         self._interim_allowed_s = 0.0
+        self._asked: deque[Recognise] = deque()
 
     def warm_up(self) -> None:
         """Run both models on silence of several lengths."""
         for length_s in _WARM_UP_S:
-            self._moonshine.decode(np.zeros(int(length_s * SAMPLE_RATE_HZ), np.float32))
+            self._model.decode(np.zeros(int(length_s * SAMPLE_RATE_HZ), np.float32))
 
     def run(self, commands: Iterator[Command]) -> None:
         """Serve until the commands end. Decoding goes on in a daemon thread of its own."""
@@ -104,6 +111,8 @@ class Worker:
             case Abandon(stream=stream):
                 self._told_ms.pop(stream, None)
                 transcriber.abandon(stream)
+            case Recognise():
+                self._asked.append(command)
 
     def _decode_forever(self) -> None:
         try:
@@ -118,30 +127,54 @@ class Worker:
 
     def _decode_next(self) -> None:
         with self._changed:
-            job = self._pop()
-            while job is None:
+            job = None
+            while not self._asked and (job := self._pop()) is None:
                 self._changed.wait(self._seconds_to_interim())
-                job = self._pop()
-            pcm, draft = self._transcriber.take(job)
+            asked = self._asked.popleft() if self._asked else None
+            if job is not None:
+                pcm, hints = self._transcriber.take(job)
+        if asked is not None:
+            self._answer(asked)
+        elif job is not None:
+            self._work(job, pcm, hints)
+
+    def _answer(self, asked: Recognise) -> None:
+        """Decode what belongs to no stream; whoever asked bounds how much that is, so the streams are not starved."""
         started_s = time.monotonic()
-        failed = False
-        decoded = None
-        try:
-            decoded = self._moonshine.decode(pcm, draft, lambda: self._must_give_way(job))
-        except Exception:
-            # One span that the runtime chokes on is a gap in one call, not the end of this worker's other calls.
-            logger.exception("decode failed")
-            failed = True
+        samples = np.frombuffer(asked.pcm, np.int16).astype(np.float32) * np.float32(1 / 32768)
+        decoded = self._decode(upsample(samples, asked.rate_hz), Hints(language=asked.language), lambda: False)
+        reply = Recognised(asked.number, decoded, time.monotonic() - started_s)
+        with self._changed:
+            self._write(encode(reply))
+
+    def _work(self, job: Job, pcm: FloatArray, hints: Hints) -> None:
+        is_stopped = False
+
+        def must_stop() -> bool:
+            nonlocal is_stopped
+            is_stopped = self._must_give_way(job)
+            return is_stopped
+
+        started_s = time.monotonic()
+        decoded = self._decode(pcm, hints, must_stop)
         now_s = time.monotonic()
         with self._changed:
             if job.decode.purpose == "interim":
                 share = self._settings.interim_share
                 self._interim_allowed_s = now_s + (now_s - started_s) * (1 - share) / share
-            if decoded is None and not failed:
+            if decoded is None and is_stopped:
                 self._transcriber.put_back(job)
             else:
                 self._transcriber.finish(job, decoded)
             self._tell_progress(job.stream)
+
+    def _decode(self, pcm: FloatArray, hints: Hints, must_stop: Callable[[], bool]) -> Decoded | None:
+        try:
+            return self._model.decode(pcm, hints, must_stop)
+        except Exception:
+            # One span that the runtime chokes on is a gap in one call, not the end of this worker's other calls.
+            logger.exception("decode failed")
+            return None
 
     def _pop(self) -> Job | None:
         may_repeat = time.monotonic() >= self._interim_allowed_s
@@ -181,6 +214,15 @@ class Worker:
             view = view[os.write(self._output, view) :]
 
 
+def _model(configure: Configure) -> Decoder:
+    folder, settings = Path(configure.model_folder), configure.settings
+    if not settings.whisper_folder:
+        return Moonshine(folder, settings.threads)
+    from server.speech.whisper import Whisper  # its runtime is an extra
+
+    return Whisper(folder, settings.device, settings.compute_type, settings.threads)
+
+
 def _bodies(descriptor: int) -> Iterator[bytes]:
     reader = FrameReader()
     while data := os.read(descriptor, _READ_BYTES):
@@ -205,8 +247,8 @@ def main() -> None:
         return
     started_s = time.monotonic()
     configure = msgspec.msgpack.decode(first, type=Configure)
-    moonshine = Moonshine(Path(configure.moonshine_folder), configure.settings.threads)
-    worker = Worker(configure.settings, moonshine, SileroModel(Path(configure.silero_path)), output)
+    os.nice(configure.settings.niceness)
+    worker = Worker(configure.settings, _model(configure), SileroModel(Path(configure.silero_path)), output)
     worker.warm_up()
     gc.collect()
     gc.freeze()

@@ -9,8 +9,9 @@ import soxr
 
 from server.speech.contract import Covered, EndOfSpeech, Final, Interim, SpeechEvent, SpeechStarted
 from server.speech.decode_queue import Job
+from server.speech.decoder import Decoded, Hints
 from server.speech.model_files import locate
-from server.speech.moonshine import Decoded, Moonshine
+from server.speech.moonshine import Moonshine
 from server.speech.settings import EmbeddedSettings
 from server.speech.silero import SileroModel
 from server.speech.transcriber import Transcriber
@@ -46,8 +47,8 @@ class Models:
     def _decode_all(self, transcriber: Transcriber) -> None:
         job: Job | None
         while (job := transcriber.queue.pop()) is not None:
-            pcm, draft = transcriber.take(job)
-            transcriber.finish(job, self.moonshine.decode(pcm, draft))
+            pcm, hints = transcriber.take(job)
+            transcriber.finish(job, self.moonshine.decode(pcm, hints))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_a_draft_changes_the_time_and_hardly_the_text(models: Models, call: Rend
     assert plain is not None
     wrong = tuple(reversed(plain.tokens))
     for draft in (plain.tokens, plain.tokens[:4], plain.tokens[2:], wrong, plain.tokens * 3):
-        drafted = models.moonshine.decode(pcm, draft)
+        drafted = models.moonshine.decode(pcm, Hints(draft=draft))
         assert drafted is not None
         assert word_errors(words_of(plain.text), words_of(drafted.text)) <= 1
 

@@ -18,7 +18,7 @@ from server.speech.contract import (
     SpeechStarted,
 )
 from server.speech.decode_queue import Job
-from server.speech.moonshine import Decoded
+from server.speech.decoder import Decoded
 from server.speech.settings import EmbeddedSettings
 from server.speech.silero import FloatArray
 from server.speech.transcriber import Transcriber
