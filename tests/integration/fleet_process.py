@@ -1,6 +1,8 @@
-"""One server process of a fleet without models: real doors, calls, feed, Redis log and leases; an engine by script.
+"""One server process without models: real doors, calls, feed, log and leases, and a store; an engine by script.
 
-python fleet_process.py REDIS_URL PORT        prints its process's port on the fleet's side once it takes connections
+python -m tests.integration.fleet_process '{"redis": URL, "port": N, …}'        see `Life`
+
+It prints its process's port on the fleet's side (its port, where it has none) once it takes connections.
 """
 
 from __future__ import annotations
@@ -8,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -26,31 +32,67 @@ from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.live import LiveCalls, Stations
+from server.log.embedded import EmbeddedLog, LogLimits
 from server.log.redis import RedisLog
 from server.log.redis_leases import SCRIPTS
 from server.metrics import Metrics
 from server.speech.scripted import ScriptedRecogniser
+from server.store.outbox import Outbox, OutboxLimits
+from server.store.sql import SqlStore
 from server.wire.codec import json_encoder
 from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
 
 
-async def main(url: str, port: int) -> None:
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process lives.
+
+    Attributes:
+        port: Where it listens; others may listen there, too.
+        redis: URL of the shared log; empty: a log of its own in `data`.
+        host: Where it listens, and where others of the fleet reach it.
+        data: Folder of outbox and log; empty: the outbox forgets, and nothing is known of earlier lives.
+        store: URL of the database; empty: SQLite in `data`.
+        timeout_ms: What Redis may take to answer.
+        max_outbox_bytes: Disk that the outbox may use.
+    """
+
+    port: int
+    redis: str = ""
+    host: str = "127.0.0.1"
+    data: str = ""
+    store: str = ""
+    timeout_ms: int = 2000
+    max_outbox_bytes: int = 1024**3
+
+
+async def main(life: Life, tell: Callable[[str], None]) -> None:
+    log_settings = LogSettings(backend="embedded", timeout_ms=life.timeout_ms, lease_ms=1500)
+    if life.redis:
+        log_settings = msgspec.structs.replace(log_settings, backend="redis", url=life.redis)
     settings = Settings(
-        log=LogSettings(backend="redis", url=url, timeout_ms=2000, lease_ms=1500),
-        fleet=FleetSettings(worker=1),
+        log=log_settings,
+        fleet=FleetSettings(worker=1, host=life.host),
         ingest=IngestSettings(resume_grace_s=5.0),
     )
     metrics = Metrics()
-    log = RedisLog(url, timeout_s=settings.log.timeout_ms / 1000, scripts=SCRIPTS)
+    log: RedisLog | EmbeddedLog
+    if life.redis:
+        log = RedisLog(life.redis, timeout_s=life.timeout_ms / 1000, scripts=SCRIPTS)
+    else:
+        log = EmbeddedLog(Path(life.data) / "log", limits=LogLimits(linger_s=0.002))
     await log.start()
+    store, outbox = MemoryStore(), MemoryOutbox()
+    if life.data:
+        store = SqlStore(life.store or f"sqlite+aiosqlite:///{life.data}/cueline.db")
+        await store.start()
+        limits = OutboxLimits(max_disk_bytes=life.max_outbox_bytes, retry_cap_s=0.5)
+        outbox = Outbox(Path(life.data) / "outbox", store, limits=limits)
+        await outbox.start()
     fleet = fleet_of(log, settings)
-    store = MemoryStore()
-    stations = Stations(
-        log, MemoryOutbox(), store, ScriptedOrchestrator(), OnePolicy(), metrics, leases=fleet.leases
-    )  # fmt: skip
+    stations = Stations(log, outbox, store, ScriptedOrchestrator(), OnePolicy(), metrics, leases=fleet.leases)
     calls = LiveCalls(stations, max_calls=1000, grace_s=settings.ingest.resume_grace_s)
     authenticator = AnonymousAuthenticator("test", "anna", ("test",))
-    origins = OriginPolicy((), is_loopback_only=True)
+    origins = OriginPolicy((), is_loopback_only=life.host == "127.0.0.1")
     directory = CallDirectory(calls, fleet.owners(store))
     door = Door(authenticator, origins, directory)
     audio = AudioEndpoint(calls, ScriptedRecogniser({}), door, settings.ingest, metrics, fleet.relay)
@@ -71,7 +113,7 @@ async def main(url: str, port: int) -> None:
         await calls.stop()
         await feed.drain()
 
-    listener = bind("127.0.0.1", port, is_shared=True)
+    listener = bind(life.host, life.port, is_shared=True)
     application = Application(
         {"/v1/feed": feed, "/v1/ingest/transcripts": transcripts, "/v1/ingest/audio": audio}, web
     )  # fmt: skip
@@ -86,11 +128,20 @@ async def main(url: str, port: int) -> None:
         timeout_graceful_shutdown=2,
     )
     server = UvicornServer(config, drain)
-    server.on_started = lambda: print(fleet.listeners[0].getsockname()[1], f"{time.time():.3f}", flush=True)
+    private = fleet.listeners[0].getsockname()[1] if fleet.listeners else life.port
+    server.on_started = lambda: tell(f"{private} {time.time():.3f}")
     await server.serve(sockets=[listener, *fleet.listeners])
     await fleet.stop()
+    if life.data:
+        await outbox.stop()
+        await store.stop()
     await log.stop()
 
 
+def live(life: Life, told: Connection) -> None:
+    """In a process of its own, forked from one that has everything imported: it starts in a moment."""
+    uvloop.run(main(life, told.send))
+
+
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(main(msgspec.json.decode(sys.argv[1], type=Life), lambda text: print(text, flush=True)))

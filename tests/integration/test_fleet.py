@@ -7,22 +7,19 @@ import contextlib
 import json
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from server.cli.workers import free_port
 from server.log.contract import ChannelKey
 from server.log.redis import RedisLog
 from server.log.redis_keys import Keys
-from server.replay.feed_client import FeedClient, Received, Subscribed
 from server.wire.ids import TenantId
-from tests.integration.peers import utterance
+from tests.integration.calls import Agent, Source
+from tests.integration.fleet_process import Life
 from tests.server.log.redis_server import RedisServer, redis_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +52,8 @@ class FleetUnderTest:
 
     async def start_one(self) -> Process:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.integration.fleet_process", self.redis.url, str(self.port)),
+            *(sys.executable, "-m", "tests.integration.fleet_process"),
+            msgspec.json.encode(Life(port=self.port, redis=self.redis.url)).decode(),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -92,87 +90,11 @@ def channel(call: str) -> ChannelKey:
     return ChannelKey(TenantId("test"), f"call:{call}")
 
 
-class Source:
-    """A telephony system: speaks numbered words, keeps the one that was not acknowledged, and comes back."""
-
-    def __init__(self, fleet: FleetUnderTest, call: str) -> None:
-        self.call = call
-        self.acked: list[str] = []
-        self.longest_silence_s = 0.0
-        self.num_connections = 0
-        self.hanging_up = asyncio.Event()
-        self._spoke_s = 0.0
-        self._fleet = fleet
-        self._acked = asyncio.Event()
-
-    async def run(self) -> None:
-        while True:
-            with contextlib.suppress(ConnectionClosed, InvalidHandshake, OSError, TimeoutError):
-                async with connect(self._fleet.url + "/v1/ingest/transcripts", compression=None, proxy=None) as socket:
-                    if await self._speak(socket):
-                        return
-            await asyncio.sleep(0.05)
-
-    async def _speak(self, socket: Any) -> bool:
-        await socket.send(json.dumps({"type": "start", "conversation_id": self.call, "agent_id": "anna"}))
-        if json.loads(await socket.recv())["type"] != "started":
-            return False
-        self.num_connections += 1
-        while not self.hanging_up.is_set():
-            name = f"u{len(self.acked)}"
-            await socket.send(json.dumps(utterance(name, f"word {name}")))
-            message = json.loads(await socket.recv())
-            if message.get("utterance_id") != name:
-                return False
-            if self.acked:
-                self.longest_silence_s = max(self.longest_silence_s, time.monotonic() - self._spoke_s)
-            self._spoke_s = time.monotonic()
-            self.acked.append(name)
-            self._acked.set()
-            await asyncio.sleep(0.01)
-        await socket.send(json.dumps({"type": "stop"}))
-        return json.loads(await socket.recv())["type"] == "stopped"
-
-    async def speaks(self, more: int = 5) -> None:
-        """Return once it was acknowledged so many further words."""
-        target = len(self.acked) + more
-        async with asyncio.timeout(15):
-            while len(self.acked) < target:
-                self._acked.clear()
-                await self._acked.wait()
-
-
-class Agent:
-    """Follows a call through all cuts until it ends."""
-
-    def __init__(self, fleet: FleetUnderTest, call: str) -> None:
-        self.words: dict[str, str] = {}
-        self.num_lost = 0
-        self.ends = 0
-        self._fleet = fleet
-        self._call = call
-
-    async def run(self) -> None:
-        async with FeedClient(self._fleet.url, random_s=lambda limit: limit / 20) as client:
-            await client.subscribe(f"call:{self._call}")
-            async for event in client.events():
-                if isinstance(event, Subscribed):
-                    self.num_lost += event.is_lost
-                if not isinstance(event, Received):
-                    continue
-                payload = event.publication.d
-                if event.publication.kind == "transcript":
-                    self.words[payload["utterance_id"]] = payload["text"]
-                if event.publication.kind == "call" and payload["state"] == "ended":
-                    self.ends += 1
-                    return
-
-
 @contextlib.asynccontextmanager
 async def load(fleet: FleetUnderTest) -> AsyncIterator[tuple[list[Source], list[Agent]]]:
     """Calls that go on until the body is done; then all of them have to have exactly what was said."""
-    sources = [Source(fleet, f"c{number}") for number in range(CALLS)]
-    agents = [Agent(fleet, source.call) for source in sources]
+    sources = [Source(fleet.url, f"c{number}") for number in range(CALLS)]
+    agents = [Agent(fleet.url, source.call) for source in sources]
     work = [asyncio.create_task(one.run()) for one in (*sources, *agents)]
     try:
         await asyncio.gather(*(source.speaks() for source in sources))
@@ -192,11 +114,10 @@ async def check(fleet: FleetUnderTest, sources: list[Source], agents: list[Agent
     await log.start()
     try:
         for source, agent in zip(sources, agents, strict=True):
-            said = {name: f"word {name}" for name in source.acked}
             recovery = await log.recover(channel(source.call), None)
             written = [json.loads(entry.body) for entry in recovery.snapshot if entry.kind == "transcript"]
-            assert {item["d"]["utterance_id"]: item["d"]["text"] for item in written} == said
-            assert agent.words == said
+            assert {item["d"]["utterance_id"]: item["d"]["text"] for item in written} == source.acked
+            assert agent.words == source.acked
             assert agent.num_lost == 0, "positions stayed good through every change of owner"
             assert agent.ends == 1
     finally:

@@ -1,0 +1,118 @@
+"""A process killed at fifty random moments of a call: log, store, transcript and agent's screen agree afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import random
+from collections.abc import AsyncIterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from server.cli.workers import free_port
+from server.log.contract import ChannelKey
+from server.log.embedded import EmbeddedLog
+from server.store.sql import SqlStore
+from server.wire.ids import TenantId
+from tests.integration.calls import Agent, Source, words_and_moments
+from tests.integration.fleet_process import Life, live
+from tests.server.log.events import decoded, offsets
+
+pytestmark = pytest.mark.slow
+
+NUM_KILLS = 50
+MAX_LIFE_S = 0.2
+STARTING, RESUMING = 0.15, 0.4
+"""Shares of the kills before it listens, and before the call goes on; the others come after its first words."""
+CALL = ChannelKey(TenantId("test"), "call:c1")
+
+
+class Lives:
+    """One life after the other over the same folder and port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.life = Life(port=free_port("127.0.0.1"), data=str(folder))
+        self._forked = multiprocessing.get_context("forkserver")
+        self._forked.set_forkserver_preload(["tests.integration.fleet_process"])
+        self.process: BaseProcess | None = None
+
+    async def begin(self) -> asyncio.Future[str]:
+        """Start one; the result is there when it takes connections, or never."""
+        hear, tell = self._forked.Pipe(duplex=False)
+        self.process = self._forked.Process(target=live, args=(self.life, tell))
+        await asyncio.to_thread(self.process.start)
+        tell.close()
+        return asyncio.get_running_loop().run_in_executor(None, self._heard, hear)
+
+    @staticmethod
+    def _heard(hear) -> str:
+        with contextlib.suppress(EOFError), hear:
+            return hear.recv()
+        return ""
+
+    async def end(self, *, is_killed: bool) -> None:
+        assert self.process is not None
+        if is_killed:
+            self.process.kill()
+        else:
+            self.process.terminate()
+        await asyncio.to_thread(self.process.join, 20)
+        assert self.process.exitcode is not None
+
+
+@pytest.fixture
+async def lives(tmp_path: Path) -> AsyncIterator[Lives]:
+    lives = Lives(tmp_path)
+    yield lives
+    if lives.process is not None and lives.process.exitcode is None:
+        await lives.end(is_killed=True)
+
+
+async def test_killed_at_fifty_random_moments_of_a_call_everything_agrees(lives: Lives, tmp_path: Path) -> None:
+    chance, num_spoken = random.Random(7), 0
+    url = f"ws://127.0.0.1:{lives.life.port}"
+    source, agent = Source(url, "c1", words_and_moments, pause_s=0.002), Agent(url, "c1")
+    work = [asyncio.create_task(one.run()) for one in (source, agent)]
+    async with asyncio.timeout(240):
+        for _ in range(NUM_KILLS):
+            listening = await lives.begin()
+            phase = chance.random()
+            if phase >= STARTING:
+                await listening
+            if phase >= RESUMING:
+                await source.speaks(1)
+                num_spoken += 1
+            await asyncio.sleep(chance.uniform(0, MAX_LIFE_S))  # the random moment, not a wait for anything
+            await lives.end(is_killed=True)
+            await listening
+        await (await lives.begin())
+        await source.speaks()
+        source.hanging_up.set()
+        await asyncio.gather(*work)
+    await lives.end(is_killed=False)
+    print(f"\n{NUM_KILLS} kills, {num_spoken} of them in the midst of {len(source.acked)} utterances")
+
+    assert num_spoken > NUM_KILLS / 3
+    assert agent.words == source.acked
+    assert agent.ends == 1
+    log = EmbeddedLog(tmp_path / "log")
+    await log.start()
+    entries = await log.read(CALL, None, 10**6)
+    assert offsets(entries) == list(range(1, len(entries) + 1))
+    states = [decoded(entry)["d"] for entry in (await log.recover(CALL, None)).snapshot if entry.kind == "transcript"]
+    assert {state["utterance_id"]: state["text"] for state in states} == source.acked
+    await log.stop()
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'cueline.db'}")
+    await store.start()
+    stored = await store.conversation(CALL.tenant_id, "c1")
+    await store.stop()
+    assert stored is not None
+    assert {said["utterance_id"]: said["text"] for said in stored["utterances"]} == source.acked
+    assert all(said["is_final"] for said in stored["utterances"])
+    assert stored["state"] == "ended"
+    # Once per call, whatever dies: the words for it are said in every tenth sentence.
+    assert [card["action_id"] for card in stored["actions"]] == ["keep-1"]
+    assert agent.cards.keys() == {"keep-1"}
