@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -33,8 +34,8 @@ async def ask(engine: Taker, request: Request) -> dict[str, Output]:
     outputs: dict[str, Output] = {}
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def on_output(output: Output) -> None:
-        outputs[output.name] = output
+    def on_outputs(ready: Sequence[Output]) -> None:
+        outputs.update((output.name, output) for output in ready)
 
     def on_done(outcome: Outcome, error: BaseException | None) -> None:
         if done.done():
@@ -44,6 +45,6 @@ async def ask(engine: Taker, request: Request) -> dict[str, Output]:
         else:
             done.set_exception(error or InferenceError(f"the request ended as {outcome.name.lower()}"))
 
-    engine.submit(replace(request, on_output=on_output, on_done=on_done))
+    engine.submit(replace(request, on_outputs=on_outputs, on_done=on_done))
     await done
     return outputs

@@ -1,6 +1,6 @@
 """The engine: requests in on the event loop, batches on worker threads, outputs back on the loop.
 
-    submit ──advance──▶ crew: policy, workers, operator thread ──one wake-up a batch──▶ on_output …, on_done
+    submit ──advance──▶ crew: policy, workers, operator thread ──one wake-up a batch──▶ on_outputs …, on_done
        └──▶ memory: the same words again never reach a model
 
 Decisions are `batching`'s, steps are `journey`'s, threads are `crew`'s; here is the side that faces the server: models
@@ -244,7 +244,7 @@ class Engine:
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
-        """Take a request; returns at once. `on_output` and `on_done` are called later, never from within.
+        """Take a request; returns at once. `on_outputs` and `on_done` are called later, never from within.
 
         Raises:
             OverloadedError: If the queue is full, or the deadline cannot be met behind what is queued, or the engine
@@ -451,8 +451,8 @@ class Engine:
             if journey not in self._live:
                 continue  # it ended when a thread died
             request = journey.request
-            for output in outputs:
-                self._call_back(request.on_output, output)
+            if outputs:
+                self._call_back(request.on_outputs, outputs)
             if outcome is not None:
                 if outcome is not Outcome.DONE:
                     self._dropped(outcome.name.lower(), request.row_class)

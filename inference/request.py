@@ -1,6 +1,6 @@
 """What goes into the engine and what comes out: requests, outputs, outcomes.
 
-The server hands the engine a `Request` per utterance revision; the engine calls `on_output` for every output the
+The server hands the engine a `Request` per utterance revision; the engine calls `on_outputs` with outputs the
 moment its step is done, and `on_done` exactly once. Both run on the event loop's thread.
 """
 
@@ -114,7 +114,7 @@ class Output(msgspec.Struct, frozen=True):
     ready_s: float
 
 
-def _ignore_output(_: Output) -> None: ...
+def _ignore_outputs(_: Sequence[Output]) -> None: ...
 
 
 def _ignore_outcome(_: Outcome, __: BaseException | None) -> None: ...
@@ -135,7 +135,7 @@ class Request:
         deadline_s: Monotonic instant after which the answer is worthless.
         prototypes: The tenant's labels for `prototypes: tenant` nodes.
         pins: Model name to version, for calls pinned by policy; empty: what serves now.
-        on_output: Called for each wanted output as its step ends.
+        on_outputs: Called with the wanted outputs as their step ends: all that became ready together.
         on_done: Called exactly once, last.
     """
 
@@ -148,7 +148,7 @@ class Request:
     deadline_s: float = float("inf")
     prototypes: Prototypes | None = None
     pins: Mapping[str, int] = field(default_factory=dict)
-    on_output: Callable[[Output], None] = _ignore_output
+    on_outputs: Callable[[Sequence[Output]], None] = _ignore_outputs
     on_done: Callable[[Outcome, BaseException | None], None] = _ignore_outcome
 
 

@@ -258,7 +258,7 @@ class Subject:
                     inputs=inputs,
                     owner="call",
                     key=text,
-                    on_output=outputs.append,
+                    on_outputs=outputs.extend,
                     on_done=lambda *_: done.set_result(None),
                 )
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -43,9 +44,10 @@ def application(orchestrator: Orchestrator, guide: Guide) -> Any:
         connection = scope["extensions"][EXTENSION]["connection"]
         conversation_id = ConversationId(scope["path"].strip("/"))
 
-        def write(_: Utterance, annotation: Annotation, __: Stamps) -> None:
-            if connection.can_write:
-                connection.write_frame(Frame(Opcode.TEXT, json_encoder.encode(annotation)).serialize(mask=False))
+        def write(_: Utterance, annotations: Sequence[Annotation], __: Stamps) -> None:
+            for annotation in annotations:
+                if connection.can_write:
+                    connection.write_frame(Frame(Opcode.TEXT, json_encoder.encode(annotation)).serialize(mask=False))
 
         while (event := await receive())["type"] == "websocket.receive":
             given = transcript_decoder.json(event["text"])

@@ -6,7 +6,7 @@ request ──▶ version on trial ──failed──▶ the version before ─�
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from inference.errors import InferenceError, ModelFailed
@@ -46,10 +46,11 @@ class SafetyNet:
             return request
         told: set[str] = set()
 
-        def on_output(output: Output) -> None:
-            if output.name not in told:
-                told.add(output.name)
-                request.on_output(output)
+        def on_outputs(outputs: Sequence[Output]) -> None:
+            news = [output for output in outputs if output.name not in told]
+            told.update(output.name for output in news)
+            if news:
+                request.on_outputs(news)
 
         def on_done_again(outcome: Outcome, error: BaseException | None) -> None:
             if outcome is Outcome.DONE:
@@ -62,8 +63,8 @@ class SafetyNet:
                 return
             pins = {**request.pins, self._model: self._fallback}
             try:
-                self._submit(replace(request, pins=pins, on_output=on_output, on_done=on_done_again))
+                self._submit(replace(request, pins=pins, on_outputs=on_outputs, on_done=on_done_again))
             except InferenceError:
                 request.on_done(outcome, error)
 
-        return replace(request, on_output=on_output, on_done=on_done)
+        return replace(request, on_outputs=on_outputs, on_done=on_done)

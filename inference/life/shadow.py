@@ -7,7 +7,7 @@ The copy is sent once the live row has its answer, so it can neither share its b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -110,16 +110,16 @@ class Shadow:
         self._due -= 1.0
         said: dict[str, Output] = {}
 
-        def on_output(output: Output) -> None:
-            said[output.name] = output
-            request.on_output(output)
+        def on_outputs(outputs: Sequence[Output]) -> None:
+            said.update((output.name, output) for output in outputs)
+            request.on_outputs(outputs)
 
         def on_done(outcome: Outcome, error: BaseException | None) -> None:
             if outcome is Outcome.DONE:
                 self._ask(request, said)
             request.on_done(outcome, error)
 
-        return replace(request, on_output=on_output, on_done=on_done)
+        return replace(request, on_outputs=on_outputs, on_done=on_done)
 
     def _ask(self, request: Request, said: Mapping[str, Output]) -> None:
         plan = self._plans.get(request.plan.structure)
@@ -132,8 +132,8 @@ class Shadow:
             return
         would_say: dict[str, Output] = {}
 
-        def on_output(output: Output) -> None:
-            would_say[output.name] = output
+        def on_outputs(outputs: Sequence[Output]) -> None:
+            would_say.update((output.name, output) for output in outputs)
 
         def on_done(outcome: Outcome, _: BaseException | None) -> None:
             self._under_way -= 1
@@ -155,7 +155,7 @@ class Shadow:
             deadline_s=self._clock() + _PATIENCE_S,
             prototypes=request.prototypes,
             pins={**request.pins, self._model: self._version},
-            on_output=on_output,
+            on_outputs=on_outputs,
             on_done=on_done,
         )
         try:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
-from itertools import groupby
 from typing import Literal
 
 import msgspec
@@ -32,7 +31,6 @@ from server.live.mail import (
     Receipt,
     Tick,
     chain,
-    company,
     refuse,
 )
 from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
@@ -280,19 +278,17 @@ class LiveCall:
             await self._announce("ended", reason)
 
     def _take_all(self, items: Sequence[Item]) -> None:
-        for _, group in groupby(items, key=company):
-            together = list(group)
+        for item in items:
             try:
-                self._take(together)
+                self._take(item)
             except Exception:
                 # One bad value must not end the call, and the trace names the stage; the words stay out of it.
-                log.exception("a stage failed", extra={"item": type(together[0]).__name__})
-                for item in together:
-                    if isinstance(item, Given | Flush) and not item.stored.done():
-                        item.stored.set_exception(CuelineError("internal error"))
+                log.exception("a stage failed", extra={"item": type(item).__name__})
+                if isinstance(item, Given | Flush) and not item.stored.done():
+                    item.stored.set_exception(CuelineError("internal error"))
 
-    def _take(self, items: Sequence[Item]) -> None:
-        match items[0]:
+    def _take(self, item: Item) -> None:
+        match item:
             case Heard(speaker, SpeechGap() as gap, stamps):
                 self._report_gap(speaker, gap, stamps)
             case Heard(speaker, event, stamps):
@@ -304,8 +300,8 @@ class LiveCall:
                 if utterance_or_none is not None:
                     self._publish_utterance(utterance_or_none, stamps)
                 chain(self._last_stored, stored)
-            case Noted(utterance=utterance):
-                self._take_annotations(utterance, [note for note in items if isinstance(note, Noted)])
+            case Noted(utterance, annotations, stamps):
+                self._take_annotations(utterance, annotations, stamps)
             case Done(utterance, outcome, error):
                 self._num_running -= 1
                 self._account(utterance, outcome, error)
@@ -328,17 +324,14 @@ class LiveCall:
                     self._store(record)
                 chain(self._last_stored, stored)
 
-    def _take_annotations(self, utterance: Utterance, notes: Sequence[Noted]) -> None:
+    def _take_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
         """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
-        current = [note for note in notes if note.annotation.revision == self._revisions.get(utterance.utterance_id)]
-        for note in current:
-            if note.annotation.value is not None:
-                self._publish_annotation(utterance, note.annotation, note.stamps)
-        if current:
-            annotations = [note.annotation for note in current]
-            guidance = self._policy.on_annotations(annotations, utterance, self._now_s())
-            self._publish_guidance(guidance, current[-1].stamps)
-            self._assistant.on_annotations(annotations, utterance, current[-1].stamps)
+        if utterance.revision != self._revisions.get(utterance.utterance_id):
+            return
+        self._publish_annotations(utterance, [note for note in annotations if note.value is not None], stamps)
+        guidance = self._policy.on_annotations(annotations, utterance, self._now_s())
+        self._publish_guidance(guidance, stamps)
+        self._assistant.on_annotations(annotations, utterance, stamps)
 
     def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
         self._revisions[utterance.utterance_id] = utterance.revision
@@ -358,7 +351,7 @@ class LiveCall:
         if utterance.text and utterance.origin != "tts":
             try:
                 self._stations.orchestrator.annotate(
-                    self._pinned.guide, utterance, stamps, self._on_annotation, self._on_done
+                    self._pinned.guide, utterance, stamps, self._on_annotations, self._on_done
                 )
                 self._num_running += 1
             except InferenceError as error:
@@ -366,10 +359,13 @@ class LiveCall:
         self._assistant.on_utterance(utterance, stamps)
         self._publish_guidance(self._policy.on_utterance(utterance, self._now_s()), stamps)
 
-    def _publish_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
+    def _publish_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
+        if not annotations:
+            return
         if utterance.utterance_id not in self._latest_stamps and stamps.t4 is not None and stamps.t7 is not None:
             self._stations.metrics.time_to_first_annotation.observe((stamps.t7 - stamps.t4) / 1000)
-        self._publish(annotation_of(annotation), stamps, is_interim=not utterance.is_final)
+        for annotation in annotations:
+            self._publish(annotation_of(annotation), stamps, is_interim=not utterance.is_final)
         self._latest_stamps[utterance.utterance_id] = msgspec.structs.replace(stamps, t8=wall_ms())
 
     def _publish_guidance(self, payloads: Iterable[Payload], stamps: Stamps) -> None:
@@ -429,8 +425,8 @@ class LiveCall:
 
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def _on_annotation(self, utterance: Utterance, annotation: Annotation, stamps: Stamps) -> None:
-        self._post(Noted(utterance, annotation, stamps))
+    def _on_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
+        self._post(Noted(utterance, annotations, stamps))
 
     def _on_done(self, utterance: Utterance, outcome: Outcome, error: BaseException | None) -> None:
         self._post(Done(utterance, outcome, error))

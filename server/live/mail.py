@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,10 +38,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """One output of the graph for an utterance revision."""
+    """Outputs of the graph for an utterance revision that became ready together."""
 
     utterance: Utterance
-    annotation: Annotation
+    annotations: Sequence[Annotation]
     stamps: Stamps
 
 
@@ -97,11 +97,6 @@ class End:
 
 
 Item = Heard | Given | Noted | Done | Receipt | Asked | Assigned | Found | Gone | Unanswered | Tick | Flush | End
-
-
-def company(item: Item) -> int:
-    """Equal for neighbours in the mailbox that are taken together: the annotations of one utterance revision."""
-    return id(item.utterance) if isinstance(item, Noted) else id(item)
 
 
 def refuse(item: Item) -> None:

@@ -26,7 +26,7 @@ from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import ConfigError
 from server.wire.utterance import Annotation, Utterance
 
-OnAnnotation = Callable[[Utterance, Annotation, Stamps], None]
+OnAnnotations = Callable[[Utterance, Sequence[Annotation], Stamps], None]
 OnDone = Callable[[Utterance, Outcome, BaseException | None], None]
 
 
@@ -95,7 +95,7 @@ class Orchestrator:
         return Guide(name, plan, prototypes, pins, labels, takes)
 
     def annotate(
-        self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotation: OnAnnotation, on_done: OnDone
+        self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotations: OnAnnotations, on_done: OnDone
     ) -> None:
         """Run an utterance revision through its call's plan.
 
@@ -103,8 +103,8 @@ class Orchestrator:
             guide: What the call is pinned to.
             utterance: The revision; a queued older one is superseded.
             stamps: `t0` to `t4`; the annotations' get `t5` to `t7` added.
-            on_annotation: Called for each output the moment it is ready; value None where it does not apply, so that
-                a policy that waits for it need not.
+            on_annotations: Called with outputs the moment they are ready, all that are at once; value None where one
+                does not apply, so that a policy that waits for it need not.
             on_done: Called once, last.
 
         Raises:
@@ -129,7 +129,7 @@ class Orchestrator:
                 deadline_s=now_s + wait_ms / 1000,
                 prototypes=guide.prototypes,
                 pins=guide.pins,
-                on_output=partial(self._forward, guide, utterance, started, on_annotation),
+                on_outputs=partial(self._forward, guide, utterance, started, on_annotations),
                 on_done=partial(on_done, utterance),
             )
         )
@@ -140,13 +140,22 @@ class Orchestrator:
         self._turns.forget(owner)
 
     def _forward(
-        self, guide: Guide, utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output
+        self,
+        guide: Guide,
+        utterance: Utterance,
+        started: Stamps,
+        on_annotations: OnAnnotations,
+        outputs: Sequence[Output],
     ) -> None:
-        if output.name != CARRY:
-            _annotate(guide, utterance, started, on_annotation, output)
-        elif utterance.is_final and output.value is not None:
-            carry = Carry(output.model, output.version, output.value)
-            self._turns.handed_on(owner_of(utterance), utterance, carry)
+        if guide.carry_input:
+            for output in outputs:
+                if output.name == CARRY and utterance.is_final and output.value is not None:
+                    carry = Carry(output.model, output.version, output.value)
+                    self._turns.handed_on(owner_of(utterance), utterance, carry)
+            outputs = [output for output in outputs if output.name != CARRY]
+        if outputs:
+            annotations = [_annotation(guide, utterance, output) for output in outputs]
+            on_annotations(utterance, annotations, _stamped(started, outputs[-1]))
 
 
 def owner_of(utterance: Utterance) -> str:
@@ -154,10 +163,8 @@ def owner_of(utterance: Utterance) -> str:
     return f"{utterance.tenant_id}/{utterance.conversation_id}"
 
 
-def _annotate(guide: Guide, utterance: Utterance, started: Stamps, on_annotation: OnAnnotation, output: Output) -> None:
-    # The engine measures on the monotonic clock; one offset, taken now, turns it into wall time.
-    offset_ms = wall_ms() - time.monotonic() * 1000
-    annotation = Annotation(
+def _annotation(guide: Guide, utterance: Utterance, output: Output) -> Annotation:
+    return Annotation(
         utterance_id=utterance.utterance_id,
         revision=utterance.revision,
         output=output.name,
@@ -168,7 +175,10 @@ def _annotate(guide: Guide, utterance: Utterance, started: Stamps, on_annotation
         queue_ms=round(output.queue_ms, 3),
         compute_ms=round(output.compute_ms, 3),
     )
-    stamps = msgspec.structs.replace(
-        started, t6=round(output.started_s * 1000 + offset_ms, 3), t7=round(output.ready_s * 1000 + offset_ms, 3)
-    )
-    on_annotation(utterance, annotation, stamps)
+
+
+def _stamped(started: Stamps, output: Output) -> Stamps:
+    # The engine measures on the monotonic clock; one offset, taken now, turns it into wall time.
+    offset_ms = wall_ms() - time.monotonic() * 1000
+    t6, t7 = (round(at_s * 1000 + offset_ms, 3) for at_s in (output.started_s, output.ready_s))
+    return msgspec.structs.replace(started, t6=t6, t7=t7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ async def test_a_machine_that_does_not_answer_is_asked_once_for_a_batch(
     backend.runs.clear()
     ends: list[tuple[Outcome, BaseException | None]] = []
 
-    def on_output(output: Output) -> None:
-        pytest.fail(f"{output.name} came")
+    def on_outputs(outputs: Sequence[Output]) -> None:
+        pytest.fail(f"{outputs} came")
 
     for text in ("my card", "card is lost", "lost"):
         engine.submit(
@@ -61,7 +62,7 @@ async def test_a_machine_that_does_not_answer_is_asked_once_for_a_batch(
                 row_class=RowClass.FINAL,
                 deadline_s=math.inf,
                 prototypes=None,
-                on_output=on_output,
+                on_outputs=on_outputs,
                 on_done=lambda *end: ends.append(end),
             )
         )

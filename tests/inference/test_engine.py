@@ -115,11 +115,13 @@ class Answers:
         self.ends: list[tuple[Outcome, BaseException | None]] = []
         self.done = asyncio.Event()
 
-    def on_output(self, output: Output) -> None:
+    def on_outputs(self, outputs: Sequence[Output]) -> None:
         assert not self.ends, "an output after the end"
-        assert output.name not in self.outputs, "an output twice"
+        assert outputs, "called with nothing"
         assert threading.current_thread() is threading.main_thread()
-        self.outputs[output.name] = output
+        for output in outputs:
+            assert output.name not in self.outputs, "an output twice"
+            self.outputs[output.name] = output
 
     def on_done(self, outcome: Outcome, error: BaseException | None) -> None:
         assert not self.ends, "ended twice"
@@ -147,7 +149,7 @@ def submit(engine: Engine, plan: Plan, text: str = "my card is lost", **fields: 
         inputs=inputs,
         owner=fields.pop("owner", "call"),
         key=fields.pop("key", f"u{next(_keys)}"),
-        on_output=answers.on_output,
+        on_outputs=answers.on_outputs,
         on_done=answers.on_done,
         **fields,
     )
@@ -513,7 +515,7 @@ async def test_a_consumer_that_raises_costs_nobody_else(repository: Path) -> Non
             raise KeyError("consumer")
 
         inputs = {"text": "card", "speaker": "customer"}
-        engine.submit(Request(plan=plan, inputs=inputs, owner="a", key="", on_output=raises, on_done=raises))
+        engine.submit(Request(plan=plan, inputs=inputs, owner="a", key="", on_outputs=raises, on_done=raises))
         assert await submit(engine, plan).outcome() is Outcome.DONE
         assert [type(context["exception"]) for context in told] == [KeyError, KeyError]
         asyncio.get_running_loop().set_exception_handler(None)

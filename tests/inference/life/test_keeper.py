@@ -460,9 +460,9 @@ async def test_a_hundred_swaps_during_traffic_fail_no_row_and_mix_up_none(reposi
             values: dict[str, Any] = {}
             by: set[int] = set()
 
-            def on_output(output: Any) -> None:
-                values[output.name] = output.value
-                by.add(output.version)
+            def on_outputs(outputs: Any) -> None:
+                values.update((output.name, output.value) for output in outputs)
+                by.update(output.version for output in outputs)
 
             def on_done(outcome: Outcome, error: BaseException | None) -> None:
                 if outcome is not Outcome.DONE:
@@ -479,7 +479,7 @@ async def test_a_hundred_swaps_during_traffic_fail_no_row_and_mix_up_none(reposi
                     inputs={"text": text, "speaker": "customer"},
                     owner=f"call-{call}",
                     key=f"{turn}",
-                    on_output=on_output,
+                    on_outputs=on_outputs,
                     on_done=on_done,
                 )
             )

@@ -71,12 +71,12 @@ class Rig:
             inputs={"text": "x", "is_final": True},
             owner="call",
             key="u",
-            on_output=seen.append,
+            on_outputs=seen.extend,
             on_done=lambda *end: seen.append(end[0]),
             **fields,
         )
         followed = self.shadow.follow(request)
-        followed.on_output(said)
+        followed.on_outputs([said])
         assert not self.copies or followed is request or seen
         followed.on_done(outcome, None)
         return seen
@@ -96,10 +96,10 @@ def test_a_row_is_asked_again_once_it_is_answered_and_compared(plan: Plan) -> No
     assert rig.live(said) == [said, Outcome.DONE]
     (copy,) = rig.copies
     assert (copy.row_class, copy.pins, copy.owner, copy.key) == (RowClass.SHADOW, {"utterance": 2}, "", "")
-    copy.on_output(output("top_up", 0.4))
+    copy.on_outputs([output("top_up", 0.4)])
     copy.on_done(Outcome.DONE, None)
     rig.live(said)
-    rig.copies[1].on_output(output("lost_card", 0.8))
+    rig.copies[1].on_outputs([output("lost_card", 0.8)])
     rig.copies[1].on_done(Outcome.DONE, None)
     agreement = rig.shadow.agreements["intent"]
     assert (agreement.rows, agreement.ratio) == (2, 0.5)

@@ -119,13 +119,13 @@ class ScriptedOrchestrator:
         self.cancelled = []
         self.fails = False
 
-    def annotate(self, guide, utterance, stamps, on_annotation, on_done):
+    def annotate(self, guide, utterance, stamps, on_annotations, on_done):
         if self.is_overloaded:
             raise OverloadedError("no room")
         self.asked.append(utterance)
-        asyncio.get_running_loop().call_later(self.delay_s, self._answer, utterance, stamps, on_annotation, on_done)
+        asyncio.get_running_loop().call_later(self.delay_s, self._answer, utterance, stamps, on_annotations, on_done)
 
-    def _answer(self, utterance, stamps, on_annotation, on_done):
+    def _answer(self, utterance, stamps, on_annotations, on_done):
         if self.fails:
             on_done(utterance, Outcome.FAILED, RuntimeError("the model failed"))
             return
@@ -138,7 +138,7 @@ class ScriptedOrchestrator:
             model="utterance",
             version=1,
         )
-        on_annotation(utterance, annotation, stamps)
+        on_annotations(utterance, [annotation], stamps)
         on_done(utterance, Outcome.DONE, None)
 
     def cancel(self, owner):

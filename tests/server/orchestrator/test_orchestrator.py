@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class Desk:
         said: dict[str, Any] = {}
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def note(_: Utterance, annotation: Annotation, __: Stamps) -> None:
-            said[annotation.output] = annotation.value
+        def note(_: Utterance, annotations: Sequence[Annotation], __: Stamps) -> None:
+            said.update((annotation.output, annotation.value) for annotation in annotations)
 
         def done(_: Utterance, outcome: Outcome, error: BaseException | None) -> None:
             assert outcome is Outcome.DONE, error
