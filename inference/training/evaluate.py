@@ -1,7 +1,8 @@
 """How right, how calibrated and how fast a built version is, on the rows that nothing learned from.
 
 Scores are made exactly as `heads.json` tells the engine to make them. Each task is scored three times: as typed, as
-typed without case and marks, and as a recogniser might have heard it.
+typed without case and marks, and as a recogniser might have heard it. Rows of dialogues have the turn before them at
+hand, as on a call; what they score without it is told beside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from inference.repository import ModelRepository
 from inference.training import metrics
 from inference.training.augment import as_heard, spell_numbers, strip_marks
 from inference.training.calibrate import sigmoid, softmax
+from inference.training.context import logits_in_context
 from inference.training.corpus import Corpus
 from inference.training.features import Runner, open_tokenizer
 from inference.training.retrieval import read_retrieval_set, score_retrieval
@@ -61,13 +63,15 @@ class TaskReport:
         numbers: Name to number; the first is the one that the targets speak of.
         unmarked: The first number without case and marks.
         heard: The first number as a recogniser might have heard it.
-        spoken: The first number of rows that were really spoken and recognised, and of the same rows typed; None: none.
+        spoken: The first number of rows that were really spoken and recognised (the turn before them typed), and of the
+            same rows typed; None: none.
         labels: A row a label that occurs.
         confusions: Most frequent errors: true label, given label, rows.
         reliability: Scores against truth.
         matrix: Rows of each true label (first) given each label, `[labels, labels]`; None unless one label is true.
         names: Labels of the matrix.
         exact: The first number in fp32; None: not asked for.
+        alone: The first number without the turn before; None: the task does not look at it.
     """
 
     task: str
@@ -83,6 +87,7 @@ class TaskReport:
     matrix: NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
     exact: float | None = None
+    alone: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +312,11 @@ def _spoken(runner: _Remembered, spec: HeadSpec, rows: Examples, recognised: Seq
 
 
 def _score(runner: _Remembered, spec: HeadSpec, rows: Examples) -> tuple[FloatArray, NDArray[np.bool_]]:
-    logits = runner.run(rows.texts, [rows.task.tensor])[rows.task.tensor]
+    tensor = rows.task.tensor
+    plain = spec.carry is None
+    logits = (
+        runner.run(rows.texts, [tensor])[tensor] if plain else logits_in_context(rows, runner.run, spec.carry_first)
+    )
     scores = silence_other_speaker(spec, rows, scores_of(spec, logits))
     return scores, decide(spec, scores)
 
@@ -320,9 +329,6 @@ def _evaluate_task(runner: _Remembered, spec: HeadSpec, rows: Examples, source: 
     task = rows.task
     rng = random.Random(HEARD_SEED)
 
-    def rewritten(texts: Iterable[str]) -> float:
-        return _first_number(runner, spec, replace(rows, texts=tuple(texts)))
-
     scores, claimed = _score(runner, spec, rows)
     reliability = calibration(task, scores, claimed, rows)
     known, true = rows.mask > 0, rows.targets > 0.5
@@ -332,14 +338,15 @@ def _evaluate_task(runner: _Remembered, spec: HeadSpec, rows: Examples, source: 
         rows=len(rows),
         numbers={**task_metrics(task, scores, claimed, rows), "calibration_error": reliability.error}
         | {"calibration_chance": reliability.chance},
-        unmarked=rewritten(strip_marks(text) for text in rows.texts),
-        heard=rewritten(as_heard(text, rng) for text in rows.texts),
+        unmarked=_first_number(runner, spec, rows.rewritten(strip_marks)),
+        heard=_first_number(runner, spec, rows.rewritten(lambda text: as_heard(text, rng))),
         spoken=None,
         labels=tuple(_label_rows(rows.labels, metrics.count(claimed & known, true & known))),
         confusions=tuple(_confusions(rows.labels, claimed, true)) if task.kind.is_softmax else (),
         reliability=reliability,
         matrix=true.T.astype(np.int64) @ claimed if task.kind.is_softmax else None,
         names=rows.labels,
+        alone=None if spec.carry is None else _first_number(runner, spec, rows.alone()),
     )
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.export.heads import Heads, Linear, OpenSet
+from inference.export.heads import CARRY, Heads, Linear, OpenSet
 from inference.training import calibrate, open_set
 from inference.training.augment import as_heard, strip_marks
+from inference.training.context import Embed, Run, fit_carry, logits_in_context
 from inference.training.corpus import Corpus
 from inference.training.linear import fit_linear, logits
 from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, FloatArray, Kind, Task, join
-
-Embed = Callable[[Sequence[str], str], FloatArray]
-"""Texts and a title for the progress bar in, `[rows, dims] float32` out."""
 
 STRENGTH = {"sentiment": 1.0, "dissatisfied": 1.0, "question": 5.0, "intent_modular": 80.0}
 """Inverse L2 penalty where it is not `DEFAULT_STRENGTH`: noisy labels take a stronger one, clean small sets less."""
@@ -47,7 +44,21 @@ FLAGS = {"question": "is_question"}
 def fit_heads(corpus: Corpus, embed: Embed) -> Heads:
     """Fit every head and the open-set score on the fit parts; the mix of the open-set views on the calibrate parts."""
     linear = {task.tensor: fit_head(task, corpus.splits[task.name].fit, embed) for task in TASKS}
-    return Heads(linear, {SCOPE_TENSOR: fit_open_set(corpus, linear["intent_logits"], embed)})
+    carry = fit_carries(corpus, embed, linear)
+    return Heads(linear, {SCOPE_TENSOR: fit_open_set(corpus, linear["intent_logits"], embed)}, carry=carry)
+
+
+def fit_carries(corpus: Corpus, embed: Embed, linear: Mapping[str, Linear]) -> dict[str, Linear]:
+    """Fit what the turn before adds to the heads of tasks that depend on it, by tensor."""
+    return {
+        task.tensor: fit_carry(corpus.splits[task.name].fit, embed, linear[task.tensor], _strength(task))
+        for task in TASKS
+        if task.in_context
+    }
+
+
+def _strength(task: Task) -> float:
+    return STRENGTH.get(task.name, DEFAULT_STRENGTH)
 
 
 def choose_heads(corpus: Corpus, embed: Embed, tuned: Mapping[str, Linear]) -> dict[str, Linear]:
@@ -84,7 +95,7 @@ def fit_head(task: Task, rows: Examples, embed: Embed) -> Linear:
         mask=rows.mask,
         weights=row_weights(rows),
         softmax=task.kind.is_softmax,
-        strength=STRENGTH.get(task.name, DEFAULT_STRENGTH),
+        strength=_strength(task),
     )
 
 
@@ -113,7 +124,7 @@ def fit_open_set(corpus: Corpus, head: Linear, embed: Embed) -> OpenSet:
     return OpenSet(score.head, projection, centres, detector, open_set.fit_mix(held_inside, held_outside))
 
 
-def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[str]], Mapping[str, FloatArray]]) -> Any:
+def fit_post_processing(corpus: Corpus, run: Run) -> Any:
     """Calibrate on the calibrate parts, with the logits of the model as it will be served.
 
     A score must hold on a call, where marks come and go with the recogniser: every row is read as typed, without case
@@ -127,13 +138,18 @@ def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[s
         What `heads.json` holds: one object a logits tensor.
     """
     heads = {}
+    first = 0
     for task in TASKS:
         part = as_on_calls(corpus.splits[task.name].calibrate)
-        values = run(part.texts, [task.tensor])[task.tensor]
-        heads[task.tensor] = _post_process(task, part, values)
-        if task.name == "acts":
-            said = corpus.splits[task.name].fit
-            heads[task.tensor]["speakers"] = {speaker: _labels_said_by(said, speaker) for speaker in SPEAKERS}
+        if not task.in_context:
+            heads[task.tensor] = _post_process(task, part, run(part.texts, [task.tensor])[task.tensor])
+            continue
+        part = join([part, part.alone()])
+        heads[task.tensor] = _post_process(task, part, logits_in_context(part, run, first))
+        heads[task.tensor] |= {"carry": CARRY, "carry_first": first}
+        first += len(part.labels)
+    said = corpus.splits["acts"].fit
+    heads["acts_logits"]["speakers"] = {speaker: _labels_said_by(said, speaker) for speaker in SPEAKERS}
     heads["intent_logits"] |= _scope(corpus, run)
     return heads
 
@@ -141,8 +157,7 @@ def fit_post_processing(corpus: Corpus, run: Callable[[Sequence[str], Sequence[s
 def as_on_calls(rows: Examples) -> Examples:
     """Put rows below each other as typed, without case and marks, and as a recogniser might have heard them."""
     rng = random.Random(FORMS_SEED)
-    unmarked = replace(rows, texts=tuple(strip_marks(text) for text in rows.texts))
-    return join([rows, unmarked, replace(rows, texts=tuple(as_heard(text, rng) for text in rows.texts))])
+    return join([rows, rows.rewritten(strip_marks), rows.rewritten(lambda text: as_heard(text, rng))])
 
 
 def _post_process(task: Task, part: Examples, values: FloatArray) -> dict[str, Any]:
@@ -188,7 +203,7 @@ def _shortest(values: NDArray[np.float64]) -> float | list[float]:
     return rounded[0] if len(set(rounded)) == 1 else rounded
 
 
-def _scope(corpus: Corpus, run: Callable[[Sequence[str], Sequence[str]], Mapping[str, FloatArray]]) -> dict[str, Any]:
+def _scope(corpus: Corpus, run: Run) -> dict[str, Any]:
     """Calibrate the in-scope score; both sides weigh the same, as nobody knows the share of outside on a call."""
     inside, outside = (
         run(as_on_calls(rows).texts, [SCOPE_TENSOR])[SCOPE_TENSOR][:, 0]

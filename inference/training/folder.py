@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from inference.export.build import ENCODER_FILE, HEADS_FILE, RANGES_FILE
-from inference.export.heads import Heads, save_heads
+from inference.export.heads import CARRY, Heads, save_heads
 from inference.export.scales import save_ranges
 from inference.export.weights import Encoder, ExportError, FloatArray, save_encoder
 from inference.training.tasks import SCOPE_TENSOR, TASKS
@@ -43,6 +43,7 @@ def config_text(name: str, dims: int, labels: Mapping[str, Sequence[str]]) -> st
     outputs = [tensor("embedding", "TYPE_FP32", dims)]
     outputs += [tensor(task.tensor, "TYPE_FP32", len(labels[task.name]), task.name) for task in TASKS]
     outputs.append(tensor(SCOPE_TENSOR, "TYPE_FP32", 1))
+    outputs.append(tensor(CARRY, "TYPE_FP32", sum(len(labels[task.name]) for task in TASKS if task.in_context)))
     return "\n".join(
         [
             "# One encoder pass, every shared head. Weights are built from <version>/*.safetensors by",

@@ -15,6 +15,7 @@ def fit_linear(
     *,
     mask: FloatArray | None = None,
     weights: FloatArray | None = None,
+    offset: FloatArray | None = None,
     softmax: bool,
     strength: float,
     max_steps: int = 200,
@@ -26,6 +27,7 @@ def fit_linear(
         targets: `[rows, labels] float32` in 0..1.
         mask: `[rows, labels] float32`, 1 where the target is known; binary problems only. None: all known.
         weights: `[rows] float32`, importance of each row. None: all one.
+        offset: `[rows, labels] float32`, logits that are there already: the head learns what they miss. None: zeros.
         softmax: One label true a row, against any number.
         strength: Inverse of the L2 penalty, as scikit-learn's `C`.
         max_steps: Bound on L-BFGS iterations.
@@ -36,6 +38,7 @@ def fit_linear(
     x, y = torch.from_numpy(features), torch.from_numpy(targets)
     known = torch.ones_like(y) if mask is None else torch.from_numpy(mask)
     row_weight = torch.ones(len(x)) if weights is None else torch.from_numpy(weights)
+    given = torch.zeros(()) if offset is None else torch.from_numpy(offset)
     weight = torch.zeros(y.shape[1], x.shape[1], requires_grad=True)
     bias = torch.zeros(y.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -45,7 +48,7 @@ def fit_linear(
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        logits = x @ weight.T + bias
+        logits = x @ weight.T + bias + given
         if softmax:
             losses = -(torch.log_softmax(logits, 1) * y).sum(1)
         else:

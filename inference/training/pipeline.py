@@ -23,7 +23,7 @@ from inference.golden import GOLDEN_FILE
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.features import Runner, open_tokenizer
 from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune
-from inference.training.fit import choose_heads, fit_heads, fit_open_set, fit_post_processing
+from inference.training.fit import choose_heads, fit_carries, fit_heads, fit_open_set, fit_post_processing
 from inference.training.folder import write_model_folder, write_post_processing, write_weights
 from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
 from inference.training.vectors import VectorStore
@@ -113,8 +113,9 @@ def _finetune(
     vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
     report("heads on the tuned encoder")
     linear = choose_heads(corpus, vectors.embed, tuned)
+    carry = fit_carries(corpus, vectors.embed, linear)
     scope = fit_open_set(corpus, linear["intent_logits"], vectors.embed)
-    return encoder, Heads(linear, {SCOPE_TENSOR: scope}, projection)
+    return encoder, Heads(linear, {SCOPE_TENSOR: scope}, projection, carry)
 
 
 def training_sources(corpus: Corpus, plain: Sequence[str], frozen: VectorStore) -> Mapping[str, Source]:

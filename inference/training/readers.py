@@ -39,6 +39,8 @@ class Line(msgspec.Struct, frozen=True):
     acts: tuple[str, ...] = ()
     sentiment: str = ""
     satisfaction: float | None = None
+    before: str = ""
+    """Text of the line before, where both are of one dialogue; files need not have it."""
 
 
 def read_lines(path: Path) -> Iterator[Line]:
@@ -58,6 +60,21 @@ def read_lines(path: Path) -> Iterator[Line]:
                         raise DataError(f"{path}:{number}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+
+
+def read_turns(path: Path) -> list[Line]:
+    """Read a file of dialogues, whose turns stand in their order, and tell each turn what was said before it.
+
+    Raises:
+        DataError: As `read_lines`.
+    """
+    lines = list(read_lines(path))
+    return [
+        msgspec.structs.replace(line, before=last.text)
+        if last is not None and line.dialogue and last.dialogue == line.dialogue
+        else line
+        for last, line in zip([None, *lines], lines, strict=False)
+    ]
 
 
 def examples(
@@ -89,6 +106,7 @@ def examples(
         groups=tuple(f"{source}:{line.dialogue or line.text.lower()}" for line in lines),
         sources=(source,) * len(lines),
         speakers=tuple(line.speaker for line in lines),
+        before=tuple(line.before for line in lines),
     )
 
 
@@ -143,7 +161,7 @@ def read_dissatisfied(folder: Path) -> list[Examples]:
     """Read the customer turns of the user satisfaction sets."""
     parts = []
     for name in ("uss_sgd", "uss_mwoz"):
-        lines = [x for x in read_lines(folder / f"sentiment/{name}.jsonl") if x.satisfaction is not None]
+        lines = [x for x in read_turns(folder / f"sentiment/{name}.jsonl") if x.satisfaction is not None]
         marks = [("dissatisfied",) if (x.satisfaction or 0) < DISSATISFIED_BELOW else () for x in lines]
         parts.append(examples(_TASK["dissatisfied"], lines, ("dissatisfied",), marks, name))
     return parts
@@ -151,7 +169,7 @@ def read_dissatisfied(folder: Path) -> list[Examples]:
 
 def read_acts(folder: Path) -> Examples:
     """Read the dialogue acts of both sides of the Schema-Guided Dialogues."""
-    lines = list(read_lines(folder / "dialogue_act/sgd_train.jsonl"))
+    lines = read_turns(folder / "dialogue_act/sgd_train.jsonl")
     labels = sorted({act for x in lines for act in x.acts})
     return examples(_TASK["acts"], lines, labels, [x.acts for x in lines], "sgd")
 

@@ -77,16 +77,17 @@ def _summary(tasks: Sequence[TaskReport]) -> Iterable[str]:
     rows = []
     for task in tasks:
         for place, (name, value) in enumerate(task.numbers.items()):
-            variants = [""] * 4
+            variants = [""] * 5
             if place == 0:
                 lost = "" if "over_base" in name or task.numbers[name] - task.unmarked <= MAX_LOSS else " **too low**"
                 spoken = "" if task.spoken is None else f"{task.spoken[0]:.4f} of {task.spoken[1]:.4f} typed"
                 exact = "" if task.exact is None else _number(task.exact)
-                variants = [exact, _number(task.unmarked) + lost, _number(task.heard), spoken]
+                alone = "" if task.alone is None else _number(task.alone)
+                variants = [alone, exact, _number(task.unmarked) + lost, _number(task.heard), spoken]
             target, verdict = _verdict(task, name, value)
             rows.append((task.task, task.source, str(task.rows), name, _number(value), target, verdict, *variants))
     given = ("task", "source", "rows", "metric", "value", "target", "reached")
-    return _table((*given, "fp32", "no case or marks", "as heard", "spoken"), rows)
+    return _table((*given, "turn alone", "fp32", "no case or marks", "as heard", "spoken"), rows)
 
 
 def _verdict(task: TaskReport, name: str, value: float) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from inference.graph import Graph, read_graph
 from inference.plan import Op
 from inference.repository import ModelRepository
 from server.cli.examples import examples
+from server.orchestrator.graphs import run_outputs
 from server.policy.loading import load_policy
 from server.wire.errors import ConfigError
 
@@ -85,7 +86,7 @@ def check(graphs: Path, model_repo: Path) -> None:
             policy = load_policy(path, offered)
             for warning in policy.warnings:
                 click.echo(f"warning: {warning}", err=True)
-            outputs = policy.wanted_outputs
+            outputs = run_outputs(declared[policy.graph], policy.wanted_outputs)
             click.echo(_summary(f"policy {path.stem}", declared[policy.graph], outputs, repository))
         except ConfigError as error:
             problems.append(f"policies/{error}")
@@ -115,7 +116,11 @@ def explain(
     try:
         repository = ModelRepository.open(model_repo, weights=measure)
         declared = read_graph(graphs / f"{name}.yaml")
-        outputs = load_policy(graphs / "policies" / f"{policy}.yaml").wanted_outputs if policy else None
+        outputs = (
+            run_outputs(declared, load_policy(graphs / "policies" / f"{policy}.yaml").wanted_outputs)
+            if policy
+            else None
+        )
         stages = trace([(declared, outputs)], repository, backends=BACKENDS)
         structure = compile_graph(declared, outputs, repository, backends=BACKENDS).structure
         costs = asyncio.run(_measure(repository, stages[-1].drafts[0])) if measure else {}

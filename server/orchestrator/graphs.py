@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inference.compile import offered_labels
@@ -52,6 +52,11 @@ def offers(graphs: Mapping[str, Graph], repository: ModelRepository) -> Offers:
 def carry_input(graph: Graph) -> str:
     """Name the input that takes what the turn before handed on; empty where turns of the graph hand nothing on."""
     return next((name for name, kind in graph.inputs.items() if kind == CARRY and CARRY in graph.outputs), "")
+
+
+def run_outputs(graph: Graph, wanted: Sequence[str]) -> list[str]:
+    """Return what calls run for a policy: the outputs that it wants, and what their turns hand on."""
+    return [*wanted, CARRY] if carry_input(graph) else list(wanted)
 
 
 def config_error(error: InferenceError) -> ConfigError:

@@ -19,7 +19,7 @@ from inference.engine import Engine
 from inference.graph import Graph
 from inference.request import Carry, EmbeddingArray, Outcome, Output, PrototypeSet, Request, RowClass
 from server.config.settings import EngineSettings
-from server.orchestrator.graphs import CARRY, carry_input
+from server.orchestrator.graphs import CARRY, carry_input, run_outputs
 from server.orchestrator.guide import Guide
 from server.orchestrator.turns import Turns
 from server.wire.clock import Stamps, wall_ms
@@ -90,9 +90,8 @@ class Orchestrator:
         declared = self._graphs.get(graph)
         if declared is None:
             raise ConfigError(f"there is no graph `{graph}`", field=f"{name}: graph")
-        takes = carry_input(declared)
-        plan = self._engine.compile(declared, [*outputs, CARRY] if takes else outputs)
-        return Guide(name, plan, prototypes, pins, labels, takes)
+        plan = self._engine.compile(declared, run_outputs(declared, outputs))
+        return Guide(name, plan, prototypes, pins, labels, carry_input(declared))
 
     def annotate(
         self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotations: OnAnnotations, on_done: OnDone

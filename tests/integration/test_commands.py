@@ -75,6 +75,37 @@ def test_annotate_does_not_stumble_over_bad_lines():
     assert set(rows[10]) == {"text", "intent", "acts"}
 
 
+def test_annotate_reads_a_line_after_the_turn_before_it():
+    offer = [{"speaker": "customer", "text": "hello"}, {"speaker": "agent", "text": "shall i book the table for you"}]
+    close = [{"speaker": "agent", "text": "is there anything else i can help you with"}]
+    rows = annotate(
+        [
+            json.dumps({"text": "yes", **({} if context is None else {"context": context})})
+            for context in (
+                None,
+                [],
+                offer,
+                offer[1:],
+                close,
+                "x",
+                [7],
+                [{"text": 7}],
+                [{"text": "", "speaker": "ivr"}],
+            )
+        ],
+        "--outputs",
+        "acts,intent",
+    )
+    alone, begin, booked, same, *rest = (row.get("acts") for row in rows[:5])
+    assert alone == begin
+    assert booked == same  # only the last turn counts
+    assert "AFFIRM_INTENT" in [claim["label"] for claim in booked]
+    assert alone not in (booked, rest[0])
+    assert len({json.dumps(row["intent"]) for row in rows[:5]}) == 1  # this head does not look back
+    fields = [row["error"]["field"] for row in rows[5:]]
+    assert fields == ["context", "context[0]", "context[0].text", "context[0].speaker"]
+
+
 def test_annotate_of_nothing_is_nothing():
     assert annotate([""]) == []
 

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training and judging need the extra `train`")
 
+from inference.export.heads import CARRY
 from inference.head_spec import HeadSpec
 from inference.training.corpus import Corpus
 from inference.training.evaluate import (
@@ -56,7 +57,36 @@ def rows(task: Task, number: int = 12) -> Examples:
     speakers = tuple("agent" if label == 1 else "customer" for label in which)
     texts = tuple(f"word {label}" for label in which)
     names = tuple(map(str, range(size)))
-    return Examples(task, names, texts, targets, np.ones_like(targets), texts, ("made",) * number, speakers)
+    blank = ("",) * number
+    return Examples(task, names, texts, targets, np.ones_like(targets), texts, ("made",) * number, speakers, blank)
+
+
+class Deaf(Oracle):
+    """Words of the augmentation would hide the label from the oracle: `as heard` is judged by what is left."""
+
+    def run(self, texts: Sequence[str], outputs: Sequence[str], title: str = "") -> dict[str, np.ndarray]:
+        known = [text if text.split()[1:2] and text.split()[1].isdigit() else "x 0" for text in texts]
+        return super().run(known, outputs)
+
+
+class Listener(Deaf):
+    """Knows nothing of the acts of a text itself; the turn before hands the answer on."""
+
+    def run(self, texts: Sequence[str], outputs: Sequence[str], title: str = "") -> dict[str, np.ndarray]:
+        if outputs == [CARRY]:
+            return {CARRY: super().run(texts, ["acts_logits"])["acts_logits"]}
+        found = super().run(texts, outputs)
+        return {name: value * (name != "acts_logits") for name, value in found.items()}
+
+
+def test_rows_are_judged_after_the_turn_before_them_and_alone(corpus: Corpus) -> None:
+    told = {name: replace(cut, validate=replace(cut.validate, before=cut.validate.texts)) for name, cut in
+            corpus.splits.items()}  # fmt: skip
+    specs = {**SPECS, "acts_logits": HeadSpec("multi", threshold=0.9, carry=CARRY)}
+    found = evaluate(Listener(), specs, Corpus(told, corpus.outside))  # type: ignore[arg-type]
+    (acts,) = (task for task in found.tasks if task.task == "acts")
+    assert (acts.numbers["micro_f1"], acts.alone) == (1.0, 0.0)
+    assert all(task.alone is None for task in found.tasks if task is not acts)
 
 
 @pytest.fixture
@@ -68,12 +98,6 @@ def corpus() -> Corpus:
 
 
 def judge(corpus: Corpus) -> Evaluation:
-    # Words of the augmentation would hide the label from the oracle: `as heard` is judged by what is left.
-    class Deaf(Oracle):
-        def run(self, texts: Sequence[str], outputs: Sequence[str], title: str = "") -> dict[str, np.ndarray]:
-            known = [text if text.split()[1:2] and text.split()[1].isdigit() else "x 0" for text in texts]
-            return super().run(known, outputs)
-
     def hear(texts: Sequence[str]) -> list[str]:
         return [text.split()[0] for text in texts]
 

@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from inference.export.heads import CARRY
 from inference.head_spec import HeadSpec
 from inference.training.corpus import Corpus
 from inference.training.fit import BALANCE, as_on_calls, choose_heads, fit_heads, fit_post_processing, row_weights
@@ -64,6 +65,7 @@ def rows_of(task: Task, first: int, number: int) -> Examples:
         groups=tuple(map(str, range(number))),
         sources=("catalogue" if task.name == "actions" else "made",) * number,
         speakers=tuple(("customer", "agent")[label % 2] for label in which),
+        before=tuple(word(task.name, label, 3000 + i) if i % 4 else "" for i, label in enumerate(which)),
     )
 
 
@@ -90,6 +92,8 @@ def test_heads_learn_and_their_scores_are_fit_for_the_engine(corpus: Corpus) -> 
         found = logits(vectors(held.texts), heads.linear[task.tensor]).argmax(1)
         assert (found == held.targets.argmax(1)).mean() > 0.95
     scope = heads.open_set[SCOPE_TENSOR]
+    assert list(heads.carry) == ["dissatisfied_logits", "acts_logits"]
+    assert [heads.carry_first(tensor) for tensor in heads.carry] == [0, 1]
 
     def run(texts: Sequence[str], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         features = vectors(texts)
@@ -98,6 +102,7 @@ def test_heads_learn_and_their_scores_are_fit_for_the_engine(corpus: Corpus) -> 
         distance = (np.square(white[:, None] - scope.centres).sum(2)).min(1)
         energy = np.log(np.exp(found["intent_logits"]).sum(1))
         views = np.stack([energy, -distance, features @ scope.detector], 1)
+        found[CARRY] = np.hstack([logits(features, head) for head in heads.carry.values()])
         found[SCOPE_TENSOR] = (views @ scope.mix[:3] + scope.mix[3])[:, None].astype(np.float32)
         return {name: found[name] for name in outputs}
 
@@ -106,6 +111,10 @@ def test_heads_learn_and_their_scores_are_fit_for_the_engine(corpus: Corpus) -> 
     for tensor, head in post.items():
         HeadSpec(**head)
         assert np.min(head["temperature"]) > 0, tensor
+    assert {tensor: head["carry_first"] for tensor, head in post.items() if "carry" in head} == {
+        "dissatisfied_logits": 0,
+        "acts_logits": 1,
+    }
     assert post["question_logits"]["flag"] == "is_question"
     assert post["acts_logits"]["speakers"] == {"customer": ["acts0", "acts2"], "agent": ["acts1", "acts3"]}
     actions = post["actions_logits"]["temperature"]

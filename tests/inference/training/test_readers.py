@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.training.corpus import CATALOGUE, read_catalogue, read_corpus
-from inference.training.readers import DataError, Line, examples, read_intent, read_lines, read_question
+from inference.training.readers import DataError, Line, examples, read_intent, read_lines, read_question, read_turns
 from inference.training.retrieval import read_retrieval_set, score_retrieval
 from inference.training.splits import position, split
 from inference.training.tasks import SPEAKERS, TASKS, join, sample
@@ -90,6 +90,22 @@ def test_a_sample_is_the_same_each_time_and_has_both_speakers(folder: Path) -> N
 def test_positions_spread_evenly() -> None:
     places = np.array([position(str(i), 0) for i in range(4000)])
     assert np.histogram(places, 4, (0, 1))[0] == pytest.approx(1000, rel=0.1)
+
+
+def test_turns_know_what_was_said_before_in_their_dialogue(tmp_path: Path) -> None:
+    said = [
+        ("a", "hello"),
+        ("a", "hi"),
+        ("b", "yes"),
+        ("a", "again"),
+        ("", "one"),
+        ("", "two"),
+        ("b", "no"),
+        ("b", "oh"),
+    ]
+    file = tmp_path / "turns.jsonl"
+    file.write_text("".join(json.dumps({"dialogue": dialogue, "text": text}) + "\n" for dialogue, text in said))
+    assert [line.before for line in read_turns(file)] == ["", "hello", "", "", "", "", "", "no"]
 
 
 def test_dissatisfied_is_below_three(folder: Path) -> None:
