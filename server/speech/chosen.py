@@ -44,7 +44,7 @@ def choose(
     """
     recognisers: list[Recogniser] = []
     if settings.recogniser == "deepgram":
-        recognisers.append(_deepgram(settings, environment.get(KEY_VARIABLE, "")))
+        recognisers.append(deepgram(settings, environment))
     if settings.recogniser == "embedded" or settings.fallback == "embedded":
         recognisers.append(embedded(settings, metrics))
     spool_folder.mkdir(parents=True, exist_ok=True)
@@ -54,32 +54,45 @@ def choose(
 
 def embedded(settings: SpeechSettings, metrics: Metrics) -> Recogniser:
     """The recogniser that runs here: Moonshine, and a Whisper for its finals if the settings name one."""
-    fast = EmbeddedSettings(
-        workers=settings.workers,
-        endpoint_ms=settings.endpoint_ms,
-        moonshine_folder=settings.moonshine_folder,
-        max_streams=settings.max_streams,
-    )
+    fast = EmbeddedRecogniser(_fast(settings))
+    if not settings.whisper.folder:
+        return fast
+    budget_s = settings.whisper.budget_ms / 1000
+    return TwoPassRecogniser(fast, whisper_alone(settings), _whisper_workers(settings), budget_s, metrics)
+
+
+def whisper_alone(settings: SpeechSettings) -> EmbeddedRecogniser:
+    """The Whisper that the settings name, by itself."""
     whisper = settings.whisper
-    if not whisper.folder:
-        return EmbeddedRecogniser(fast)
-    cores = os.cpu_count() or 1
-    workers = whisper.workers or (1 if whisper.device == "cuda" else max(1, cores // 2))
     strong = replace(
-        fast,
-        workers=workers,
+        _fast(settings),
+        workers=_whisper_workers(settings),
         whisper_folder=whisper.folder,
         device=whisper.device,
         compute_type=whisper.compute_type,
         interim_every_ms=_WHISPER_INTERIM_EVERY_MS,
         niceness=_WHISPER_NICENESS,
     )
-    budget_s = whisper.budget_ms / 1000
-    return TwoPassRecogniser(EmbeddedRecogniser(fast), EmbeddedRecogniser(strong), workers, budget_s, metrics)
+    return EmbeddedRecogniser(strong)
 
 
-def _deepgram(settings: SpeechSettings, key: str) -> Recogniser:
-    vendor = settings.deepgram
+def _fast(settings: SpeechSettings) -> EmbeddedSettings:
+    return EmbeddedSettings(
+        workers=settings.workers,
+        endpoint_ms=settings.endpoint_ms,
+        moonshine_folder=settings.moonshine_folder,
+        max_streams=settings.max_streams,
+    )
+
+
+def _whisper_workers(settings: SpeechSettings) -> int:
+    whisper = settings.whisper
+    return whisper.workers or (1 if whisper.device == "cuda" else max(1, (os.cpu_count() or 1) // 2))
+
+
+def deepgram(settings: SpeechSettings, environment: Mapping[str, str]) -> Recogniser:
+    """The vendor. Raises as `choose` does."""
+    vendor, key = settings.deepgram, environment.get(KEY_VARIABLE, "")
     address = urlsplit(vendor.url)
     host = address.hostname or ""
     if address.scheme not in ("ws", "wss") or not host:

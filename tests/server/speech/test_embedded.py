@@ -16,10 +16,10 @@ import pytest
 from server.speech.contract import Closed, Covered, Final, Recogniser, SpeechCall, SpeechEvent, SpeechStream
 from server.speech.embedded import EmbeddedRecogniser
 from server.speech.settings import EmbeddedSettings
+from server.speech.word_errors import word_errors, words_of
 from server.wire.errors import BadAudio, BadRequest, ConfigError, Overloaded, Unavailable
 from server.wire.ids import ConversationId, Speaker, TenantId
 from tests.server.speech.conftest import RenderedCall
-from tests.server.speech.words import word_errors, words_of
 
 pytestmark = pytest.mark.slow
 

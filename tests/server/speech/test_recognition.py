@@ -15,9 +15,9 @@ from server.speech.moonshine import Moonshine
 from server.speech.settings import EmbeddedSettings
 from server.speech.silero import SileroModel
 from server.speech.transcriber import Transcriber
+from server.speech.word_errors import word_errors, words_of
 from server.wire.ids import Speaker
 from tests.server.speech.conftest import RenderedCall
-from tests.server.speech.words import word_errors, words_of
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,10 @@ from server.speech.recovery.recogniser import RecoveringRecogniser
 from server.speech.recovery.settings import RecoverySettings
 from server.speech.scripted import ScriptedRecogniser
 from server.speech.settings import EmbeddedSettings
+from server.speech.word_errors import word_errors, words_of
 from server.speech_server.faults import Faults
 from tests.server.speech.conftest import RenderedCall
 from tests.server.speech.recovery.faults import Speech, place, talk
-from tests.server.speech.words import word_errors, words_of
 from tests.server.speech_server.serving import adapter, serving, side
 
 

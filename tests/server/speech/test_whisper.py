@@ -18,10 +18,10 @@ from server.speech.chosen import choose
 from server.speech.contract import Final, Interim
 from server.speech.decoder import Hints
 from server.speech.model_files import whisper_languages
+from server.speech.word_errors import word_errors, words_of
 from server.wire.errors import ConfigError
 from tests.server.speech.conftest import RenderedCall
 from tests.server.speech.test_embedded import said, send, side
-from tests.server.speech.words import word_errors, words_of
 
 FOLDER = PROJECT_ROOT / "build/whisper-base"
 needs_whisper = pytest.mark.skipif(
