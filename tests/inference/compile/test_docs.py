@@ -10,13 +10,18 @@ from inference.graph import parse_graph
 from inference.plan import Op
 from inference.repository import ModelRepository
 from inference.when import parse_when
+from tests.inference.model_folders import write_model
 
 PAGE = (Path(__file__).parents[3] / "docs" / "graphs.md").read_text("utf-8")
 
 
-def test_the_graph_compiles(repository: ModelRepository) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert compile_graph(parse_graph(example, "guidance.yaml"), None, repository, backends=["fake"]).outputs
+def test_the_graphs_compile(tmp_path: Path) -> None:
+    write_model(tmp_path, extra='output { name: "carry" data_type: TYPE_FP32 dims: [1] }')
+    examples = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        graph = parse_graph(example, "example.yaml")
+        assert compile_graph(graph, None, ModelRepository.open(tmp_path), backends=["fake"]).outputs
 
 
 def test_the_conditions_are_read() -> None:
