@@ -63,11 +63,13 @@ def finding_of(question: Question, answer: Answer, screen: Screen) -> tuple[Outc
     outcome = screen.judge(question, best)
     if outcome != "shown":
         return outcome, None
+    # A moment's card says for itself what to do: what it needs is the one passage behind that, not further reading.
+    cited = answer.results[:1] if question.trigger == "moment" else answer.results
     return outcome, Finding(
         key=question.key,
         title=title_of(best),
         body=extract(best),
-        cites=tuple(citation(result) for result in answer.results),
+        cites=tuple(citation(result) for result in cited),
         evidence=question.evidence,
         action_id=question.action_id,
         is_asked=is_asked,

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from server.policy.rulebook import RuleBook
-from server.policy.rules import SEMANTIC_OUTPUT, AllOf, AnyOf, Condition, Lexical, OutputIs, Semantic
+from server.policy.rules import SEMANTIC_OUTPUT, AllOf, AnyOf, Condition, Lexical, OutputIs, Semantic, leaves
 
 KEEP_MARGIN = 0.1
 """A claim made on an interim is kept by the final down to this much below the threshold: a few words more dilute a
@@ -112,21 +112,28 @@ class Judge:
             case AllOf():
                 return self._all(condition, view, margin)
 
-    def veto(self, negatives: tuple[Semantic | Lexical, ...], view: View, hit: Hit) -> bool | None:
-        """True if a negative rules the hit out, None if that is not known yet.
+    def veto(self, negatives: tuple[Semantic | Lexical, ...], condition: Condition, view: View) -> bool | None:
+        """True if a negative rules out that a condition holds, None if that is not known yet.
 
-        Words veto whenever they occur. Phrases veto a semantic hit when they are nearer than its own phrases, and any
-        other hit when they are claimed at all.
+        Words veto whenever they occur. Phrases veto when they are claimed, unless a phrase of the condition itself is
+        nearer: whether words or a phrase made it hold, what was meant is what is nearest.
         """
+        own = self._nearest(condition, view)
         is_unknown = False
         for negative in negatives:
             verdict = self.judge(negative, view)
-            if verdict.hit is not None:
-                is_rival = isinstance(negative, Semantic) and hit.score is not None
-                if not is_rival or verdict.hit.strength >= hit.strength:
-                    return True
+            if verdict.hit is not None and not (isinstance(negative, Semantic) and own > verdict.hit.strength):
+                return True
             is_unknown = is_unknown or verdict.holds is None
         return None if is_unknown else False
+
+    @staticmethod
+    def _nearest(condition: Condition, view: View) -> float:
+        """Similarity of the nearest phrase of a condition, 0 where none is near enough to be listed."""
+        claim = view.claims.get(SEMANTIC_OUTPUT)
+        paths = {leaf.path for leaf in leaves(condition) if isinstance(leaf, Semantic)}
+        entries = claim.value or () if claim is not None else ()
+        return max((float(entry["score"]) for entry in entries if entry["label"] in paths), default=0.0)
 
     def _lexical(self, condition: Lexical, view: View) -> Verdict:
         if view is not self._view:

@@ -161,7 +161,7 @@ class MomentMatcher:
         verdict = self._judge.judge(rule.condition, view, margin)
         if verdict.hit is None or not rule.negatives:
             return verdict
-        vetoed = self._judge.veto(rule.negatives, view, verdict.hit)
+        vetoed = self._judge.veto(rule.negatives, rule.condition, view)
         return verdict if vetoed is False else Verdict(None if vetoed is None else False)
 
     @staticmethod

@@ -32,6 +32,14 @@ def test_the_sentences_that_answer_are_the_card_and_the_passage_its_source():
     assert finding.cites[0].title == "Light › How"
 
 
+def test_a_moments_card_gets_the_one_passage_that_says_it_best():
+    further = Result("b.md", "Other", "It rains.", 0.6, "p2", ())
+    found = Answer((*FOUND.results, further), 0.7, 0.4, "", 1)
+    for trigger, cited in (("question", ["a.md", "b.md"]), ("moment", ["a.md"])):
+        _, finding = finding_of(asked(trigger), found, Screen())
+        assert [cite.source for cite in finding.cites] == cited
+
+
 def test_nothing_is_shown_where_nothing_answers_but_the_agent_is_told():
     assert finding_of(asked(), NOTHING, Screen()) == ("abstained", None)
     outcome, finding = finding_of(asked("asked"), NOTHING, Screen())

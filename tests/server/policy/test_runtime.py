@@ -316,6 +316,8 @@ actions: [{id: block, on: lost, type: hint, title: Block it}]
         ("it is not lost", near(positive), False),
         ("a lost card", [], True),
         ("a lost card", near(negative), False),
+        ("a lost card", [*near(positive), *near(negative, score=0.5)], True),
+        ("a lost card", [*near(positive, score=0.5), *near(negative)], False),
     ]
     for text, claim, is_shown in cases:
         call = ScriptedCall(policy)
