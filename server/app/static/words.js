@@ -9,10 +9,15 @@ export function clockText(ms) {
   return hours > 0 ? `${hours}:${String(minutes).padStart(2, "0")}:${seconds}` : `${minutes}:${seconds}`;
 }
 
-/** `oil_change_when` becomes `Oil change when`. @param {string} label */
+/** `lost_card` becomes `Lost card`, `oil_change_when` becomes `Oil change: when`. @param {string} label */
 export function labelText(label) {
-  const text = label.replace(/[_-]+/g, " ").trim();
+  const text = label.replace(/[_-]+/g, " ").trim().replace(/ (when|how)$/, ": $1");
   return text === "" ? "" : text[0].toUpperCase() + text.slice(1);
+}
+
+/** The moment that a rule path belongs to: `moments.lost_card.any[1]` becomes `Lost card`. @param {string} path */
+export function momentText(path) {
+  return labelText(/^moments\.(\w+)/.exec(path)?.[1] ?? path);
 }
 
 /** 0.873 becomes `87 %`. @param {number|null|undefined} share */

@@ -1,7 +1,7 @@
 /** Where one utterance's time went, stage by stage against the budget, and the call's percentiles beside it. */
 
 import { STAGES, percentiles, stageSpans, totalMs } from "../stages.js";
-import { STAGE_TEXTS, clockText, labelText, msNumber, msText, percentText, speakerText } from "../words.js";
+import { STAGE_TEXTS, clockText, labelText, momentText, msNumber, msText, percentText, speakerText } from "../words.js";
 import { el, setText } from "./dom.js";
 
 export class WaterfallView {
@@ -113,17 +113,22 @@ function aboutText(utterance, timing, total, budget) {
   return `${speakerText(utterance.speaker)} at ${clockText(utterance.start_ms)}, to ${until}${time}${absent}`;
 }
 
-/** What the models said of the utterance, one line. */
+/** Nearest to a phrase that means nothing: not worth a word. */
+const NOTHING_MEANT = "negatives";
+
+/** What the models said of the utterance, one line; which model and how long once, where all are alike. */
 function outputsText(outputs) {
-  if (!outputs) return "";
-  return [...outputs.values()]
-    .filter(({ value }) => !(Array.isArray(value) && value.length === 0))
+  const said = [...(outputs?.values() ?? [])]
+    .filter(({ value }) => !(Array.isArray(value) && (value.length === 0 || value[0].label === NOTHING_MEANT)))
     .map(({ output, value, score, model, version, queue_ms: queueMs = 0, compute_ms: computeMs = 0 }) => {
       const first = Array.isArray(value) ? value[0] : value;
-      const label = first?.label === undefined ? "" : ` ${labelText(String(first.label))}`;
-      const sure = score ?? first?.score;
-      const share = typeof sure === "number" ? ` ${percentText(sure)}` : "";
-      return `${labelText(output)}:${label}${share} (${model} v${version}, queued ${msText(queueMs)}, ran ${msText(computeMs)})`;
-    })
-    .join(" · ");
+      const name = first?.label === undefined ? "" : String(first.label);
+      const label = output === "moments" ? momentText(name) : labelText(name.toLowerCase());
+      const sure = percentText(score ?? first?.score);
+      const what = [`${labelText(output)}:`, label, sure].filter((word) => word !== "").join(" ");
+      return { what, how: `${model} v${version}, queued ${msText(queueMs)}, ran ${msText(computeMs)}` };
+    });
+  if (said.length === 0) return "";
+  if (said.every(({ how }) => how === said[0].how)) return [...said.map(({ what }) => what), said[0].how].join(" · ");
+  return said.map(({ what, how }) => `${what} (${how})`).join(" · ");
 }

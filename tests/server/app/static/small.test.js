@@ -8,7 +8,7 @@ import { Receipts } from "../../../../server/app/static/receipts.js";
 import { RetryPolicy, isTerminal } from "../../../../server/app/static/retry.js";
 import { nearestRank, percentiles, stageSpans, totalMs } from "../../../../server/app/static/stages.js";
 import { apply, newCall } from "../../../../server/app/static/state.js";
-import { clockText, gapText, labelText, passageParts, remainingText } from "../../../../server/app/static/words.js";
+import { clockText, gapText, labelText, momentText, passageParts, remainingText } from "../../../../server/app/static/words.js";
 import { annotation, transcript } from "./world.js";
 
 // -- which call ------------------------------------------------------------------------------------------------------
@@ -245,7 +245,8 @@ test("hostile Markdown costs no more than its length", () => {
 
 test("words and numbers as people read them", () => {
   assert.deepEqual([0, 61_000, 3_600_000].map(clockText), ["0:00", "1:01", "1:00:00"]);
-  assert.equal(labelText("oil_change_when"), "Oil change when");
+  assert.deepEqual(["lost_card", "oil_change_when", "when_due"].map(labelText), ["Lost card", "Oil change: when", "When due"]);
+  assert.deepEqual(["moments.lost_card.any[1]", "loan"].map(momentText), ["Lost card", "Loan"]);
   assert.deepEqual([120_000, 60_000, 31_000, 4_000].map(remainingText), ["for about 2 min", "for about a minute", "for about 40 s", "fading"]);
   const gap = { from_ms: 65_000, to_ms: 72_000, cause: "recogniser_lost", state: "backfilled", speaker: "customer" };
   assert.equal(gapText(gap), "Customer not heard 1:05 to 1:12: speech recognition was lost. Recovered since.");
