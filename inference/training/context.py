@@ -34,6 +34,8 @@ def fit_carry(rows: Examples, embed: Embed, head: Linear, strength: float) -> Li
         strength: See `fit_linear`.
     """
     rows = rows.take(np.flatnonzero([bool(text) for text in rows.before]))
+    if not len(rows):
+        return Linear(np.zeros_like(head.weight), np.zeros_like(head.bias))
     return fit_linear(
         embed(rows.before, f"{rows.task.name}, before"),
         rows.targets,

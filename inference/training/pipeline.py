@@ -21,6 +21,7 @@ from inference.export.verify import open_session, verify_version
 from inference.export.weights import Encoder, base_model_folder, load_base_encoder, load_encoder
 from inference.golden import GOLDEN_FILE
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
+from inference.training.distil import embedding_of, keep_layers
 from inference.training.features import Runner, open_tokenizer
 from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune
 from inference.training.fit import choose_heads, fit_carries, fit_heads, fit_open_set, fit_post_processing
@@ -50,6 +51,10 @@ class Run:
         settings: Of the fine-tuning; zero steps keep the base encoder and fit heads on it.
         num_threads: Of torch and onnxruntime.
         start: Version whose encoder and heads the fine-tuning continues from; None: the base model.
+        layers: Layers of `start` that a student keeps, which is held to the features of all of them; empty: no student.
+        is_last: Everything has been chosen: weights learn from the validate rows as well.
+        cut_seed: Of which rows are held out. A version that continues from another has to leave the same ones aside, so
+            it is not the seed of what is drawn.
     """
 
     data: Path
@@ -58,6 +63,9 @@ class Run:
     settings: Settings
     num_threads: int = 1
     start: Path | None = None
+    layers: tuple[int, ...] = ()
+    is_last: bool = False
+    cut_seed: int = 0
 
 
 def train(run: Run, report: Report = lambda _: None) -> None:
@@ -70,16 +78,24 @@ def train(run: Run, report: Report = lambda _: None) -> None:
     """
     if run.start is not None and not run.settings.steps:
         raise ValueError(f"continuing from {run.start} needs steps")
+    if run.layers and run.start is None:
+        raise ValueError("a student needs a version to learn from")
     torch.set_num_threads(run.num_threads)
     torch.manual_seed(run.settings.seed)
-    corpus = read_corpus(run.data, run.settings.seed)
+    corpus = read_corpus(run.data, run.cut_seed)
+    if run.is_last:
+        corpus = corpus.refitted()
     report(", ".join(f"{name} {len(split.fit)}" for name, split in corpus.splits.items()) + " rows to fit")
     tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
     base = load_base_encoder()
     write_model_folder(run.version.parent, base.dims, {task.name: labels_of(corpus, task) for task in TASKS}, tokenizer)
 
     frozen = VectorStore(Runner.for_encoder(base, tokenizer, run.num_threads), run.work / "frozen.npz")
-    if run.start is not None:
+    if run.start is not None and run.layers:
+        teacher, heads = load_encoder(run.start / ENCODER_FILE), load_heads(run.start / HEADS_FILE)
+        frozen = VectorStore(Runner.for_encoder(teacher, tokenizer, run.num_threads), run.work / "teacher.npz")
+        encoder = keep_layers(teacher, run.layers)
+    elif run.start is not None:
         encoder, heads = load_encoder(run.start / ENCODER_FILE), load_heads(run.start / HEADS_FILE)
     else:
         start_file = run.work / "frozen-heads.safetensors"
@@ -99,7 +115,7 @@ def _finetune(
     """Tune the encoder, then take for each task the better of the head tuned with it and one fitted afterwards."""
     tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
     sources = training_sources(corpus, read_plain(run.data), frozen)
-    model = SharedModel(start, heads.linear, heads.projection)
+    model = SharedModel(start, heads.linear, None if run.layers else heads.projection)
     report("fine-tuning")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
@@ -110,6 +126,8 @@ def _finetune(
 
         finetune(model, sources, tokenizer, run.settings, run.work / "finetune.pt", progress)
     encoder, projection, tuned = model.export(start)
+    if run.layers:
+        projection = embedding_of(projection, heads.projection)
     vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
     report("heads on the tuned encoder")
     linear = choose_heads(corpus, vectors.embed, tuned)

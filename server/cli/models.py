@@ -83,6 +83,8 @@ def _training_extra() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Version folder to continue from, instead of the base model.",
 )
+@click.option("--layers", help="Layers of --start that a student keeps, such as 1,3,5; it learns from all of them.")
+@click.option("--last", is_flag=True, help="Learn from the validate rows as well, once everything has been chosen.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Cores for torch.")
 @click.option(
@@ -94,6 +96,8 @@ def train(
     out: Path | None,
     steps: int,
     start: Path | None,
+    layers: str | None,
+    last: bool,
     seed: int,
     threads: int,
     work: Path,
@@ -114,8 +118,10 @@ def train(
     numbers = [int(path.name) for path in _versions(REPOSITORY)]
     version = out or REPOSITORY / MODEL / str(max(numbers, default=0) + 1)
     try:
+        kept = tuple(int(layer) for layer in layers.split(",")) if layers else ()
         settings = Settings(steps=steps, seed=seed)
-        run_training(Run(data, version, work, settings, threads, start), _console.print)
+        run = Run(data, version, work, settings, threads, start, layers=kept, is_last=last)
+        run_training(run, _console.print)
     except (DataError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     _console.print(f"{version} is trained; `cueline models evaluate --data {data} --version {version.name}` judges it")
@@ -132,7 +138,7 @@ def train(
     show_default=True,
     help="Which file of it.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the training, which decides what is held out.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the cut, which decides what is held out.")
 @click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
 @click.option("--against-fp32", is_flag=True, help="Judge fp32 on the same rows, to tell what int8 costs.")
 @click.option("--spoken", type=click.IntRange(min=0), default=0, help="Rows a source to speak, recognise and judge.")

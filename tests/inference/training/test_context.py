@@ -68,6 +68,13 @@ def test_the_turn_before_tells_what_the_head_alone_cannot_know(rows: Examples) -
     assert accuracy(in_context) > accuracy(alone) + 0.15
 
 
+def test_where_nothing_was_said_before_nothing_is_learned(rows: Examples) -> None:
+    head = fit_linear(embed(rows.texts), rows.targets, softmax=False, strength=10.0)
+    carry = fit_carry(rows.alone(), embed, head, 10.0)
+    assert not carry.weight.any()
+    assert not carry.bias.any()
+
+
 def test_an_offset_that_says_everything_leaves_nothing_to_learn(rows: Examples) -> None:
     sure = Linear(np.zeros((1, 8), np.float32), np.zeros(1, np.float32))
     given = 50 * (2 * rows.targets - 1)

@@ -86,6 +86,8 @@ def test_a_version_is_trained_interrupted_resumed_and_judged(data: Path, tmp_pat
 
     with pytest.raises(ValueError, match="needs steps"):
         train(replace(run, start=run.version, settings=Settings(steps=0)))
+    with pytest.raises(ValueError, match="a version to learn from"):
+        train(replace(run, layers=(1, 3, 5)))
     more = replace(run, start=run.version, version=repo / "utterance/3", work=tmp_path / "more")
     (tmp_path / "more").mkdir()
     (tmp_path / "work/frozen.npz").rename(tmp_path / "more/frozen.npz")
