@@ -31,6 +31,7 @@ from server.live.mail import (
     Receipt,
     Tick,
     chain,
+    drained,
     refuse,
 )
 from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
@@ -116,6 +117,7 @@ class LiveCall:
         self._tick_s: float | None = None
         self._unwritten: list[Event] = []
         self._last_stored: Awaitable[None] | None = None
+        self._unanswered: list[tuple[Awaitable[None] | None, Given | Flush]] = []
         self._gap_revision = memory.num_gaps
         self._is_memorable = False
         self._num_unsaved_finals = 0
@@ -233,8 +235,8 @@ class LiveCall:
         except Fenced:
             log.warning("the call is another process's by now")
         finally:
-            while not self._mailbox.empty():
-                refuse(self._mailbox.get_nowait())
+            for item in (*(item for _, item in self._unanswered), *drained(self._mailbox)):
+                refuse(item)
             self._room.set()
             if self._tick is not None:
                 self._tick.cancel()
@@ -295,11 +297,11 @@ class LiveCall:
                 origin: Origin = "backfill" if isinstance(event, Final) and event.is_backfill else "speech"
                 for utterance in self._assembler.on_speech(speaker, event, self._now_s(), origin=origin):
                     self._publish_utterance(utterance, stamps)
-            case Given(given, stamps, stored):
+            case Given(given, stamps) as item:
                 utterance_or_none = self._assembler.on_utterance(given)
                 if utterance_or_none is not None:
                     self._publish_utterance(utterance_or_none, stamps)
-                chain(self._last_stored, stored)
+                self._unanswered.append((self._last_stored, item))
             case Noted(utterance, annotations, stamps):
                 self._take_annotations(utterance, annotations, stamps)
             case Done(utterance, outcome, error):
@@ -319,10 +321,10 @@ class LiveCall:
             case Tick():
                 self._tick_s = None
                 self._publish_guidance(self._policy.on_tick(self._now_s()), Stamps())
-            case Flush(stored, covered):
+            case Flush(covered=covered) as item:
                 for record in covered:
                     self._store(record)
-                chain(self._last_stored, stored)
+                self._unanswered.append((self._last_stored, item))
 
     def _take_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
         """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
@@ -453,10 +455,13 @@ class LiveCall:
             await self._stations.log.append(key, (Event(payload, Stamps()),))
 
     async def _flush(self) -> None:
-        """Append what was published since the last time, in order."""
+        """Append what was published since, in order; who waits for it is answered once it is stored, too."""
         if self._unwritten:
             events, self._unwritten = self._unwritten, []
             await self._stations.log.append(self._channel, events, self._memory())
+        waiting, self._unanswered = self._unanswered, []
+        for stored, item in waiting:
+            chain(stored, item.stored)
 
     def _memory(self) -> bytes:
         """What another process has to know to go on from here; empty as long as that is told by the log itself."""
@@ -489,8 +494,7 @@ class LiveCall:
             self._tick.cancel()
             self._tick = None
         if wakeup_s is not None:
-            delay_s = max(0.0, wakeup_s - self._now_s())
-            self._tick = self._loop.call_later(delay_s, self._post, Tick())
+            self._tick = self._loop.call_at(wakeup_s, self._post, Tick())
 
     def _now_s(self) -> float:
         return self._loop.time()

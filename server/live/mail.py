@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,6 +97,12 @@ class End:
 
 
 Item = Heard | Given | Noted | Done | Receipt | Asked | Assigned | Found | Gone | Unanswered | Tick | Flush | End
+
+
+def drained(mailbox: asyncio.Queue[Item]) -> Iterator[Item]:
+    """What is left in a mailbox."""
+    while not mailbox.empty():
+        yield mailbox.get_nowait()
 
 
 def refuse(item: Item) -> None:
