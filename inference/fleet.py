@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import threading
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from inference.batching import BatchingSettings, Lane
 from inference.errors import InferenceError, ModelError
 from inference.model_config import VersionPolicy
 from inference.plan import Plan
+from inference.priority import LOADING, give_way
 from inference.program import Program
 from inference.repository import Model, ModelRepository, ModelVersion
 from inference.request import Retrieve
@@ -175,7 +174,7 @@ class Fleet:
         if not self._serving:
             return await asyncio.to_thread(load, *arguments)
         loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, "model-load", initializer=_give_way)
+        executor = ThreadPoolExecutor(1, "model-load", give_way, (LOADING,))
         try:
             return await loop.run_in_executor(executor, load, *arguments)
         finally:
@@ -248,11 +247,6 @@ class Fleet:
         self.services.clear()
         self._serving.clear()
         self._programs.clear()
-
-
-def _give_way() -> None:
-    """Lower the priority of this thread alone: warming a version must not take the cores from those that serve."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # Linux: a thread has a priority of its own
 
 
 def _reporter(loop: asyncio.AbstractEventLoop, progress: Progress | None, name: str) -> Callable[[float], None]:

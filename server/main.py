@@ -8,7 +8,6 @@ them the other way round. Nothing else wires rooms together.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket as sockets
@@ -55,6 +54,7 @@ from server.feed.receipts import Receipts
 from server.feed.socket import Commands
 from server.feed.transport import DirectProtocol
 from server.fleet import Fleet, fleet_of
+from server.heap import settle
 from server.ingest.adapters import audiohook, lca, twilio
 from server.ingest.adapters.contract import Adapter
 from server.ingest.adapters.endpoint import AdapterEndpoint
@@ -150,10 +150,7 @@ class Server:
             if listener is not None:
                 self._stack.callback(listener.close)
             application = await self._build()
-            # Everything that lives as long as the process leaves the collector's sight: a full collection over a
-            # large heap was seen to cost 100 ms, more than the whole hot path.
-            gc.collect()
-            gc.freeze()
+            settle()
             if listener is not None:
                 await self._listen(application, listener, on_listening)
 

@@ -7,7 +7,6 @@ whole, cut into perfect batches, and two threads run them without a word of Pyth
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import threading
@@ -31,6 +30,7 @@ from inference.prototypes import make_prototypes
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import Output, PrototypeSet, Request, RowClass
 from inference.tokens import ID_BYTES, Tokenizer, pad_rows
+from server.heap import settle
 
 ROOT = Path(__file__).parents[2]
 THREADS = len(os.sched_getaffinity(0))
@@ -186,8 +186,7 @@ class Subject:
             backends={"onnxruntime": backend} if backend else None,
         )
         self.loop.run_until_complete(self.engine.start())
-        gc.collect()
-        gc.freeze()  # as the server does once it is warm
+        settle()
         self.graph = read_graph(ROOT / "graphs" / "guidance.yaml")
         self.plan = self.engine.compile(self.graph, None)
 

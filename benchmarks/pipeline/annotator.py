@@ -8,7 +8,6 @@ What is left is what no configuration of the server can take away: the socket, t
 from __future__ import annotations
 
 import contextlib
-import gc
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from inference.graph import read_graph
 from inference.repository import ModelRepository
 from server.config.settings import Settings
 from server.feed.transport import EXTENSION, DirectProtocol
+from server.heap import settle
 from server.orchestrator import Guide, Orchestrator
 from server.wire.clock import Stamps
 from server.wire.codec import json_encoder, transcript_decoder
@@ -76,8 +76,7 @@ async def run() -> None:
     graph = read_graph(ROOT / "graphs" / f"{GRAPH}.yaml")
     orchestrator = Orchestrator(engine, {GRAPH: graph}, Settings().engine)
     guide = Guide("bench", engine.compile(graph, OUTPUTS))
-    gc.collect()
-    gc.freeze()
+    settle()
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"ws://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     web = uvicorn.Server(

@@ -1,0 +1,19 @@
+"""Who gets a core first where there are too few: the thread that takes requests, then batches, then new versions."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+BATCHES = 5
+"""The event loop finds a core at once while batches are computed: what it hands over meanwhile makes the next batch
+larger, and a row of a large batch costs half. At 200 rows a second 9 % less CPU a row than without, the same p99
+(medians of six alternating runs on two cores that others used as well)."""
+
+LOADING = 10
+"""Loading and warming a version must not take cores from those that serve."""
+
+
+def give_way(nice: int) -> None:
+    """Lower the priority of the calling thread alone, for as long as it lives. Linux: a thread has one of its own."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
