@@ -86,6 +86,7 @@ class Mender:
         self._whole = asyncio.Event()
         self._whole.set()
         self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     @property
     def holes(self) -> tuple[Hole, ...]:
@@ -152,6 +153,7 @@ class Mender:
             ExceptionGroup: Of `CuelineError`s or `OSError`s; `hole.start` is where to go on.
         """
         start_ms = self._clock.ms_of(hole.start)
+        self._is_closing = False
         async with asyncio.timeout(self._settings.connect_timeout_s):
             stream = await recogniser.open(replace(self._call, start_ms=start_ms))
         try:
@@ -185,6 +187,7 @@ class Mender:
                 raise Unavailable("stalled")
             due_s = started_s + (position - started) / rate_hz / speed
             await asyncio.sleep(max(0.0, due_s - loop.time()))
+        self._is_closing = True
         await stream.close()
         limit.reschedule(loop.time() + self._settings.close_limit_s)
 
@@ -192,7 +195,8 @@ class Mender:
         async for event in stream.events():
             watch.received()
             if isinstance(event, Closed):
-                if event.error is not None:
+                # One that ends in peace before it was asked to has not heard everything either.
+                if event.error is not None or not self._is_closing:
                     raise Unavailable("the recogniser was lost") from event.error
                 return
             self._take(event, hole, timeline)

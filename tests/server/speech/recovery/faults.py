@@ -92,6 +92,7 @@ class FaultyStream:
         self._is_silent = False
         self._is_blocked = False
         self._is_full = False
+        self._is_closing = False
         self._full_s = full_s
         self._lost = asyncio.Event()
         self._error: BaseException | None = None
@@ -112,6 +113,8 @@ class FaultyStream:
                 self._error = Unavailable("dropped")
                 self._lost.set()
             case "end":
+                # Before a close; after one it would claim to have said everything.
+                self._error = Unavailable("dropped") if self._is_closing else None
                 self._lost.set()
 
     async def send(self, pcm: bytes) -> None:
@@ -128,6 +131,7 @@ class FaultyStream:
         await self._inner.finalize()
 
     async def close(self) -> None:
+        self._is_closing = True
         await self._inner.close()
 
     async def abandon(self) -> None:

@@ -53,6 +53,36 @@ def test_random_faults(block: int) -> None:
         assert len({final.start_ms for final in outcome.finals}) == len(outcome.finals), seed
 
 
+def random_outages(draw: random.Random) -> list[tuple[float, float]]:
+    """Restarts of some seconds, and for every third call half a minute in which nobody answers."""
+    now_s, outages = draw.uniform(2, 10), []
+    for length_s in [draw.uniform(0.2, 6) for _ in range(draw.randrange(3))] + [30.0] * (draw.random() < 0.34):
+        outages.append((now_s, now_s + length_s))
+        now_s += length_s + draw.uniform(3, 12)
+    return outages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_hundreds_of_calls_with_faults_restarts_and_outages(block: int) -> None:
+    """Streams that drop, stall, block and fill up, on a recogniser that restarts, with and without a second one."""
+    for seed in range(1_000 + block * 30, 1_030 + block * 30):
+        draw = random.Random(seed)
+        speech = talk(seed, 110)
+        speed = draw.choice([1.25, 4.0])
+        recognisers = [
+            FaultyRecogniser(speech, random_fates(seed + number), random_outages(draw), replay_speed=speed)
+            for number in range(1 + (draw.random() < 0.3))
+        ]
+        outcome = run_virtual(place(speech, recognisers, draw=draw.random))
+        assert outcome.transcript == expected(speech), seed
+        assert len({final.start_ms for final in outcome.finals}) == len(outcome.finals), seed
+        told: dict[int, list[str]] = {}
+        for gap in outcome.gaps:
+            told.setdefault(gap.from_ms, []).append(gap.state)
+        assert all(states == ["open", "closed", "backfilled"] for states in told.values()), (seed, outcome.gaps)
+
+
 @virtual_time
 async def test_an_outage_of_half_a_minute_loses_nothing() -> None:
     speech = talk(5, 90)
@@ -107,6 +137,15 @@ async def test_a_hosted_vendor_hears_live_at_once_and_the_backlog_beside_it() ->
     live_ms, mending_ms = recogniser.opened[1:]
     assert 39_000 <= live_ms <= 42_500
     assert mending_ms < 30_000
+
+
+@virtual_time
+async def test_a_second_stream_that_ends_before_it_heard_all_is_asked_again() -> None:
+    speech = talk(7, 120)
+    recogniser = FaultyRecogniser(speech, away=[(30.0, 42.0)], fates=[None, None, (4.0, "end")], replay_speed=1.25)
+    outcome = await place(speech, [recogniser])
+    assert outcome.transcript == expected(speech)
+    assert len(recogniser.opened) == 4
 
 
 @virtual_time
