@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -38,19 +39,28 @@ class Source:
     """A telephony system: keeps what was not acknowledged, and comes back until it is.
 
     Args:
-        url: Of the servers.
+        urls: Of the servers; the next one is tried after each failure.
         call: Its call.
         script: What is said, utterance for utterance; the last message of each is a final.
         pause_s: Between two utterances.
+        patience_s: What a server may take to answer.
     """
 
-    def __init__(self, url: str, call: str, script: Script = one_word, pause_s: float = 0.01) -> None:
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        call: str,
+        script: Script = one_word,
+        pause_s: float = 0.01,
+        patience_s: float = 30.0,
+    ) -> None:
         self.call = call
         self.acked: dict[str, str] = {}
         self.longest_silence_s = 0.0
         self.num_connections = 0
         self.hanging_up = asyncio.Event()
-        self._url = url
+        self._urls = itertools.cycle([urls] if isinstance(urls, str) else urls)
+        self._patience_s = patience_s
         self._script = script
         self._pause_s = pause_s
         self._spoke_s = 0.0
@@ -60,7 +70,11 @@ class Source:
         while True:
             with contextlib.suppress(ConnectionClosed, InvalidHandshake, OSError, TimeoutError):
                 async with connect(
-                    self._url + "/v1/ingest/transcripts", compression=None, proxy=None, open_timeout=2
+                    next(self._urls) + "/v1/ingest/transcripts",
+                    compression=None,
+                    proxy=None,
+                    open_timeout=min(2.0, self._patience_s),
+                    close_timeout=0.1,
                 ) as socket:
                     if await self._speak(socket):
                         return
@@ -68,13 +82,13 @@ class Source:
 
     async def _speak(self, socket: Any) -> bool:
         await socket.send(json.dumps({"type": "start", "conversation_id": self.call, "agent_id": "anna"}))
-        if json.loads(await socket.recv())["type"] != "started":
+        if (await self._answer(socket))["type"] != "started":
             return False
         self.num_connections += 1
         while not self.hanging_up.is_set():
             for message in self._script(len(self.acked)):
                 await socket.send(json.dumps(message))
-                answer = json.loads(await socket.recv())
+                answer = await self._answer(socket)
                 if (answer["type"], answer.get("utterance_id")) != ("ack", message["utterance_id"]):
                     return False
             if self.acked:
@@ -84,7 +98,12 @@ class Source:
             self._acked.set()
             await asyncio.sleep(self._pause_s)
         await socket.send(json.dumps({"type": "stop"}))
-        return json.loads(await socket.recv())["type"] == "stopped"
+        return bool((await self._answer(socket))["type"] == "stopped")
+
+    async def _answer(self, socket: Any) -> dict[str, Any]:
+        async with asyncio.timeout(self._patience_s):
+            answer: dict[str, Any] = json.loads(await socket.recv())
+        return answer
 
     async def speaks(self, more: int = 5, within_s: float = 30.0) -> None:
         """Return once it was acknowledged so many further utterances."""

@@ -18,7 +18,7 @@ from server.log.contract import ChannelKey
 from server.log.redis import RedisLog
 from server.log.redis_keys import Keys
 from server.wire.ids import TenantId
-from tests.integration.calls import Agent, Source
+from tests.integration.calls import Agent, Source, words_and_moments
 from tests.integration.fleet_process import Life
 from tests.server.log.redis_server import RedisServer, redis_server
 
@@ -93,7 +93,7 @@ def channel(call: str) -> ChannelKey:
 @contextlib.asynccontextmanager
 async def load(fleet: FleetUnderTest) -> AsyncIterator[tuple[list[Source], list[Agent]]]:
     """Calls that go on until the body is done; then all of them have to have exactly what was said."""
-    sources = [Source(fleet.url, f"c{number}") for number in range(CALLS)]
+    sources = [Source(fleet.url, f"c{number}", words_and_moments) for number in range(CALLS)]
     agents = [Agent(fleet.url, source.call) for source in sources]
     work = [asyncio.create_task(one.run()) for one in (*sources, *agents)]
     try:
@@ -120,6 +120,9 @@ async def check(fleet: FleetUnderTest, sources: list[Source], agents: list[Agent
             assert agent.words == source.acked
             assert agent.num_lost == 0, "positions stayed good through every change of owner"
             assert agent.ends == 1
+            # Said in every tenth utterance, guided once per call: the next owner knows what the last one knew.
+            assert agent.cards.keys() == {"keep-1"}
+            assert agent.cards["keep-1"]["state"] == "expire"
     finally:
         await log.stop()
 
