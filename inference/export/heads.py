@@ -71,12 +71,14 @@ class Heads:
             the embedding is the features.
         carry: Output tensor to what a turn adds to that tensor of the *next* turn, in the order of the columns of
             `CARRY`; empty: every turn stands alone.
+        is_refitted: Weights have learned from the validate rows as well, which therefore tell nothing about them.
     """
 
     linear: Mapping[str, Linear]
     open_set: Mapping[str, OpenSet]
     projection: FloatArray | None = None
     carry: Mapping[str, Linear] = field(default_factory=dict)
+    is_refitted: bool = False
 
     def carry_first(self, tensor: str) -> int:
         """Return the first column of `CARRY` that belongs to a tensor."""
@@ -101,6 +103,7 @@ def save_heads(heads: Heads, path: Path) -> None:
     metadata = {f"head.{name}": score.head for name, score in heads.open_set.items()}
     metadata["order"] = ",".join(heads.linear)
     metadata["carry"] = ",".join(heads.carry)
+    metadata["refitted"] = "yes" if heads.is_refitted else "no"
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
 
 
@@ -132,7 +135,7 @@ def load_heads(path: Path) -> Heads:
                 open_set[name] = OpenSet(head=head, **parts)
     except KeyError as error:
         raise ExportError(f"{path}: lacks {error}") from error
-    return Heads(linear, open_set, tensors.get("projection"), carry)
+    return Heads(linear, open_set, tensors.get("projection"), carry, metadata.get("refitted") == "yes")
 
 
 def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str = "utterance") -> onnx.ModelProto:

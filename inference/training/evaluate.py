@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import ModelError
+from inference.export.build import HEADS_FILE
+from inference.export.heads import load_heads
 from inference.head_spec import HeadSpec
 from inference.repository import ModelRepository
 from inference.training import metrics
@@ -99,12 +101,14 @@ class Evaluation:
         retrieval: Name to number, from the retrieval set.
         word_errors: Share of words that recognised speech has wrong, missing or added; None where nothing was spoken.
         latency_ms: (rows, tokens) to median and least milliseconds of one pass on one thread.
+        part: Which rows were scored: `validate`, or `calibrate` where the weights learned from those as well.
     """
 
     tasks: tuple[TaskReport, ...]
     retrieval: Mapping[str, float] = field(default_factory=dict)
     word_errors: float | None = None
     latency_ms: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    part: str = "validate"
 
 
 def evaluate_file(
@@ -142,6 +146,7 @@ def evaluate_file(
         runner,
         version.heads,
         corpus,
+        part="calibrate" if load_heads(file.parent / HEADS_FILE).is_refitted else "validate",
         max_rows=max_rows,
         reference=None if against is None else Runner.for_file(against, tokenizer),
         hear=hear,
@@ -257,7 +262,7 @@ def evaluate(
                 errors += sum(map(word_errors, typed.texts, recognised))
                 words += sum(len(_words(text)) for text in typed.texts)
             reports.append(report)
-    return Evaluation(tuple(reports), word_errors=errors / words if words else None)
+    return Evaluation(tuple(reports), word_errors=errors / words if words else None, part=part)
 
 
 class _Remembered:

@@ -106,6 +106,8 @@ def train(run: Run, report: Report = lambda _: None) -> None:
 
     if run.settings.steps:
         encoder, heads = _finetune(run, corpus, encoder, heads, frozen, report)
+    elif run.is_last:
+        raise ValueError("nothing to learn from the validate rows without steps")
     _write_version(run, corpus, encoder, heads, report)
 
 
@@ -133,7 +135,7 @@ def _finetune(
     linear = choose_heads(corpus, vectors.embed, tuned)
     carry = fit_carries(corpus, vectors.embed, linear)
     scope = fit_open_set(corpus, linear["intent_logits"], vectors.embed)
-    return encoder, Heads(linear, {SCOPE_TENSOR: scope}, projection, carry)
+    return encoder, Heads(linear, {SCOPE_TENSOR: scope}, projection, carry, is_refitted=run.is_last)
 
 
 def training_sources(corpus: Corpus, plain: Sequence[str], frozen: VectorStore) -> Mapping[str, Source]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,9 @@ def test_checkpoint_heads_and_ranges_survive_their_files(tmp_path: Path) -> None
     assert list(again.linear) == list(again.carry) == list(heads.linear)
     np.testing.assert_allclose(again.carry["intent_logits"].bias, heads.carry["intent_logits"].bias, atol=1e-3)
     assert again.projection is not None
+    assert not again.is_refitted
+    save_heads(replace(heads, is_refitted=True), tmp_path / "heads.safetensors")
+    assert load_heads(tmp_path / "heads.safetensors").is_refitted
     np.testing.assert_array_equal(again.open_set["intent_scope"].centres, heads.open_set["intent_scope"].centres)
     for site, value in load_ranges(tmp_path / "static8.safetensors").items():
         np.testing.assert_array_equal(value, ranges[site])

@@ -126,6 +126,10 @@ def test_the_report_is_a_page_with_its_plots(corpus: Corpus, tmp_path: Path) -> 
     text = page.read_text()
     assert "| intent | made | 12 | accuracy | 1.0000 |" in text
     assert "of words wrong" in text
+    assert "neither weights nor thresholds" in text
+    assert "no weight learned" not in text
+    flattered = write_report(replace(judge(corpus), part="calibrate"), "made", tmp_path / "again").read_text()
+    assert "no weight learned" in flattered
     for plot in ("scores.svg", "calibration.svg", "confusion.svg"):
         assert plot in text
         assert (page.parent / plot).read_text().startswith("<?xml")
