@@ -15,5 +15,10 @@ LOADING = 10
 
 
 def give_way(nice: int) -> None:
-    """Lower the priority of the calling thread alone, for as long as it lives. Linux: a thread has one of its own."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+    """Lower the priority of the calling thread alone, for as long as it lives. Linux: a thread has one of its own.
+
+    Args:
+        nice: By how much; the process may have been started with a low priority already.
+    """
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)  # the kernel ends at 19

@@ -13,7 +13,7 @@ def own_nice() -> int:
 
 def test_a_thread_gives_way_alone() -> None:
     before = own_nice()
-    with ThreadPoolExecutor(1, initializer=give_way, initargs=(before + BATCHES,)) as executor:
+    with ThreadPoolExecutor(1, initializer=give_way, initargs=(BATCHES,)) as executor:
         assert executor.submit(own_nice).result() == min(before + BATCHES, 19)
     assert own_nice() == before
 
