@@ -1,144 +1,73 @@
-"""What callers say beside the point, by example: each base keeps the vectors, and a search compares turns with them.
+"""What is said in calls, by example (`phrases.yaml`): each base keeps the vectors, and a search learns from them.
 
-Small talk and particulars (names, numbers, dates) carry no topic however often a base says "order number"; off-topic
-questions show how high the evidence of a base rises for what it does not answer.
+phrases ─▶ vectors, at ingest ─▶ two rules: does a turn carry a topic; is a question one for a service at all
 """
 
 from __future__ import annotations
 
-SMALL_TALK = (
-    "hello",
-    "hi there",
-    "good morning",
-    "how are you doing",
-    "i'm fine and you",
-    "yes",
-    "no",
-    "yes please",
-    "no thanks",
-    "okay",
-    "alright",
-    "sure",
-    "right",
-    "that's correct",
-    "yes that's right",
-    "mm hmm",
-    "thank you",
-    "thank you very much",
-    "one second",
-    "just a moment please",
-    "sorry what did you say",
-    "could you say that again",
-    "i see",
-    "sounds good",
-    "perfect",
-    "great",
-    "i understand",
-    "no worries",
-    "take your time",
-    "i'm still here",
-    "are you there",
-    "can you hear me",
-    "have a good day",
-    "goodbye",
-    "nice talking to you",
-    "you've been very helpful",
-    "i appreciate it",
-    "i have a question",
-    "i need some help",
-    "can you help me with something",
-    "i have a problem",
-    "not really",
-    "maybe",
-    "i guess so",
-    "oh wow",
-    "that's a shame",
-    "hang on i have to find it",
-    "it's a bit loud here",
-    "thanks that works now",
-    "great that solved it",
-    "that's all i needed",
-    "perfect that's done then",
-    "okay that answers my question",
-    "wonderful thanks for sorting that out",
-)
+from dataclasses import dataclass
+from pathlib import Path
 
-PARTICULARS = (
-    "my name is john smith",
-    "it's anna lee",
-    "the name is peter gray",
-    "my last name is walker",
-    "it's spelled b r o w n",
-    "my account number is five five two three",
-    "the order number is seven nine one zero",
-    "my order id is one two three four five six",
-    "my username is jsmith forty two",
-    "my email address is anna at example dot com",
-    "my phone number is five five five one two three four",
-    "my zip code is nine four one one zero",
-    "my address is twelve main street",
-    "i live at forty oak avenue in denver",
-    "my date of birth is march third nineteen eighty",
-    "i'm a gold member",
-    "bronze member",
-    "the last four digits are one two three four",
-    "i bought it on november third",
-    "it was two weeks ago",
-    "my pin is zero zero one two",
-    "seven three eight one",
-)
+import numpy as np
+import yaml
+from numpy.typing import NDArray
 
-OFF_TOPIC = (
-    "what is the weather in paris today",
-    "will it snow tonight",
-    "who is going to win the election",
-    "what was the score of the football match",
-    "how do i cook rice",
-    "where can i get good sushi around here",
-    "sing me a song",
-    "do you know any funny stories",
-    "what is the tallest building in the world",
-    "what's the longest river on earth",
-    "when was the second world war",
-    "who wrote romeo and juliet",
-    "which film should i see at the cinema",
-    "what's on television this evening",
-    "how many people live in china",
-    "how do you say good night in italian",
-    "can you solve this equation for me",
-    "my back hurts what should i do",
-    "which vitamins are good for me",
-    "do you have a girlfriend",
-    "are you a robot",
-    "what's the meaning of life",
-    "how do i get my cat to eat",
-    "when should i water my roses",
-    "how do i fix a leaking tap",
-    "can you find me a hotel in rome",
-    "when does the bus to the city leave",
-    "is the museum open tomorrow",
-    "how do i apply for a visa",
-    "which laptop should i buy",
-    "what is bitcoin worth",
-    "should i invest in gold",
-    "how do i write a letter of application",
-    "what's a good name for a baby",
-    "how far away is the moon",
-    "why is the sky blue",
-    "what time is it in tokyo",
-    "how do i lose weight",
-    "what should i wear to a wedding",
-    "who invented the telephone",
-    "the traffic was terrible this morning",
-    "my daughter starts school on monday",
-    "did you watch the game on sunday",
-    "we had such a lovely holiday",
-)
+from inference.request import EmbeddingArray
+from retrieval.discriminant import Discriminant
 
-PHRASES = (*SMALL_TALK, *PARTICULARS, *OFF_TOPIC)
+_PHRASES = Path(__file__).with_name("phrases.yaml")
+_KINDS = ("small_talk", "boundaries", "particulars", "topical", "elliptical", "off_topic")
+_table = {kind: tuple(phrases) for kind, phrases in yaml.safe_load(_PHRASES.read_text("utf-8")).items()}
+
+PHRASES: tuple[str, ...] = tuple(phrase for kind in _KINDS for phrase in _table[kind])
 """Order of the stored vectors."""
+_ENDS = np.cumsum([len(_table[kind]) for kind in _KINDS]).tolist()
+_SPANS = {kind: slice(end - len(_table[kind]), end) for kind, end in zip(_KINDS, _ENDS, strict=True)}
+OFF_TOPIC = _table["off_topic"]
 
-NUM_SMALL_TALK = len(SMALL_TALK)
 
-NUM_BESIDE = len(SMALL_TALK) + len(PARTICULARS)
-"""The first so many carry no topic; the rest are questions that no service base answers."""
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """The phrases as one encoder sees them.
+
+    Attributes:
+        vectors: `[phrases, dims] float32`, in the order of `PHRASES`.
+        topicality: Above 0 for a turn that says what a call is about, below for small talk, names and numbers.
+        relevance: Above 0 for what callers ask a service, below for what they ask their friends.
+    """
+
+    vectors: EmbeddingArray
+    topicality: Discriminant
+    relevance: Discriminant
+
+    @classmethod
+    def of(cls, vectors: EmbeddingArray) -> Anchors:
+        """Learn the rules.
+
+        Raises:
+            ValueError: If these are not the vectors of `PHRASES`.
+        """
+        if len(vectors) != len(PHRASES):
+            raise ValueError(f"expected the vectors of {len(PHRASES)} phrases, got {len(vectors)}")
+        kind = {name: vectors[span] for name, span in _SPANS.items()}
+        beside = np.concatenate([kind["small_talk"], kind["boundaries"], kind["particulars"]])
+        asked = np.concatenate([kind["topical"], kind["elliptical"]])
+        return cls(vectors, Discriminant.fit(kind["topical"], beside), Discriminant.fit(asked, kind["off_topic"]))
+
+    @property
+    def off_topic(self) -> EmbeddingArray:
+        """`[phrases, dims] float32`, of `OFF_TOPIC`."""
+        return self.vectors[_SPANS["off_topic"]]
+
+    def nearest_small_talk(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
+        """Return `[rows] float32`, cosine to the nearest small talk."""
+        return _nearest(vectors, self.vectors[_SPANS["small_talk"]])
+
+    def nearest_boundary(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
+        """Return `[rows] float32`, cosine to the nearest phrase that ends a topic."""
+        return _nearest(vectors, self.vectors[_SPANS["boundaries"]])
+
+
+def _nearest(vectors: EmbeddingArray, examples: EmbeddingArray) -> NDArray[np.float32]:
+    nearest: NDArray[np.float32] = (vectors @ examples.T).max(1)
+    return nearest

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from retrieval.article import Article, Audience
@@ -19,6 +19,7 @@ MAX_PASSAGE_WORDS = 40
 """On customer-service guidelines 25 and 40 words find as well as single sentences and better than 80; 40 makes the
 fewest vectors and is what an agent reads at a glance (benchmarks/retrieval)."""
 MAX_PART_WORDS = 300
+OPENING_PASSAGES = 2
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9ÄÖÜÉÀ])")
 _ID_DIGITS = 16
 
@@ -79,9 +80,14 @@ def chunk(article: Article) -> list[Passage]:
     return passages
 
 
-def part_text(passages: list[Passage]) -> str:
-    """Return what a part's vector is made of; the encoder reads its beginning."""
-    return f"{passages[0].title}. {' '.join(passage.text for passage in passages)}"
+def part_texts(passages: Sequence[Passage]) -> tuple[str, str, str]:
+    """Return what a part's vector is made of: its title, its opening, which says what it is for, and its whole.
+
+    The encoder reads the beginning of a long text.
+    """
+    title = passages[0].title
+    said = [passage.text for passage in passages]
+    return title, f"{title}. {' '.join(said[:OPENING_PASSAGES])}", f"{title}. {' '.join(said)}"
 
 
 def _group(blocks: tuple[str, ...]) -> Iterator[str]:

@@ -1,15 +1,15 @@
 """Question and conversation → what to search for.
 
-turns ─▶ vectors (the engine remembers those it has seen) ─▶ topicality of each turn ─▶ weights by recency ─▶ gist
+turns of both ─▶ vectors (the engine remembers those it has seen) ─▶ topicality of each ─▶ weights by recency ─▶ gist
 
-A turn is topical when the base is nearer to it than small talk and particulars are. Each topical turn pushes older
-ones back: after "my refund", an answered question about boots no longer counts, whatever lies between counts nothing.
+Names, numbers, thanks and small talk say nothing of the topic and push nothing back, however many lie between; each
+topical turn of the customer pushes older ones back a little, and "anything else?" pushes them back far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -17,20 +17,23 @@ from numpy.typing import NDArray
 
 from retrieval.errors import BadQuery
 
-MAX_TURNS = 8
-"""Customer turns that are looked at: with the question 9 rows, one batch of the encoder."""
+MAX_TURNS = 24
+"""Turns that are looked at."""
 MAX_QUESTION_CHARS = 2000
 MAX_TURN_CHARS = 600
 MAX_CONTEXT_TURNS = 2000
 
-QUESTION_WEIGHT = 1.4
-GIST_WEIGHT = 3.0
-OLDER_TOPIC_SHARE = 0.35
-TOPICAL_MARGIN = 0.11
-TOPICAL_SCALE = 0.07
-GIST_TURNS = 3
-GIST_MIN_WEIGHT = 0.3
-"""Measured together in benchmarks/retrieval: flat around these values."""
+QUESTION_WEIGHT = 2.0
+GIST_WEIGHT = 2.5
+AGENT_SHARE = 0.7
+OLDER_TOPIC_SHARE = 0.55
+BEFORE_BOUNDARY_SHARE = 0.2
+BOUNDARY_COSINE = 0.75
+TOPICAL_SCALE = 0.3
+MIN_TOPICAL = 0.35
+MIN_WEIGHT = 0.15
+GIST_TURNS = 5
+"""Chosen together on spoken questions over customer-service guidelines in five layouts (docs/knowledge.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +55,31 @@ class Query:
 
     Attributes:
         question: As asked.
-        turns: The customer's latest turns before it, oldest first, at most `MAX_TURNS`.
+        turns: The latest turns before it, oldest first, at most `MAX_TURNS`.
     """
 
     question: str
-    turns: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         """What has to be embedded, the question first."""
-        return (self.question, *self.turns)
+        return (self.question, *(turn.text for turn in self.turns))
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a conversation is about, seen from one base.
+    """What a conversation is about.
 
     Attributes:
-        weights: `[turns] float32`, how much each turn counts.
-        gist: Topical turns and question as one text; empty without turns.
+        turns: Numbers of the turns that say it, oldest first.
+        weights: `[turns] float32`, how much each of them counts.
+        gist: These turns and the question as one text; empty without turns.
     """
 
-    weights: NDArray[np.float32]
-    gist: str
+    turns: tuple[int, ...] = ()
+    weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    gist: str = ""
 
 
 def build_query(question: str, context: Sequence[Turn] = ()) -> Query:
@@ -92,11 +97,12 @@ def build_query(question: str, context: Sequence[Turn] = ()) -> Query:
         raise BadQuery("expected a question", field="question")
     if len(question) > MAX_QUESTION_CHARS:
         raise BadQuery(f"longer than {MAX_QUESTION_CHARS} characters", field="question")
-    said = [" ".join(turn.text.split())[:MAX_TURN_CHARS] for turn in context if turn.speaker == "customer"]
-    said = [text for text in said if text]
-    if said and said[-1] == question:
-        said.pop()
-    return Query(question, tuple(said[-MAX_TURNS:]))
+    turns = [Turn(turn.speaker, " ".join(turn.text.split())[:MAX_TURN_CHARS]) for turn in context[-2 * MAX_TURNS :]]
+    turns = [turn for turn in turns if turn.text]
+    last = max((number for number, turn in enumerate(turns) if turn.speaker == "customer"), default=-1)
+    if last >= 0 and turns[last].text == question:
+        turns.pop(last)
+    return Query(question, tuple(turns[-MAX_TURNS:]))
 
 
 def parse_context(value: object) -> tuple[Turn, ...]:
@@ -140,32 +146,32 @@ def decode_context(text: str) -> tuple[Turn, ...]:
         raise BadQuery("is no valid JSON", field="context") from error
 
 
-def weigh_turns(
-    query: Query, nearest: NDArray[np.float32], beside: NDArray[np.float32], terms_known: Sequence[bool]
-) -> Topic:
+def weigh_turns(query: Query, topicality: NDArray[np.float32], boundary: NDArray[np.float32]) -> Topic:
     """Decide which turns say what the conversation is about. Pure.
 
     Args:
         query: The question and its turns.
-        nearest: `[turns] float32`, cosine of each turn to the nearest passage of the base.
-        beside: `[turns] float32`, cosine of each to the nearest small talk or particular.
-        terms_known: Whether the turn has any term of the base.
+        topicality: `[turns] float32`, above 0 for a turn that carries a topic.
+        boundary: `[turns] float32`, cosine of each turn to the nearest phrase that ends a topic.
     """
+    if not query.turns:
+        return Topic()
+    share = 1.0 / (1.0 + np.exp(-topicality / TOPICAL_SCALE))
     weights = np.zeros(len(query.turns), np.float32)
-    kept: list[str] = []
     room = 1.0
     for number in range(len(query.turns) - 1, -1, -1):
-        lead = float(nearest[number] - beside[number]) + TOPICAL_MARGIN
-        topical = 1.0 / (1.0 + float(np.exp(-lead / TOPICAL_SCALE)))
-        if not terms_known[number]:
-            topical *= 0.5
-        weights[number] = room * topical
-        if weights[number] > GIST_MIN_WEIGHT and len(kept) < GIST_TURNS:
-            kept.insert(0, query.turns[number])
-        room *= 1.0 - topical * (1.0 - OLDER_TOPIC_SHARE)
-    if query.turns and not kept:  # told in words that the base lacks: the likeliest turn is better than none
-        kept.append(query.turns[int(np.argmax(weights))])
-    return Topic(weights, ". ".join((*kept, query.question)) if kept else "")
+        if boundary[number] > BOUNDARY_COSINE:
+            room *= BEFORE_BOUNDARY_SHARE
+            continue
+        is_agent = query.turns[number].speaker != "customer"
+        weights[number] = room * share[number] * (AGENT_SHARE if is_agent else 1.0)
+        if not is_agent:  # agents repeat and ask back: no new topic
+            room *= 1.0 - float(share[number]) * (1.0 - OLDER_TOPIC_SHARE)
+    kept = np.flatnonzero((weights > MIN_WEIGHT) & (share > MIN_TOPICAL))[-GIST_TURNS:]
+    if not len(kept):  # told in words unlike any other: the likeliest turn is better than none
+        kept = np.array([int(np.argmax(weights))])
+    gist = ". ".join((*(query.turns[number].text for number in kept), query.question))
+    return Topic(tuple(kept.tolist()), weights[kept], gist)
 
 
 def _labelled(line: str) -> Turn:

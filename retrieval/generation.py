@@ -2,11 +2,10 @@
 
 manifest.json        what it is; written last
 vectors.faiss        a vector a passage, in order        graph.faiss   for large bases
-parts.npy            a vector a part
-anchors.npy          vectors of what callers say beside the point (`anchors`)
+parts.npy            a vector a part: title, opening and whole, weighted (`scoring`)
+anchors.npy          vectors of what is said in calls (`anchors`)
 passages.msgpack     passages with part, source, audience
 terms.msgpack, lexical_*.npy
-sources.json         content hash of each article, for the next ingest
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.request import EmbeddingArray
+from retrieval.anchors import Anchors
 from retrieval.article import Audience, Viewer
 from retrieval.chunking import Passage
 from retrieval.dense import DenseIndex, kind_for, write_dense
@@ -112,8 +112,8 @@ class Generation:
         manifest: What it says of itself.
         content: Passages.
         dense: Vectors of passages.
-        part_vectors: `[parts, dims] float32`.
-        anchors: `[phrases, dims] float32`, in the order of `anchors.PHRASES`.
+        part_vectors: `[parts, dims] float32`, weighted sums.
+        anchors: What is said in calls, as this encoder sees it.
         lexical: Terms of parts.
     """
 
@@ -121,7 +121,7 @@ class Generation:
     content: Content
     dense: DenseIndex
     part_vectors: EmbeddingArray
-    anchors: EmbeddingArray
+    anchors: Anchors
     lexical: LexicalIndex
 
     @classmethod
@@ -138,7 +138,7 @@ class Generation:
             dense = DenseIndex.load(folder, manifest.index, manifest.passages, manifest.encoder.dims)
             part_vectors = np.load(folder / _PARTS, mmap_mode="r")
             lexical = LexicalIndex.load(folder, content.num_parts)
-            anchors = np.load(folder / _ANCHORS)
+            anchors = Anchors.of(np.load(folder / _ANCHORS))
         except (OSError, ValueError, RuntimeError, IndexError, msgspec.DecodeError) as error:
             raise DamagedIndex(
                 f"generation {folder.name} of {manifest.base} is damaged ({type(error).__name__});"

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from inference.request import EmbeddingArray
 from retrieval.generation import Generation
 
-PASSAGE_WEIGHT = 0.8
-PART_WEIGHT = 0.35
-LEXICAL_WEIGHT = 0.07
+PASSAGE_WEIGHT = 0.5
+PART_WEIGHTS = (0.2, 0.15, 0.15)
+"""Of title, opening and whole of a part (`chunking.part_texts`). A sum of cosines is the cosine to a sum: one vector a
+part holds all three, weighted."""
+LEXICAL_WEIGHT = 0.08
 """Of √BM25. A sum of calibrated scores, not of ranks: ranks forget how good the best one is, and abstaining needs
-exactly that. Measured in benchmarks/retrieval."""
+exactly that. Measured as the weights of `conversation` are."""
 DENSE_CANDIDATES = 256
 LEXICAL_CANDIDATES = 64
 
@@ -46,12 +48,10 @@ class Evidence:
     Attributes:
         passages: `[candidates, texts] float32`, cosine.
         parts: `[parts, texts] float32`, fused.
-        nearest: `[texts] float32`, cosine to the nearest passage.
     """
 
     passages: NDArray[np.float32]
     parts: NDArray[np.float32]
-    nearest: NDArray[np.float32]
 
 
 def lexical_scores(generation: Generation, weights: Sequence[Mapping[str, float]]) -> NDArray[np.float32]:
@@ -103,5 +103,5 @@ def score(
     part_rows = generation.part_vectors if all_parts else generation.part_vectors[chosen.parts]
     similar = rows @ vectors.T
     best = np.maximum.reduceat(similar, chosen.starts, axis=0)
-    fused = PASSAGE_WEIGHT * best + PART_WEIGHT * (part_rows @ vectors.T) + LEXICAL_WEIGHT * lexical[chosen.parts]
-    return Evidence(similar, fused.astype(np.float32), best.max(0))
+    fused = PASSAGE_WEIGHT * best + part_rows @ vectors.T + LEXICAL_WEIGHT * lexical[chosen.parts]
+    return Evidence(similar, fused.astype(np.float32))

@@ -1,6 +1,6 @@
 """Search in one opened base: what answers this question, in this conversation, for this viewer; or nothing.
 
-query ─▶ vectors ─▶ candidates (rights first) ─▶ evidence ─▶ topic ─▶ gist ─▶ order ─▶ answerable? ─▶ results
+query ─▶ vectors ─▶ topic ─▶ gist ─▶ candidates (rights first) ─▶ evidence ─▶ order ─▶ answerable? ─▶ results
 
 `Search` is pure but for the vectors it asks for; `KnowledgeBase` opens generations and notices new ones.
 """
@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.request import EmbeddingArray
-from retrieval.anchors import NUM_BESIDE, NUM_SMALL_TALK
 from retrieval.article import Viewer
 from retrieval.conversation import GIST_WEIGHT, QUESTION_WEIGHT, Query, Topic, weigh_turns
 from retrieval.errors import BadQuery, DamagedIndex, NoSuchBase
 from retrieval.generation import Generation
 from retrieval.highlight import Span, choose, sentence_texts, sentences
 from retrieval.manifest import Embedder
-from retrieval.scoring import Candidates, Evidence, candidates, lexical_scores, score
+from retrieval.scoring import Candidates, candidates, lexical_scores, score
 from retrieval.store import BaseStore
 from retrieval.words import query_terms, terms
 
@@ -44,12 +43,12 @@ SMALL_TALK_COSINE = 0.8
 """From here on a question is small talk, whatever was spoken of before."""
 FOREIGN_SMALL_TALK_COSINE = 0.7
 """The same for one with words that the base does not have ("could you repeat that")."""
-MIN_FOREIGN_WORDS = 2
-"""So many words that the base does not have are foreign, even if others mean something it has ("how many calories are
-in a banana" asks for a quantity)."""
-FOREIGN_LEAD = 0.0
-"""How much nearer off-topic questions have to be than the base, for a question with words that the base does not have
-to be taken as leaving the topic of the conversation."""
+RELEVANCE_WEIGHT = 0.25
+"""What the kind of a question adds to its evidence: a base of passports is asked about passports all the same."""
+MIN_LEANING_RELEVANCE = -0.4
+FOREIGN_WORD_RELEVANCE = 0.3
+"""A question leans on what was said before unless it is of the off-topic kind; each word that neither the base nor the
+conversation has makes that likelier. "what about water" leans; "what about water on the moon" does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +116,9 @@ class Search:
         self._generation = generation
         self._query = query
         self._allowed = generation.content.allowed(viewer)
-        self._candidates: Candidates | None = None
-        self._lexical: NDArray[np.float32] | None = None
-        self._evidence: Evidence | None = None
+        self._topic = Topic()
         self._vectors: EmbeddingArray | None = None
-        self._topic = Topic(np.zeros(0, np.float32), "")
-        self._has_foreign_words = False
+        self._candidates: Candidates | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -136,7 +132,7 @@ class Search:
         return self._vectors[:1]
 
     def listen(self, vectors: EmbeddingArray) -> str:
-        """Score question and turns.
+        """Find out what the conversation is about; cheap, whatever the base holds.
 
         Args:
             vectors: `[texts, dims] float32`, of `texts`.
@@ -144,21 +140,11 @@ class Search:
         Returns:
             The gist, whose vector `answer` takes; empty: none is needed.
         """
-        generation, query = self._generation, self._query
-        if self._allowed is not None and not self._allowed.any():
-            return ""
-        weights = [query_terms(text) for text in query.texts]
-        self._has_foreign_words = has_foreign_words(query.question, weights[0], generation.lexical.knows)
+        anchors = self._generation.anchors
         self._vectors = vectors
-        self._lexical = lexical_scores(generation, weights)
-        self._candidates = candidates(generation, vectors, self._lexical, self._allowed)
-        if not len(self._candidates.passages):
-            return ""
-        self._evidence = score(generation, self._candidates, vectors, self._lexical)
-        if query.turns:
-            beside = (vectors[1:] @ generation.anchors[:NUM_BESIDE].T).max(1)
-            known = [any(map(generation.lexical.knows, turn)) for turn in weights[1:]]
-            self._topic = weigh_turns(query, self._evidence.nearest[1:], beside, known)
+        if self._query.turns:
+            turns = vectors[1:]
+            self._topic = weigh_turns(self._query, anchors.topicality(turns), anchors.nearest_boundary(turns))
         return self._topic.gist
 
     def answer(
@@ -174,39 +160,46 @@ class Search:
         Returns:
             Results and the highest evidence.
         """
-        if self._evidence is None or self._candidates is None or self._lexical is None or self._vectors is None:
+        assert self._vectors is not None, "listen first"
+        generation, topic = self._generation, self._topic
+        if self._allowed is not None and not self._allowed.any():
             return (), 0.0
-        found = self._evidence
-        own = found.parts[:, 0]
-        if gist_vector is None:
-            ranked, passages, evidence = own, found.passages[:, 0], float(own.max())
-        else:
-            weights = np.concatenate([[QUESTION_WEIGHT], self._topic.weights]).astype(np.float32)
-            lexical = lexical_scores(self._generation, [query_terms(self._topic.gist)])
-            gist = score(self._generation, self._candidates, gist_vector, lexical)
-            total = float(weights.sum()) + GIST_WEIGHT
-            ranked = ((found.parts @ weights + GIST_WEIGHT * gist.parts[:, 0]) / total).astype(np.float32)
-            passages = ((found.passages @ weights + GIST_WEIGHT * gist.passages[:, 0]) / total).astype(np.float32)
-            evidence = float(own.max())
-            if not self._leaves_topic():
-                evidence = max(evidence, float(found.parts[:, 1:].max()), float(gist.parts.max()))
-        if evidence < self._generation.manifest.calibration.threshold:
-            return (), evidence
-        return self._results(ranked, passages, top_k, shown), evidence
-
-    def _leaves_topic(self) -> bool:
-        """Whether the question has words of its own that point away from the base."""
-        if self._vectors is None or self._evidence is None:
-            return False
-        similar = self._generation.anchors @ self._vectors[0]
-        if float(similar[:NUM_SMALL_TALK].max()) > (
-            FOREIGN_SMALL_TALK_COSINE if self._has_foreign_words else SMALL_TALK_COSINE
-        ):
-            return True
-        return (
-            self._has_foreign_words
-            and float(similar[NUM_BESIDE:].max()) > float(self._evidence.nearest[0]) + FOREIGN_LEAD
+        # One row each: the question, the topical turns, the gist.
+        texts = [self._query.question, *(self._query.turns[number].text for number in topic.turns)]
+        rows = [self._vectors[:1], *(self._vectors[number + 1 : number + 2] for number in topic.turns)]
+        weights = [QUESTION_WEIGHT, *topic.weights.tolist()]
+        if gist_vector is not None:
+            texts.append(topic.gist)
+            rows.append(gist_vector)
+            weights.append(GIST_WEIGHT)
+        words = [query_terms(text) for text in texts]
+        vectors, lexical = np.concatenate(rows), lexical_scores(generation, words)
+        self._candidates = candidates(generation, vectors, lexical, self._allowed)
+        if not len(self._candidates.passages):
+            return (), 0.0
+        found = score(generation, self._candidates, vectors, lexical)
+        calibration = generation.manifest.calibration
+        threshold = calibration.threshold
+        said = {term for heard in words[1:-1] for term in heard}
+        relevance = float(generation.anchors.relevance(self._vectors[:1])[0])
+        num_foreign = count_foreign_words(
+            self._query.question, words[0], lambda term: term in said or generation.lexical.knows(term)
         )
+        evidence = float(found.parts[:, 0].max()) + RELEVANCE_WEIGHT * min(relevance, 0.0)
+        if self._is_small_talk(num_foreign):
+            evidence = min(evidence, 0.0)
+        elif relevance > MIN_LEANING_RELEVANCE + FOREIGN_WORD_RELEVANCE * num_foreign:
+            evidence = max(evidence, float(found.parts.max()))
+            if gist_vector is not None:  # said in a call for service: what is meant is likely to be in the base
+                threshold = calibration.off_topic_p50
+        if evidence < threshold:
+            return (), evidence
+        share = np.array(weights, np.float32) / sum(weights)
+        return self._results(found.parts @ share, found.passages @ share, top_k, shown), evidence
+
+    def _is_small_talk(self, num_foreign: int) -> bool:
+        nearest = float(self._generation.anchors.nearest_small_talk(self.question_vector)[0])
+        return nearest > (FOREIGN_SMALL_TALK_COSINE if num_foreign else SMALL_TALK_COSINE)
 
     def _results(
         self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int, shown: Collection[str]
@@ -313,14 +306,14 @@ class KnowledgeBase:
         search = Search(generation, query, viewer or Viewer())
         vectors = await self._embedder.embed(search.texts)
         clock.lap("embed")
-        gist = await self._run(lambda: search.listen(vectors))
-        clock.lap("score")
+        gist = search.listen(vectors)
+        clock.lap("listen")
         gist_vector = None
         if gist:
             gist_vector = await self._embedder.embed([gist])
             clock.lap("embed_gist")
         results, evidence = await self._run(lambda: search.answer(gist_vector, top_k, shown))
-        clock.lap("rank")
+        clock.lap("search")
         if highlights and results:
             asked = search.question_vector
             asked = asked if gist_vector is None else np.concatenate([asked, gist_vector])
@@ -364,19 +357,17 @@ class _Clock:
         self._last_s = now_s
 
 
-def has_foreign_words(question: str, weights: Mapping[str, float], knows: Callable[[str], bool]) -> bool:
-    """Whether a question has words that the base has not: several, or one and nothing that means what it has.
+def count_foreign_words(question: str, weights: Mapping[str, float], knows: Callable[[str], bool]) -> int:
+    """Count the words of a question that were not said before and that the base has not.
 
     Args:
         question: As asked.
-        weights: Its terms and their synonyms.
-        knows: Whether the base has a term.
+        weights: Its terms and their synonyms; a synonym that is known makes up for one word.
+        knows: Whether a term is known.
     """
     own = set(terms(question))
     num_foreign = sum(not knows(term) for term in own)
-    if num_foreign >= MIN_FOREIGN_WORDS:
-        return True
-    return num_foreign > 0 and not any(knows(term) for term in weights if term not in own)
+    return max(num_foreign - any(knows(term) for term in weights if term not in own), 0)
 
 
 def _is_near(a: frozenset[str], b: frozenset[str]) -> bool:

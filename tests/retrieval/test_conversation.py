@@ -5,31 +5,47 @@ from retrieval.conversation import MAX_TURNS, Query, Turn, build_query, decode_c
 from retrieval.errors import BadQuery
 
 
-def weigh(nearest: list[float], beside: list[float]) -> tuple[list[float], str]:
-    query = Query("how long", tuple(f"turn {number}" for number in range(len(nearest))))
-    topic = weigh_turns(query, np.array(nearest, np.float32), np.array(beside, np.float32), [True] * len(nearest))
-    return topic.weights.tolist(), topic.gist
+def weigh(
+    topicality: list[float], boundaries: tuple[int, ...] = (), agent: tuple[int, ...] = ()
+) -> tuple[dict[int, float], str]:
+    turns = [Turn("agent" if n in agent else "customer", f"turn {n}") for n in range(len(topicality))]
+    boundary = np.array([n in boundaries for n in range(len(topicality))], np.float32)
+    topic = weigh_turns(Query("how long", tuple(turns)), np.array(topicality, np.float32), boundary)
+    return dict(zip(topic.turns, topic.weights.tolist(), strict=True)), topic.gist
 
 
-def test_small_talk_counts_little_wherever_it_stands() -> None:
-    weights, gist = weigh([0.7, 0.2, 0.2], [0.2, 0.9, 0.8])
-    assert weights[0] > 10 * max(weights[1:])
+def test_small_talk_and_particulars_count_nothing_and_push_nothing_back() -> None:
+    weights, gist = weigh([1.0, *[-1.0] * 12])
+    assert list(weights) == [0]
+    assert weights[0] > 0.7
     assert gist == "turn 0. how long"
 
 
 def test_a_newer_topic_pushes_the_older_back() -> None:
-    weights, _ = weigh([0.7, 0.7], [0.2, 0.2])
-    assert weights[1] > 2 * weights[0]
+    weights, gist = weigh([1.0, 1.0])
+    assert weights[1] > 1.5 * weights[0]
+    assert gist == "turn 0. turn 1. how long"
+
+
+def test_what_lies_before_something_else_is_left() -> None:
+    weights, gist = weigh([1.0, 0.0, 1.0], boundaries=(1,))
+    assert list(weights) == [2]
+    assert gist == "turn 2. how long"
+
+
+def test_an_agent_who_names_the_topic_is_heard_but_pushes_nothing_back() -> None:
+    weights, _ = weigh([1.0, 1.0], agent=(1,))
+    assert weights[0] > weights[1] > 0
 
 
 def test_without_a_topic_the_likeliest_turn_is_kept() -> None:
-    assert weigh([0.2, 0.3], [0.5, 0.5])[1] == "turn 1. how long"
-    assert weigh([], []) == ([], "")
+    assert weigh([-1.0, -0.9])[1] == "turn 1. how long"
+    assert weigh([]) == ({}, "")
 
 
-def test_the_agent_is_not_searched_for_and_the_question_not_twice() -> None:
+def test_the_question_is_not_a_turn_of_its_own() -> None:
     turns = [Turn("customer", "my refund"), Turn("agent", "boots?"), Turn("customer", "how long"), Turn("agent", "hm")]
-    assert build_query(" how  long ", turns).turns == ("my refund",)
+    assert build_query(" how  long ", turns).texts == ("how long", "my refund", "boots?", "hm")
     assert len(build_query("q", [Turn("customer", f"t{n}") for n in range(99)]).turns) == MAX_TURNS
 
 
