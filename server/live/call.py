@@ -36,12 +36,13 @@ from server.live.mail import (
 )
 from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
 from server.live.payloads import annotation_of, transcript_of, utterance_of
+from server.live.records import Records
 from server.live.standing import Standing
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
 from server.log.leases import Fenced
 from server.speech.contract import Final, SpeechEvent, SpeechGap
-from server.store.contract import ActionRecord, CoverageRecord, GapRecord, Record, UtteranceRecord
+from server.store.contract import ActionRecord, CoverageRecord, GapRecord, UtteranceRecord
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.errors import CuelineError
@@ -82,6 +83,9 @@ class LiveCall:
         history: What is known of it: it may be new, or go on here.
         stations: Where its values go.
         customer_id: The telephony side's name for the customer.
+
+    Attributes:
+        records: Its own on their way to the store.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class LiveCall:
         self._tick: asyncio.TimerHandle | None = None
         self._tick_s: float | None = None
         self._unwritten: list[Event] = []
-        self._last_stored: Awaitable[None] | None = None
+        self.records = Records(stations.outbox)
         self._unanswered: list[tuple[Awaitable[None] | None, Given | Flush]] = []
         self._gap_revision = memory.num_gaps
         self._is_memorable = False
@@ -155,10 +159,10 @@ class LiveCall:
         """Store and publish what only the other one has, and judge what nobody judged."""
         history, self._history = self._history, History()
         for card in history.cards if history.is_resumed else ():
-            self._store(ActionRecord(tenant_id=self.tenant_id, conversation_id=self.conversation_id, action=card))
+            self._store_action(card)
         self._publish_guidance(self._resumed.abandoned(history.cards), Stamps())
         for said in history.unstored:
-            self._store(UtteranceRecord(utterance=utterance_of(self.tenant_id, self.conversation_id, said)))
+            self.records.put(UtteranceRecord(utterance=utterance_of(self.tenant_id, self.conversation_id, said)))
         for said in self._resumed.unjudged(history.finals):
             utterance = utterance_of(self.tenant_id, self.conversation_id, said)
             self._revisions[utterance.utterance_id] = utterance.revision
@@ -301,7 +305,7 @@ class LiveCall:
                 utterance_or_none = self._assembler.on_utterance(given)
                 if utterance_or_none is not None:
                     self._publish_utterance(utterance_or_none, stamps)
-                self._unanswered.append((self._last_stored, item))
+                self._unanswered.append((self.records.stored(), item))
             case Noted(utterance, annotations, stamps):
                 self._take_annotations(utterance, annotations, stamps)
             case Done(utterance, outcome, error):
@@ -317,14 +321,14 @@ class LiveCall:
             case Gone(key):
                 self._publish_guidance(self._policy.on_question_gone(key, self._now_s()), Stamps())
             case Unanswered(action):
-                self._store(ActionRecord(tenant_id=self.tenant_id, conversation_id=self.conversation_id, action=action))
+                self._store_action(action)
             case Tick():
                 self._tick_s = None
                 self._publish_guidance(self._policy.on_tick(self._now_s()), Stamps())
             case Flush(covered=covered) as item:
                 for record in covered:
-                    self._store(record)
-                self._unanswered.append((self._last_stored, item))
+                    self.records.put(record)
+                self._unanswered.append((self.records.stored(), item))
 
     def _take_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
         """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
@@ -339,7 +343,7 @@ class LiveCall:
         self._revisions[utterance.utterance_id] = utterance.revision
         stamps = msgspec.structs.replace(stamps, t4=wall_ms())
         self._publish(transcript_of(utterance), stamps)
-        self._store(UtteranceRecord(utterance=utterance, stages_ms=stage_durations_ms(stamps)))
+        self.records.put(UtteranceRecord(utterance=utterance, stages_ms=stage_durations_ms(stamps)))
         if utterance.is_final:
             self._num_unsaved_finals += 1
             metrics = self._stations.metrics
@@ -376,14 +380,7 @@ class LiveCall:
             if isinstance(payload, Action):
                 # T7 of an action is its own: the policy decided just now.
                 stamps = msgspec.structs.replace(stamps, t7=wall_ms())
-                self._store(
-                    ActionRecord(
-                        tenant_id=self.tenant_id,
-                        conversation_id=self.conversation_id,
-                        action=payload,
-                        stages_ms=stage_durations_ms(stamps),
-                    )
-                )
+                self._store_action(payload, stamps)
                 self._stations.metrics.actions.labels(payload.type, payload.state).inc()
                 if payload.state == "new" and stamps.t0 is not None:
                     self._stations.metrics.e2e.labels("action").observe((wall_ms() - stamps.t0) / 1000)
@@ -397,7 +394,7 @@ class LiveCall:
             self._stations.metrics.gap_seconds.labels(gap.state).inc((gap.to_ms - gap.from_ms) / 1000)
         self._gap_revision += 1
         self._is_memorable = True
-        self._store(
+        self.records.put(
             GapRecord(
                 tenant_id=self.tenant_id,
                 conversation_id=self.conversation_id,
@@ -440,7 +437,7 @@ class LiveCall:
         self._is_memorable = True
         await self._flush()
         await self._tell_agent(payload)
-        self._store(record)
+        self.records.put(record)
 
     async def _assign(self, agent_id: AgentId) -> None:
         """Take the call from one agent's list to another's."""
@@ -481,9 +478,9 @@ class LiveCall:
     def _publish(self, payload: Payload, stamps: Stamps, *, is_interim: bool = False) -> None:
         self._unwritten.append(Event(payload, stamps, is_interim=is_interim))
 
-    def _store(self, record: Record) -> None:
-        # Not awaited: the guidance never waits for the disk. Who acknowledges awaits the newest of these.
-        self._last_stored = self._stations.outbox.put(record)
+    def _store_action(self, action: Action, stamps: Stamps = Stamps()) -> None:  # noqa: B008  (frozen)
+        owner = {"tenant_id": self.tenant_id, "conversation_id": self.conversation_id}
+        self.records.put(ActionRecord(**owner, action=action, stages_ms=stage_durations_ms(stamps)))
 
     def _schedule_tick(self) -> None:
         wakeup_s = self._policy.next_wakeup_s()

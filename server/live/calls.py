@@ -98,6 +98,7 @@ class LiveCalls:
         self._opening: WeakValueDictionary[CallKey, asyncio.Lock] = WeakValueDictionary()
         self._timers: dict[CallKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self.on_lost: Callable[[TenantId, ConversationId], None] = lambda tenant_id, conversation_id: None
 
@@ -284,6 +285,11 @@ class LiveCalls:
             timer.cancel()
         self._timers.clear()
         await asyncio.gather(*(self._end(key, "shutdown") for key in list(self._calls)), *self._ending)
+        if self._storing:
+            log.error("calls end that the store does not know whole", extra={"calls": len(self._storing)})
+        for task in self._storing:
+            task.cancel()
+        await asyncio.gather(*self._storing, return_exceptions=True)
 
     def _forget(self, source: LiveSource) -> CallKey:
         key = (source.call.tenant_id, source.call.conversation_id)
@@ -317,6 +323,10 @@ class LiveCalls:
         if call is not None:
             self._stations.metrics.live_calls.dec()
             await call.end(reason)
+            if not call.records.is_empty:
+                task = asyncio.create_task(call.records.empty(), name="store-ended-call")
+                self._storing.add(task)
+                task.add_done_callback(self._storing.discard)
             await self._stations.leases.release(_channel(key), is_over=True)
             log.info("call ended", extra={"tenant": key[0], "reason": reason})
 

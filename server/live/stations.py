@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.knowledge import Library, Writer
+from server.live.records import RecordSink
 from server.log.contract import EventLog
 from server.log.leases import Leases, SoleOwner
 from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
 from server.policy.rulebook import RuleBook
-from server.store.contract import Record, Store
+from server.store.contract import Store
 from server.wire.ids import TenantId
-
-
-class RecordSink(Protocol):
-    """The durable outbox."""
-
-    def put(self, record: Record) -> Awaitable[None]:
-        """Take a record now; the result is done once it is durable."""
 
 
 @dataclass(frozen=True, slots=True)

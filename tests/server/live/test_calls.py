@@ -271,6 +271,9 @@ async def test_a_disk_that_fails_at_the_end_keeps_neither_the_call_nor_its_id():
     stations.outbox.is_broken = False
     again = await desk.open("test", "c1", agent_id="anna", language=None, roles=("customer", "agent"))
     await again.stop()
+    await asyncio.sleep(5)
+    states = [r.state for r in stations.outbox.records if isinstance(r, ConversationRecord)]
+    assert states.count("ended") == 2, "the first call's was taken when there was room"
 
 
 @virtual_time
