@@ -40,7 +40,7 @@ class AudioClient:
         url: `ws://host:port` of the server, without a path.
         start: What it announces.
         token: Bearer token; None where the server is anonymous.
-        on_stored: Told each time more audio is safe.
+        on_stored: Told each time more audio is safe, and when the connection ends.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class AudioClient:
         """Say that an agent took the call. Raises as `send`."""
         await self._write(_encoder.encode(Assign(agent_id)).decode())
 
-    async def stop(self, *, call_ended: bool = True) -> None:
-        """End the source; returns when its last words are stored.
+    async def stop(self, *, call_ended: bool = True, limit_s: float = STOP_TIMEOUT_S) -> None:
+        """End the source; returns when its last words are stored, within a time.
 
         Raises:
             Unavailable: They are not: open a new one, send again what was not stored.
@@ -118,7 +118,7 @@ class AudioClient:
         await self._write(_encoder.encode(Stop(call_ended=call_ended)).decode())
         assert self._reader is not None
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
+            async with asyncio.timeout(limit_s):
                 await asyncio.shield(self._reader)
         except TimeoutError:
             raise Unavailable("the server did not say that the last words are stored") from None
@@ -163,6 +163,7 @@ class AudioClient:
         except (OSError, websockets.WebSocketException, msgspec.DecodeError):
             pass  # told below, as any other end
         self._failure = self._failure or Unavailable(f"the server at {self._url} broke off")
+        self._on_stored()
 
 
 def _error(message: ErrorMessage) -> CuelineError:
