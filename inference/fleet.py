@@ -10,7 +10,6 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from inference.backends.contract import Backend
@@ -18,7 +17,7 @@ from inference.batching import BatchingSettings, Lane
 from inference.errors import InferenceError, ModelError
 from inference.model_config import VersionPolicy
 from inference.plan import Plan
-from inference.priority import LOADING, give_way
+from inference.priority import LOADING, run_giving_way
 from inference.program import Program
 from inference.repository import Model, ModelRepository, ModelVersion
 from inference.request import Retrieve
@@ -173,12 +172,7 @@ class Fleet:
         """Load in a thread; one that gives way to all others while some version serves."""
         if not self._serving:
             return await asyncio.to_thread(load, *arguments)
-        loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, "model-load", give_way, (LOADING,))
-        try:
-            return await loop.run_in_executor(executor, load, *arguments)
-        finally:
-            executor.shutdown(wait=False)
+        return await run_giving_way(LOADING, load, *arguments)
 
     def serve(self, name: str, version: int) -> None:
         """Let a loaded version answer unpinned requests from now on; those under way stay where they are.

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BATCHES = 5
 """The event loop finds a core at once while batches are computed: what it hands over meanwhile makes the next batch
@@ -22,3 +29,12 @@ def give_way(nice: int) -> None:
     """
     thread = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)  # the kernel ends at 19
+
+
+async def run_giving_way(nice: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run something that blocks in a thread of its own, with its priority lowered by `nice`."""
+    executor = ThreadPoolExecutor(1, "giving-way", give_way, (nice,))
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, lambda: work(*arguments, **named))
+    finally:
+        executor.shutdown(wait=False)

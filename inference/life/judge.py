@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from inference.cost import CostModel
 from inference.errors import ModelError
 from inference.health import View
 from inference.life.settings import LifeSettings
+from inference.life.timing import Timing
 from inference.repository import ModelVersion
 
 _PROBE_TOKENS = (16, 128)
@@ -34,37 +37,50 @@ def check_description(candidate: ModelVersion, serving: ModelVersion) -> None:
             raise ModelError(f"has no head for {tensor}, which version {serving.version} has", path=where)
 
 
-def check_cost(candidate: ModelVersion, cost: CostModel, serving: CostModel, settings: LifeSettings) -> None:
-    """Check what a version was seen to cost when it was warmed.
+def seems_slow(cost: CostModel, serving: CostModel, settings: LifeSettings) -> bool:
+    """Whether a version's warm-up took too many times as long as that of the one that serves.
+
+    The two were at different moments: that it was slow is no verdict, but the reason for `check_timings`.
+    """
+    return any(
+        cost.predict_s(tokens) > settings.max_latency_ratio * serving.predict_s(tokens) > 0.0
+        for tokens in _PROBE_TOKENS
+    )
+
+
+def check_timings(candidate: ModelVersion, timings: Iterable[Timing], settings: LifeSettings) -> None:
+    """Check what a version takes beside the one that serves.
 
     Raises:
         ModelError: With both times, if it takes too many times as long.
     """
-    for tokens in _PROBE_TOKENS:
-        takes_s, known_s = cost.predict_s(tokens), serving.predict_s(tokens)
-        if known_s > 0.0 and takes_s > settings.max_latency_ratio * known_s:
+    for timing in timings:
+        if timing.takes_s > settings.max_latency_ratio * timing.known_s:
+            shape = f"{timing.shape.rows} x {timing.shape.tokens} tokens"
             raise ModelError(
-                f"takes {takes_s * 1000:.1f} ms for {tokens} tokens, the version that serves {known_s * 1000:.1f}; "
+                f"takes {timing.takes_s * 1000:.1f} ms for {shape}, the other version {timing.known_s * 1000:.1f}; "
                 f"allowed is {settings.max_latency_ratio:g} times that",
                 path=f"{candidate.name}/{candidate.version}",
             )
 
 
-def fault(view: View, serving: CostModel, settings: LifeSettings) -> str:
-    """Say why a version has to go, empty while it may stay.
+def fault(view: View, settings: LifeSettings) -> str:
+    """Say why a version has to go at once, empty while it may stay.
 
     Args:
         view: What it did of late.
-        serving: Cost of the version that it is measured by.
         settings: The bounds.
     """
     if view.failed_in_row >= settings.max_failed_in_row:
         return f"{view.failed_in_row} rows failed one after another"
-    if view.rows + view.failed < settings.min_rows:
-        return ""
-    if view.failed_ratio > settings.max_failed_ratio:
+    if view.rows + view.failed >= settings.min_rows and view.failed_ratio > settings.max_failed_ratio:
         return f"{view.failed_ratio:.1%} of the rows failed, allowed are {settings.max_failed_ratio:.1%}"
-    slowness = view.slowness(serving)
-    if slowness > settings.max_latency_ratio:
-        return f"batches take {slowness:.1f} times as long as before, allowed are {settings.max_latency_ratio:g}"
     return ""
+
+
+def has_slowed(view: View, serving: CostModel, settings: LifeSettings) -> bool:
+    """Whether batches of late took too many times as long as the other version's cost says.
+
+    A machine that others use as well slows down every version: no verdict, but the reason for `check_timings`.
+    """
+    return view.rows + view.failed >= settings.min_rows and view.slowness(serving) > settings.max_latency_ratio

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 from inference.engine import Engine
 from inference.errors import InferenceError, ModelError
 from inference.fleet import Wish, call_share
+from inference.health import WINDOW_S
 from inference.life import record as records
 from inference.life.file import read_records, wishes, write_records
-from inference.life.judge import fault
+from inference.life.judge import check_timings, fault, has_slowed
 from inference.life.loader import Consumer, Loader
 from inference.life.net import SafetyNet
 from inference.life.record import Fate, Record, SetAside, Stage
@@ -94,6 +95,7 @@ class Keeper:
         self._repository: ModelRepository | None = None
         self._described: Seen = {}
         self._probation: dict[str, float] = {}
+        self._weigh_at: dict[str, float] = {}
         self._shadows: dict[str, Shadow] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._writes: set[asyncio.Task[Any]] = set()
@@ -408,9 +410,28 @@ class Keeper:
         if other is None or other not in self._engine.versions(model):
             return
         view = self._engine.health.view((model, suspect), now_s)
-        reason = fault(view, self._engine.service(model, other).cost, self._settings)
-        if reason:
+        if reason := fault(view, self._settings):
             self._withdraw(model, suspect, reason)
+        elif now_s >= self._weigh_at.get(model, 0.0) and has_slowed(
+            view, self._engine.service(model, other).cost, self._settings
+        ):
+            self._weigh_at[model] = now_s + WINDOW_S  # by then what was weighed has left the view
+            self._run(self._weigh(model, suspect, other))
+
+    async def _weigh(self, model: str, suspect: int, other: int) -> None:
+        """Give up a version that is slow beside the other one, too."""
+        services = [self._engine.service(model, version) for version in (suspect, other)]
+        timings = await self._loader.compare(*services)
+        record = self._record(model)
+        is_on_trial = suspect in (record.candidate, record.serving) and other in (record.serving, record.previous)
+        if not is_on_trial or other not in self._engine.versions(model):
+            return  # somebody decided otherwise meanwhile
+        try:
+            check_timings(services[0].version, timings, self._settings)
+        except ModelError as error:
+            self._withdraw(model, suspect, error.problem)
+        else:
+            _log.info("a version is as fast as before, the machine is slow", extra={"model": model, "version": suspect})
 
     # -- unloading ---------------------------------------------------------------------------------------------------
 

@@ -14,10 +14,12 @@ from typing import Any, Protocol
 from inference.batching import Lane
 from inference.engine import Engine
 from inference.errors import InferenceError, ModelError
-from inference.life.judge import check_cost, check_description
+from inference.life.judge import check_description, check_timings, seems_slow
 from inference.life.settings import LifeSettings
+from inference.life.timing import Timing, side_by_side
 from inference.life.trial import Trial
 from inference.life.watch import check_sums
+from inference.priority import LOADING, run_giving_way
 from inference.repository import ModelRepository, ModelVersion
 from inference.service import Service
 
@@ -99,6 +101,10 @@ class Loader:
         """Have a version loaded for those that pin it. Raises as `load`."""
         await self.load(model, version)
 
+    async def compare(self, candidate: Service, serving: Service) -> tuple[Timing, ...]:
+        """Time two loaded versions against each other, giving way to live requests."""
+        return await run_giving_way(LOADING, side_by_side, candidate, serving)
+
     def unload(self, lane: Lane) -> None:
         """Begin to unload a version that nothing asks for any more: its rows are answered first."""
         if lane not in self.leaving and lane not in self.loading:
@@ -143,7 +149,8 @@ class Loader:
         try:
             if serving.is_proven and not service.is_proven:
                 raise ModelError("has no golden inputs, and the version that serves has", path=where)
-            check_cost(described, service.cost, serving.cost, settings)
+            if seems_slow(service.cost, serving.cost, settings):
+                check_timings(described, await self.compare(service, serving), settings)
             for consumer in self.consumers:
                 await consumer.prepare(model, version)
         except BaseException as error:
