@@ -322,6 +322,8 @@ class Server:
         auth = self._settings.auth
         rules = ClaimRules(auth.claims_prefix, auth.issuer, auth.audience)
         if auth.is_anonymous:
+            if auth.default_tenant not in tenants:
+                raise ConfigError(f"has no policy; there are {', '.join(tenants)}", field="auth.default_tenant")
             return AnonymousAuthenticator(auth.default_tenant, auth.default_agent, tenants)
         if auth.shared_key:
             return SharedKeyAuthenticator(auth.shared_key, rules)

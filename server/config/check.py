@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from server.config.settings import AuthSettings, GenerationSettings, Settings, TlsSettings
 from server.wire.errors import ConfigError
@@ -14,12 +17,23 @@ MIN_SHARED_KEY_BYTES = 32
 """HS256 wants a key as long as its hash. Source: RFC 7518 section 3.2."""
 
 
+def _check_finite(section: msgspec.Struct, path: str = "") -> None:
+    """No timer takes infinity: what was meant as "never" would fail when it is first used."""
+    for name in section.__struct_fields__:
+        match getattr(section, name):
+            case msgspec.Struct() as inner:
+                _check_finite(inner, f"{path}{name}.")
+            case float(value) if not math.isfinite(value):
+                raise ConfigError("has to be a finite number", field=f"{path}{name}")
+
+
 def check(settings: Settings) -> Settings:
     """Check values against each other.
 
     Raises:
         ConfigError: With the path of the value that has to change.
     """
+    _check_finite(settings)
     if settings.auth.shared_key and len(settings.auth.shared_key.encode()) < MIN_SHARED_KEY_BYTES:
         raise ConfigError(f"needs at least {MIN_SHARED_KEY_BYTES} bytes", field="auth.shared_key")
     if settings.auth.is_anonymous and not is_loopback(settings.host):

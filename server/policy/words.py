@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from re import _parser  # type: ignore[attr-defined]  # the only reader of expressions that agrees with `re` itself
+from typing import Any, Generic, TypeVar
 
 _WORD = re.compile(r"[^\W_]+")
 _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019\u02bc](?=\w)")
 _E_MAIL = re.compile(r"\be[- ]mail")
+_REPEATS = (_parser.MAX_REPEAT, _parser.MIN_REPEAT, _parser.POSSESSIVE_REPEAT)
 _GAP_WORDS = 4
+MAX_EXPRESSION_CHARS = 2000
+"""A regular expression looks at so much of a turn, two minutes of talk: `.*` twice costs the square of what it sees, on
+the event loop."""
 
 _FILLERS = frozenset(["uh", "um", "uhm", "er", "erm", "hmm", "mm", "mhm", "ah", "oh"])
 _CONTRACTIONS = {
@@ -114,7 +119,8 @@ class WordPattern:
 
     def matches(self, words: str) -> bool:
         """True if the pattern occurs in normalised text."""
-        return self.expression.search(words) is not None
+        end = len(words) if self.starts else MAX_EXPRESSION_CHARS
+        return self.expression.search(words, 0, end) is not None
 
 
 def compile_pattern(source: str) -> WordPattern:
@@ -124,7 +130,7 @@ def compile_pattern(source: str) -> WordPattern:
     `...` up to four words in between. Between slashes stands a regular expression over the normalised text.
 
     Raises:
-        ValueError: The pattern is empty, matches everything, or is no valid expression.
+        ValueError: The pattern is empty, matches everything, is no valid expression, or one that could take for ever.
     """
     if len(source) > 2 and source.startswith("/") and source.endswith("/"):
         try:
@@ -133,6 +139,8 @@ def compile_pattern(source: str) -> WordPattern:
             raise ValueError(f"not a valid regular expression: {error}") from None
         if expression.search("") is not None:
             raise ValueError("the expression matches the empty text")
+        if _repeats_repeats(_parser.parse(source[1:-1])):
+            raise ValueError("a repeat without end inside another can take for ever; give one an end, such as {0,9}")
         return WordPattern(source, expression)
     parts: list[str] = []
     starts: tuple[str, ...] = ()
@@ -153,6 +161,28 @@ def compile_pattern(source: str) -> WordPattern:
         raise ValueError("the pattern has no words" if not parts else "a gap `...` stands between words")
     first = tuple(start if " " not in start else start.split()[0] for start in starts)
     return WordPattern(source, re.compile(rf"(?<!\w){''.join(parts)}(?!\w)"), first)
+
+
+def _repeats_repeats(tree: Iterable[Any], *, is_inside: bool = False) -> bool:
+    """Whether an endless repeat holds another: on text that nearly matches, the ways to share it double at each word."""
+    for operator, argument in tree:
+        inside = is_inside
+        if operator in _REPEATS and argument[1] is _parser.MAXREPEAT:
+            if is_inside:
+                return True
+            inside = True
+        if any(_repeats_repeats(inner, is_inside=inside) for inner in _subpatterns(argument)):
+            return True
+    return False
+
+
+def _subpatterns(argument: Any) -> Iterator[Any]:
+    """What lies inside a node of a parsed expression, whatever the node is."""
+    if isinstance(argument, _parser.SubPattern):
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for part in argument:
+            yield from _subpatterns(part)
 
 
 def _choices(token: str) -> list[str]:

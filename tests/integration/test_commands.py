@@ -124,6 +124,7 @@ def test_annotate_names_an_unknown_output():
         ({"CUELINE_PORT": "70000"}, "port"),
         ({"CUELINE_COLOUR": "blue"}, "colour: there is no such setting"),
         ({"CUELINE_HOST": "0.0.0.0"}, "auth.shared_key"),
+        ({"CUELINE_AUTH__DEFAULT_TENANT": "nobody"}, "auth.default_tenant: has no policy"),
         ({"CUELINE_PATHS__GRAPHS": "/no/such"}, "paths.graphs"),
         ({"CUELINE_PATHS__MODEL_REPO": str(PROJECT_ROOT / "docs")}, "config.pbtxt: no such file"),
         ({"CUELINE_SPEECH__MOONSHINE_FOLDER": "/no/such"}, "moonshine"),

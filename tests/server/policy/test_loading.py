@@ -105,6 +105,8 @@ MOMENT = "moments: [{id: a, speaker: customer, %s}]"
         (MOMENT % "lexical: x, semantic: y", "moments[0]", "`semantic` and `lexical`"),
         (MOMENT % "all: [{any: [{lexical: '/(/'}]}]", "moments[0].all[0].any[0].lexical", "regular expression"),
         (MOMENT % "lexical: [x, '/(/']", "moments[0].lexical[1]", "regular expression"),
+        (MOMENT % "lexical: '/x(a+)+y/'", "moments[0].lexical", "can take for ever"),
+        (MOMENT % "lexical: '/x(?:(?:a|b*) )*y/'", "moments[0].lexical", "can take for ever"),
         (MOMENT % "lexical: x, threshold: 0.5", "moments[0].threshold", "semantic"),
         (MOMENT % "lexical: x, for_turns: 2", "moments[0].for_turns", "sentiment"),
         (MOMENT % "semantic: x, min_score: 0.5", "moments[0].min_score", "sentiment"),

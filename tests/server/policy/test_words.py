@@ -84,3 +84,11 @@ def test_an_index_finds_what_its_patterns_find(sources: list[tuple[int, list[str
     words = normalise(" ".join(text))
     expected = {owner: pattern for owner, pattern in reversed(patterns) if pattern.matches(words)}
     assert PatternIndex(patterns).find(words) == expected
+
+
+def test_an_expression_with_bounded_repeats_inside_is_taken_and_sees_the_beginning_of_a_turn():
+    digits = compile_pattern(r"/\b(?:\d ?){12,}/")
+    assert digits.matches("it is " + "4 " * 16)
+    assert compile_pattern(r"/(?:\w+ ){0,3}card/").matches("my own card")
+    assert not digits.matches("word " * 400 + "4 " * 16)
+    assert compile_pattern("card").matches("word " * 400 + "card")
