@@ -22,13 +22,14 @@ from inference.backends.contract import Backend, HasStatus
 from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
 from inference.batching import BatchingPolicy, Lane, Refusal
 from inference.compile import PlanCache
-from inference.crew import Crew, Delivery, Remembered
+from inference.crew import Crew, Remembered
 from inference.embedding import embed, first_with_embedding
 from inference.errors import InferenceError, ModelError, OverloadedError
 from inference.fleet import NO_PINS, Fleet, Progress, Wish
 from inference.graph import Graph
 from inference.health import Health
 from inference.journey import Journey
+from inference.ledger import Ledger
 from inference.memo import Memo
 from inference.observer import Cost, EngineObserver, EngineStats, Follower, SilentObserver
 from inference.plan import Op, Plan
@@ -76,7 +77,6 @@ class Engine:
         self._settings = settings or EngineSettings()
         self._batching = self._settings.batching
         self._operators = dict(operators or {})
-        self._observer = observer or SilentObserver()
         if backends is None:
             settings_of = OnnxRuntimeSettings(CUDA if self._settings.device == "cuda" else CPU)
             backends = {"onnxruntime": OnnxRuntimeBackend(settings_of)}
@@ -85,15 +85,11 @@ class Engine:
         self._plans = PlanCache()
         self._fleet = Fleet(backends, self._batching, self._operators, self._settings.precision)
         self._memo: Memo[Remembered] = Memo(self._settings.memo_rows)
-        self._stats = EngineStats()
         self.health = Health()
+        self._ledger = Ledger(self.health, observer or SilentObserver(), clock)
         self.followers: dict[str, Follower] = {}
-        self._live: set[Journey] = set()
-        self._retiring: list[tuple[set[Journey], asyncio.Future[None]]] = []
         self._is_ready = False
         self._crash: BaseException | None = None
-        self._drained = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._policy: BatchingPolicy | None = None
         self._crew: Crew | None = None
         self._blas: threadpool_limits | None = None
@@ -110,7 +106,7 @@ class Engine:
         Raises:
             ModelError: If no version of a model can be served; the path and key of the wrong value are in it.
         """
-        self._loop = asyncio.get_running_loop()
+        self._ledger.open()
         # BLAS threads of our own small products would spin on the cores that models run on: ten times the CPU.
         self._blas = threadpool_limits(1, "blas")
         await self._fleet.load_all(self.repository, progress, wishes or {})
@@ -125,13 +121,12 @@ class Engine:
         self._crew = Crew(
             self._policy,
             self._memo,
-            self._deliver_from_thread,
+            self._ledger.deliver_from_thread,
             clock=self._clock,
             max_operator_rows=self._settings.max_queue_rows,
             on_crash=self._on_crash,
         )
         self._crew.start(workers)
-        self._drained.set()
         self._is_ready = True
 
     async def stop(self, timeout_s: float = 10.0) -> None:
@@ -146,9 +141,9 @@ class Engine:
         if self._crew is None:
             return
         try:
-            await asyncio.wait_for(self._drained.wait(), timeout_s)
+            await asyncio.wait_for(self._ledger.drained.wait(), timeout_s)
         except TimeoutError:
-            self._end(self._crew.clear(), Outcome.CANCELLED)
+            self._ledger.end(self._crew.clear(), Outcome.CANCELLED)
         await asyncio.to_thread(self._crew.stop)
         self._crew = None
         self._fleet.unload_all()
@@ -214,10 +209,7 @@ class Engine:
             InferenceError: If it is not loaded, or answers unpinned requests.
         """
         service = self._fleet.withdraw(model, version)
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._retiring.append((set(self._live), ended))
-        self._end_retirements()
-        await ended
+        await self._ledger.until_answered()
         if self._crew is not None:
             self._crew.close_lane(service.lane)
         self._memo.forget(service.lane)
@@ -254,7 +246,7 @@ class Engine:
         if not self._is_ready or self._crew is None or self._crash is not None:
             raise OverloadedError("the engine is not ready")
         if request.row_class is not RowClass.SHADOW:
-            self._stats.submitted += 1
+            self._ledger.stats.submitted += 1
             for follower in self.followers.values():
                 request = follower.follow(request)
         program = self._fleet.program(request.plan, request.pins, request.owner)
@@ -262,20 +254,20 @@ class Engine:
         step = self._advance_from_memory(journey)
         if step is None:
             if not journey.results:
-                self._skipped("not_wanted")
-            self._begin(journey)
-            self._soon([journey], Outcome.DONE)
+                self._ledger.skipped("not_wanted")
+            self._ledger.begin(journey)
+            self._ledger.end_soon([journey], Outcome.DONE)
         elif step.step.op is Op.MODEL:
             self._queue(self._crew, journey)
         elif self._crew.take_operator(journey):
-            self._begin(journey)
+            self._ledger.begin(journey)
         else:
             self._refuse(Refusal.FULL, request.row_class)
 
     def cancel(self, owner: str) -> None:
         """Drop what is queued for a call; its requests end as cancelled. What runs already is answered."""
         if self._crew is not None:
-            self._soon(self._crew.cancel(owner), Outcome.CANCELLED)
+            self._ledger.end_soon(self._crew.cancel(owner), Outcome.CANCELLED)
 
     async def run(
         self,
@@ -348,11 +340,11 @@ class Engine:
     def stats(self) -> EngineStats:
         """Return a snapshot of the counters."""
         return replace(
-            self._stats,
-            under_way=len(self._live),
+            self._ledger.stats,
+            under_way=len(self._ledger),
             queued_rows=self._policy.queued if self._policy is not None else 0,
-            dropped=dict(self._stats.dropped),
-            skipped=dict(self._stats.skipped),
+            dropped=dict(self._ledger.stats.dropped),
+            skipped=dict(self._ledger.stats.skipped),
             costs={f"{n}/{v}": Cost(s.cost.a_s, s.cost.b_s) for (n, v), s in self._fleet.services.items()},
             backends={
                 f"{n}/{v}": s.model.status()
@@ -367,14 +359,14 @@ class Engine:
         admission = crew.admit(journey)
         if admission.refusal is not None and admission.refusal is not Refusal.LATE:
             self._refuse(admission.refusal, journey.request.row_class)
-        self._begin(journey)
+        self._ledger.begin(journey)
         if admission.refusal is Refusal.LATE:
-            self._soon([journey], Outcome.LATE)
+            self._ledger.end_soon([journey], Outcome.LATE)
         if admission.superseded is not None:
-            self._soon([admission.superseded.item], Outcome.SUPERSEDED)
+            self._ledger.end_soon([admission.superseded.item], Outcome.SUPERSEDED)
 
     def _refuse(self, refusal: Refusal, row_class: RowClass) -> None:
-        self._dropped(refusal.name.lower(), row_class)
+        self._ledger.dropped(refusal.name.lower(), row_class)
         if refusal is Refusal.TOO_LONG:
             raise InferenceError("the row is longer than any bucket of its model")
         raise OverloadedError(refusal.value)
@@ -406,98 +398,10 @@ class Engine:
                 self._memo.say(utterance, words, ids)
         if remembered is None or remembered[0].bank is not service.wanted.bank:
             return None  # unknown, or computed before some head was asked for
-        self._skipped(reason)
+        self._ledger.skipped(reason)
         return remembered
-
-    # -- inside: answering -------------------------------------------------------------------------------------------
-
-    def _begin(self, journey: Journey) -> None:
-        self._live.add(journey)
-        self._drained.clear()
-
-    def _soon(self, journeys: Sequence[Journey], outcome: Outcome) -> None:
-        """End journeys from the loop's next turn: a callback must not run inside the call that caused it."""
-        assert self._loop is not None
-        if journeys:
-            self._loop.call_soon(self._end, journeys, outcome)
-
-    def _end(self, journeys: Sequence[Journey], outcome: Outcome) -> None:
-        delivery = Delivery()
-        for journey in journeys:
-            delivery.end(journey, outcome)
-        self._deliver(delivery)
-
-    def _deliver_from_thread(self, delivery: Delivery) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._deliver, delivery)
-
-    def _deliver(self, delivery: Delivery) -> None:
-        """Count what happened and call back."""
-        stats, observer, now_s = self._stats, self._observer, self._clock()
-        for made in delivery.passes:
-            observer.node(made.node, made.duration_s, is_failed=made.is_failed)
-            if made.lane is not None and not made.is_failed:
-                self.health.batch(made.lane, made.rows, made.padded_tokens, made.duration_s, now_s)
-                stats.batches += 1
-                stats.rows += made.rows
-                stats.tokens += made.tokens
-                stats.padded_tokens += made.padded_tokens
-                observer.batch(made.lane[0], made.rows, made.tokens, made.padded_tokens, made.duration_s)
-                for _ in range(made.duplicates):
-                    self._skipped("same_batch")
-        for row_class, delay_s in delivery.delays:
-            observer.queue_delay(row_class, delay_s)
-        for journey, outputs, outcome, error in delivery.ended:
-            if journey not in self._live:
-                continue  # it ended when a thread died
-            request = journey.request
-            if outputs:
-                self._call_back(request.on_outputs, outputs)
-            if outcome is not None:
-                if outcome is not Outcome.DONE:
-                    self._dropped(outcome.name.lower(), request.row_class)
-                self._live.remove(journey)
-                self._call_back(request.on_done, outcome, error)
-        if not self._live:
-            self._drained.set()
-        if self._retiring:
-            self._end_retirements()
-
-    def _end_retirements(self) -> None:
-        """Tell those that wait for older requests that none of them is under way any more."""
-        for waiting in list(self._retiring):
-            older, ended = waiting
-            older &= self._live
-            if not older:
-                self._retiring.remove(waiting)
-                if not ended.done():
-                    ended.set_result(None)
-
-    def _call_back(self, callback: Callable[..., None], *arguments: Any) -> None:
-        try:
-            callback(*arguments)
-        except Exception as error:  # one consumer's mistake must not cost the other rows their answers
-            assert self._loop is not None
-            self._loop.call_exception_handler({"message": "an engine callback raised", "exception": error})
 
     def _on_crash(self, error: BaseException) -> None:
         """Stop taking requests, and answer those under way: a dead thread would leave them waiting for ever."""
-        assert self._loop is not None
         self._crash = error
-        self._loop.call_soon_threadsafe(self._fail_all)
-
-    def _fail_all(self) -> None:
-        delivery = Delivery()
-        for journey in self._live:
-            delivery.ended.append((journey, [], Outcome.FAILED, InferenceError("an engine thread died")))
-        self._deliver(delivery)
-
-    def _skipped(self, reason: str) -> None:
-        self._stats.skipped[reason] = self._stats.skipped.get(reason, 0) + 1
-        self._observer.skipped(reason)
-
-    def _dropped(self, reason: str, row_class: RowClass) -> None:
-        if row_class is RowClass.SHADOW:
-            return  # nobody waited for it
-        self._stats.dropped[reason] = self._stats.dropped.get(reason, 0) + 1
-        self._observer.dropped(reason)
+        self._ledger.fail_all_from_thread()
