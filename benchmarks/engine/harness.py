@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from benchmarks.machine import busy_s
 from benchmarks.texts import unique_texts
 from inference.backends.contract import LoadedModel
 from inference.backends.onnxruntime import OnnxRuntimeBackend
@@ -74,13 +75,6 @@ class Ratio:
         return f"{self.value:.3f}" + (
             "" if not self.tolerance else f" (of CPU time, +-{self.tolerance}: a busy machine)"
         )
-
-
-def busy_s() -> float:
-    """CPU seconds that the machine has worked since it started, for anybody."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass

@@ -12,6 +12,8 @@ Measure = Callable[[float], Awaitable[LoadResult]]
 
 GROWTH = 1.4
 """From one rate to the next while all promises hold."""
+LEAST_PER_S = 5.0
+"""Below this no limit is looked for."""
 PRECISION = 1.06
 """The search ends when the lowest rate that failed is within this factor of the highest that held."""
 
@@ -23,6 +25,8 @@ def holds(result: LoadResult, limit_ms: float) -> bool:
 
 async def sweep(measure: Measure, limits_ms: Sequence[float], start_per_s: float) -> list[LoadResult]:
     """Raise the rate until the loosest promise breaks, then halve the interval around each promise's limit.
+
+    Where the first rate breaks a promise, its limit is looked for below.
 
     A run that fails is tried once more, since whatever else the machine does only ever adds.
 
@@ -52,6 +56,12 @@ async def sweep(measure: Measure, limits_ms: Sequence[float], start_per_s: float
     for limit_ms in sorted(limits_ms, reverse=True):
         held = highest(list(runs.values()), limit_ms)
         failed = min((rate for rate, run in runs.items() if rate > held), default=rate_per_s)
+        while not held and failed > LEAST_PER_S:  # the first rate was too high already
+            lower = max(float(round(failed / GROWTH)), LEAST_PER_S)
+            if await at(lower, limit_ms):
+                held = lower
+            else:
+                failed = lower
         while held and failed > held * PRECISION:
             middle = float(round((held * failed) ** 0.5))
             if middle in (held, failed):

@@ -23,6 +23,7 @@ from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRu
 from inference.batching import BatchingSettings
 from inference.errors import ModelError
 from inference.fleet import with_precision
+from inference.priority import LOADING
 from inference.repository import ModelRepository, ModelVersion
 from inference.service import Service
 from inference.settings import EngineSettings
@@ -87,7 +88,7 @@ class ProcessTrial:
 def main(arguments: list[str]) -> int:
     """Try one version; see the module. Returns the exit status."""
     repository, model, version, device, precision, rows, tokens = arguments
-    os.nice(10)
+    os.nice(LOADING)
     try:
         found = ModelRepository.open(repository).model(model)
         if (problem := found.problems.get(int(version))) is not None:
