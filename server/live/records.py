@@ -40,6 +40,7 @@ class Records:
     def __init__(self, outbox: RecordSink) -> None:
         self._outbox = outbox
         self._waiting: deque[Record] = deque()
+        self._last: Record | None = None
         self._newest: Awaitable[None] | None = None
 
     def put(self, record: Record) -> None:
@@ -48,10 +49,13 @@ class Records:
             log.error("a record is lost to the store: the outbox has had no room for long")
             self._waiting.popleft()
         self._waiting.append(record)
+        self._last = record
         self._try()
 
     def stored(self) -> Awaitable[None] | None:
         """Done once everything put so far is safe; fails if that is not to be had now. None: nothing was put."""
+        if self.is_empty and self._last is not None and _has_failed(self._newest):
+            self._waiting.append(self._last)  # the disk failed under it, and is asked again by putting it again
         self._try()
         return self._newest
 
@@ -69,6 +73,10 @@ class Records:
     def _try(self) -> None:
         while self._waiting:
             self._newest = self._outbox.put(self._waiting[0])
-            if isinstance(self._newest, asyncio.Future) and self._newest.done() and self._newest.exception():
+            if _has_failed(self._newest):
                 return
             self._waiting.popleft()
+
+
+def _has_failed(stored: Awaitable[None] | None) -> bool:
+    return isinstance(stored, asyncio.Future) and stored.done() and not stored.cancelled() and bool(stored.exception())

@@ -59,6 +59,7 @@ class Source:
         self.longest_silence_s = 0.0
         self.num_connections = 0
         self.hanging_up = asyncio.Event()
+        self.refused = asyncio.Event()
         self._urls = itertools.cycle([urls] if isinstance(urls, str) else urls)
         self._patience_s = patience_s
         self._script = script
@@ -90,6 +91,7 @@ class Source:
                 await socket.send(json.dumps(message))
                 answer = await self._answer(socket)
                 if (answer["type"], answer.get("utterance_id")) != ("ack", message["utterance_id"]):
+                    self.refused.set()
                     return False
             if self.acked:
                 self.longest_silence_s = max(self.longest_silence_s, time.monotonic() - self._spoke_s)
@@ -124,6 +126,12 @@ class Agent:
         self.ends = 0
         self._url = url
         self._call = call
+        self._told = asyncio.Event()
+
+    async def told(self) -> None:
+        """Return once it was told something more."""
+        self._told.clear()
+        await self._told.wait()
 
     async def run(self) -> None:
         async with FeedClient(self._url, random_s=lambda limit: limit / 20) as client:
@@ -135,6 +143,7 @@ class Agent:
                 if not isinstance(event, Received):
                     continue
                 payload = event.publication.d
+                self._told.set()
                 if event.publication.kind == "transcript":
                     self.words[payload["utterance_id"]] = payload["text"]
                 if event.publication.kind == "action":

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import multiprocessing
 import random
 from collections.abc import AsyncIterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,8 @@ from server.log.embedded import EmbeddedLog
 from server.store.sql import SqlStore
 from server.wire.ids import TenantId
 from tests.integration.calls import Agent, Source, words_and_moments
-from tests.integration.fleet_process import Life, live
+from tests.integration.fleet_process import Life
+from tests.integration.lives import Lives
 from tests.server.log.events import decoded, offsets
 
 pytestmark = pytest.mark.slow
@@ -30,42 +28,9 @@ STARTING, RESUMING = 0.15, 0.4
 CALL = ChannelKey(TenantId("test"), "call:c1")
 
 
-class Lives:
-    """One life after the other over the same folder and port."""
-
-    def __init__(self, folder: Path) -> None:
-        self.life = Life(port=free_port("127.0.0.1"), data=str(folder))
-        self._forked = multiprocessing.get_context("forkserver")
-        self._forked.set_forkserver_preload(["tests.integration.fleet_process"])
-        self.process: BaseProcess | None = None
-
-    async def begin(self) -> asyncio.Future[str]:
-        """Start one; the result is there when it takes connections, or never."""
-        hear, tell = self._forked.Pipe(duplex=False)
-        self.process = self._forked.Process(target=live, args=(self.life, tell))
-        await asyncio.to_thread(self.process.start)
-        tell.close()
-        return asyncio.get_running_loop().run_in_executor(None, self._heard, hear)
-
-    @staticmethod
-    def _heard(hear) -> str:
-        with contextlib.suppress(EOFError), hear:
-            return hear.recv()
-        return ""
-
-    async def end(self, *, is_killed: bool) -> None:
-        assert self.process is not None
-        if is_killed:
-            self.process.kill()
-        else:
-            self.process.terminate()
-        await asyncio.to_thread(self.process.join, 20)
-        assert self.process.exitcode is not None
-
-
 @pytest.fixture
 async def lives(tmp_path: Path) -> AsyncIterator[Lives]:
-    lives = Lives(tmp_path)
+    lives = Lives(Life(port=free_port("127.0.0.1"), data=str(tmp_path)))
     yield lives
     if lives.process is not None and lives.process.exitcode is None:
         await lives.end(is_killed=True)

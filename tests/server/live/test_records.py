@@ -50,6 +50,22 @@ async def test_what_a_full_outbox_refused_goes_first_when_there_is_room():
 
 
 @virtual_time
+async def test_a_disk_that_failed_under_the_newest_record_is_asked_again():
+    outbox = MemoryOutbox()
+    records = Records(outbox)
+    outbox.is_broken = True
+    outbox.holding = True
+    failed = asyncio.get_running_loop().create_future()
+    outbox.put = lambda record: failed
+    records.put(record(1))
+    failed.set_exception(Unavailable("the disk fails"))
+    del outbox.put
+    outbox.is_broken = outbox.holding = False
+    await records.stored()
+    assert outbox.records == [record(1)]
+
+
+@virtual_time
 async def test_a_call_that_is_over_is_rid_of_the_rest():
     outbox = SmallOutbox(0)
     records = Records(outbox)
