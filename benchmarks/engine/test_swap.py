@@ -111,7 +111,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Swap:
-    """What a swap cost the calls that talked meanwhile: milliseconds a row, before it and from its command to its end."""
+    """What a swap cost the calls that talked: milliseconds a row, before it and from its command to its end."""
 
     took_s: float
     quiet_ms: np.ndarray

@@ -11,8 +11,10 @@ falls back to ASGI messages.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -22,6 +24,39 @@ BATCH_BYTES = 32 * 1024
 """Frames of one turn are written at once from here on, so that the transport's back-pressure is seen in time."""
 LINGER_S = 5.0
 """How long a closed socket may take to flush and to answer before it is aborted."""
+
+
+class _Turn:
+    """Connections that wrote in this turn of the loop, flushed by one callback: one each was a tenth of a fan-out."""
+
+    def __init__(self) -> None:
+        self._connections: list[DirectProtocol] = []
+
+    def add(self, connection: DirectProtocol) -> None:
+        if not self._connections:
+            connection.loop.call_soon(self._flush)
+        self._connections.append(connection)
+
+    def _flush(self) -> None:
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            try:
+                connection.write_frames()
+            except Exception as error:  # one broken transport must not cost the others their frames
+                connection.loop.call_exception_handler(
+                    {"message": "a feed connection cannot write", "exception": error}
+                )
+
+
+# No turn keeps its loop alive: a connection does, for as long as it has something to write.
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
+
+
+def _turn_of(loop: asyncio.AbstractEventLoop) -> _Turn:
+    turn = _turns.get(loop)
+    if turn is None:
+        turn = _turns[loop] = _Turn()
+    return turn
 
 
 class DirectProtocol(WebSocketsSansIOProtocol):
@@ -40,16 +75,16 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._frames: list[bytes] = []
         self._frames_bytes = 0
+        self._has_room = True
+        self._turn = _turn_of(self.loop)
 
     @property
     def can_write(self) -> bool:
         """The connection is open and its transport has room."""
         return (
-            self.writable.is_set()
+            self._has_room
             and self.handshake_complete
-            and not self.close_sent
-            and not self.disconnected
-            and not self.transport.is_closing()
+            and not (self.close_sent or self.disconnected or self.transport.is_closing())
         )
 
     def write_frame(self, frame: bytes) -> None:
@@ -61,11 +96,12 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self._frames.append(frame)
         self._frames_bytes += len(frame)
         if self._frames_bytes >= BATCH_BYTES:
-            self._write_frames()
+            self.write_frames()
         elif len(self._frames) == 1:
-            self.loop.call_soon(self._write_frames)
+            self._turn.add(self)
 
-    def _write_frames(self) -> None:
+    def write_frames(self) -> None:
+        """Hand over what this turn wrote."""
         if self._frames:
             frames, self._frames, self._frames_bytes = self._frames, [], 0
             if not self.disconnected and not self.transport.is_closing():
@@ -75,7 +111,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         """Close without waiting for room; `receive` then ends with a disconnect."""
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
-        self._write_frames()
+        self.write_frames()
         try:
             self.conn.send_close(code, reason)
         except InvalidState:
@@ -89,8 +125,14 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(LINGER_S, self._abort)
 
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._has_room = False
+        super().pause_writing()
+
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._has_room = True
         super().resume_writing()
         if self.on_writable is not None:
             self.on_writable()

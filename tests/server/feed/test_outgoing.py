@@ -1,10 +1,12 @@
 import json
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
 
-from server.feed.outgoing import Outgoing, answer_packets
+from server.feed.outgoing import Outgoing, Packet, answer_packets
 from server.log.contract import Entry, Position, Recovery
 from server.wire.clock import Stamps
 from server.wire.codec import json_encoder
@@ -87,3 +89,11 @@ def test_an_answer_owes_nothing(sizes: list[int], is_recovered: bool, is_binary:
         assert told["off"] == (head[-1]["off"] if head else 3 if is_recovered else 0)
     else:
         assert told["off"] == position.offset
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 125, 126, 127, 65_535, 65_536, 200_000])
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_a_frame_of_any_length_is_what_the_library_would_send(num_bytes: int, is_binary: bool) -> None:
+    opcode = Opcode.BINARY if is_binary else Opcode.TEXT
+    packet = Packet(b"x" * num_bytes, is_binary=is_binary)
+    assert packet.frame == Frame(opcode, packet.body).serialize(mask=False)
