@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ pytest.importorskip("transformers")
 
 from click.testing import CliRunner
 
+from inference.export.heads import load_heads
+from inference.export.weights import load_encoder
 from inference.training.finetune import DEFAULT_QUOTAS, Settings
 from inference.training.pipeline import Run, train
 from server.cli.models import models
@@ -93,6 +96,14 @@ def test_a_version_is_trained_interrupted_resumed_and_judged(data: Path, tmp_pat
     (tmp_path / "work/frozen.npz").rename(tmp_path / "more/frozen.npz")
     with pytest.raises(Interrupted):
         train(more, interrupt)
+
+    student = replace(more, layers=(1, 3, 5), is_last=True, version=repo / "utterance/4", work=tmp_path / "student")
+    train(student)
+    assert load_encoder(student.version / "encoder.safetensors").num_layers == 3
+    heads = load_heads(student.version / "heads.safetensors")
+    assert heads.is_refitted
+    assert heads.projection is not None
+    shutil.rmtree(student.version)  # what follows judges the newest
 
     again = Run(data, repo / "utterance/2", tmp_path / "again", SETTINGS)
     train(again)
