@@ -83,7 +83,7 @@ class Whisper:
             self._storage.from_array(np.ascontiguousarray(log_mel(samples, self._num_mels)[None])),
             [self._prompt(hints)],
             beam_size=1,
-            max_length=max_tokens,
+            max_length=2 * max_tokens,  # half of it is for a prompt, used or not
             max_initial_timestamp_index=50,
             return_scores=True,
             return_no_speech_prob=True,
@@ -93,7 +93,10 @@ class Whisper:
         tokens = self._spoken(result.sequences_ids[0], length_s)
         text = " ".join(self._tokenizer.decode(tokens).split())
         return Decoded(
-            text, tuple(tokens), math.exp(result.scores[0]) if tokens else 0.0, len(tokens) >= max_tokens - 4
+            text,
+            tuple(tokens),
+            math.exp(result.scores[0]) if tokens else 0.0,
+            len(result.sequences_ids[0]) >= max_tokens,
         )
 
     def _spoken(self, ids: Sequence[int], length_s: float) -> list[int]:

@@ -70,6 +70,23 @@ def test_a_sentence_silence_and_a_language(call: RenderedCall) -> None:
 
 @needs_whisper
 @pytest.mark.slow
+def test_a_long_sentence_is_heard_to_its_end(call: RenderedCall) -> None:
+    """CTranslate2 keeps half of its length limit for a prompt: quick speech of some seconds lost its last words."""
+    from server.speech.whisper import Whisper
+
+    turns = [
+        (call.sides[side][start * 8 : end * 8], text) for side in call.turns for start, end, text in call.turns[side]
+    ]
+    line = np.concatenate([samples for samples, _ in turns]).astype(np.float32) / 32_768
+    decoded = Whisper(FOLDER).decode(soxr.resample(line, 8_000, 16_000).astype(np.float32))
+    assert decoded is not None
+    said_words = words_of(" ".join(text for _, text in turns))
+    assert word_errors(said_words, words_of(decoded.text)) <= 4
+    assert not decoded.is_capped
+
+
+@needs_whisper
+@pytest.mark.slow
 async def test_both_together_behind_the_contract(call: RenderedCall, tmp_path: Path) -> None:
     """Whatever the machine has time for: each utterance has its interim first, its final once, under the same start."""
     settings = load_settings(
