@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import nn
 from inference.export.heads import Linear
 from inference.export.weights import Encoder
 from inference.training.augment import DEFAULT_RECIPE, Recipe, as_heard
+from inference.training.calibrate import sigmoid, softmax
 from inference.training.tasks import Examples, FloatArray
 
 DEFAULT_QUOTAS: Mapping[str, int] = {
@@ -106,6 +107,21 @@ class Source:
 def as_source(rows: Examples, frozen: FloatArray) -> Source:
     """Make a source of a task's fit rows."""
     return Source(rows.task.tensor, rows.task.kind.is_softmax, rows.texts, rows.targets, rows.mask, frozen)
+
+
+def softened(source: Source, logits: FloatArray, share: float) -> Source:
+    """Believe the labels only in part, and for the rest the model that the run continues from.
+
+    Raters disagree on moods: more steps on their labels alone learn them by heart.
+    Source: self-distillation (Furlanello et al., 2018).
+
+    Args:
+        source: Rows to draw from.
+        logits: `[rows, labels] float32`, of that model for these rows.
+        share: Of the model, 0 to 1.
+    """
+    scores = softmax(logits) if source.softmax else sigmoid(logits)
+    return replace(source, targets=np.asarray(share * scores + (1 - share) * source.targets, np.float32))
 
 
 class SharedModel(nn.Module):

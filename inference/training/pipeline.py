@@ -23,9 +23,10 @@ from inference.golden import GOLDEN_FILE
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.distil import embedding_of, keep_layers
 from inference.training.features import Runner, open_tokenizer
-from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune
+from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune, softened
 from inference.training.fit import choose_heads, fit_carries, fit_heads, fit_open_set, fit_post_processing
 from inference.training.folder import write_model_folder, write_post_processing, write_weights
+from inference.training.linear import logits
 from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
 from inference.training.vectors import VectorStore
 
@@ -36,6 +37,9 @@ CHAT_EVERY = 40
 """One chat line in so many joins the utterances outside of the intents."""
 OUTSIDE_REPEATS = 4
 """The few utterances written to be outside weigh more than chat, which is easy to tell apart."""
+
+SOFTENED = {"sentiment": 0.5, "dissatisfied": 0.5}
+"""Tasks of which a run that continues from a version believes that version in part, and how far."""
 
 Report = Callable[[str], None]
 
@@ -116,7 +120,14 @@ def _finetune(
 ) -> tuple[Encoder, Heads]:
     """Tune the encoder, then take for each task the better of the head tuned with it and one fitted afterwards."""
     tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
-    sources = training_sources(corpus, read_plain(run.data), frozen)
+    sources = dict(training_sources(corpus, read_plain(run.data), frozen))
+    if run.start is not None and not run.layers:
+        known = VectorStore(Runner.for_encoder(start, tokenizer, run.num_threads), run.work / "start.npz")
+        for name, share in SOFTENED.items():
+            source = sources[name]
+            sources[name] = softened(
+                source, logits(known.embed(source.texts, name), heads.linear[source.tensor]), share
+            )
     model = SharedModel(start, heads.linear, None if run.layers else heads.projection)
     report("fine-tuning")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from inference.export.heads import Linear
-from inference.training.finetune import Settings, SharedModel, Source, draw_pool, finetune, learning_rate
+from inference.training.finetune import Settings, SharedModel, Source, draw_pool, finetune, learning_rate, softened
 from tests.inference.export.tiny_bert import DIMS, reference_hidden, tiny_encoder
 
 pytestmark = pytest.mark.slow  # importing transformers takes seconds
@@ -109,6 +109,14 @@ def test_a_state_of_other_settings_is_refused(tokenizer: Tokenizer, sources: dic
     finetune(model(), sources, tokenizer, SETTINGS, tmp_path / "state.pt")
     with pytest.raises(ValueError, match="other settings"):
         finetune(model(), sources, tokenizer, replace(SETTINGS, seed=5), tmp_path / "state.pt")
+
+
+def test_labels_are_believed_in_part(sources: dict[str, Source]) -> None:
+    sure = np.array([[40, -40], [40, -40], [40, -40], [40, -40]], np.float32)
+    soft = softened(sources["intent"], sure, 0.25)
+    np.testing.assert_allclose(soft.targets, [[1, 0], [0.25, 0.75], [1, 0], [0.25, 0.75]], atol=1e-6)
+    apart = softened(replace(sources["intent"], softmax=False), np.zeros((4, 2), np.float32), 0.5)
+    np.testing.assert_allclose(apart.targets, [[0.75, 0.25], [0.25, 0.75], [0.75, 0.25], [0.25, 0.75]], atol=1e-6)
 
 
 def test_the_mean_of_the_last_weights_is_taken(
