@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import BadQuery
 
-MAX_TURNS = 24
+MAX_TURNS = 16
 """Turns that are looked at."""
 MAX_QUESTION_CHARS = 2000
 MAX_TURN_CHARS = 600

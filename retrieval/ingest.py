@@ -22,9 +22,10 @@ from inference.request import EmbeddingArray
 from retrieval.anchors import OFF_TOPIC, PHRASES, Anchors
 from retrieval.article import Article, Audience, labels
 from retrieval.chunking import Passage, chunk, part_texts
+from retrieval.content import Content
 from retrieval.dense import DenseIndex, kind_for
 from retrieval.errors import DamagedIndex, EmptyFolder, NoSuchBase, UnreadableFile
-from retrieval.generation import Content, Generation, write_generation
+from retrieval.generation import Generation, write_generation
 from retrieval.lexical import LexicalIndex
 from retrieval.manifest import Calibration, Embedder, Manifest
 from retrieval.readers import READERS, read_file

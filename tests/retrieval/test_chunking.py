@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from retrieval.article import Article, Audience, Section, Viewer
 from retrieval.chunking import MAX_PASSAGE_WORDS, chunk
-from retrieval.generation import Content
+from retrieval.content import Content
 
 words = st.text("abcde. !", min_size=1, max_size=30).filter(str.strip)
 sections = st.builds(
