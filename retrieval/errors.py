@@ -84,3 +84,12 @@ class BaseBusy(RetrievalError):
 
     code = "base_busy"
     retryable = True
+
+
+def rebuild(code: str, message: str, field: str | None) -> RetrievalError:
+    """Make an error anew that another process described."""
+    if code == UnreadableFile.code:
+        source = field or ""
+        return UnreadableFile(message.removeprefix(f"{source}: "), source=source)
+    known = {kind.code: kind for kind in (EmptyFolder, BadQuery, NoSuchBase, EncoderMismatch, DamagedIndex, BaseBusy)}
+    return known.get(code, RetrievalError)(message, field=field)

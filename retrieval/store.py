@@ -43,6 +43,7 @@ class BaseStore:
         for field, name in (("tenant", tenant), ("kb", base)):
             if not _NAME.fullmatch(name):
                 raise BadQuery("expected letters, digits, hyphens and underscores, 64 at most", field=field)
+        self.data = data
         self.tenant = tenant
         self.base = base
         self.folder = data / "kb" / tenant / base

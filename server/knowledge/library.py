@@ -22,6 +22,7 @@ from inference.engine import Engine
 from inference.errors import InferenceError
 from inference.graph import Graph, Node
 from inference.request import EmbeddingArray, RowClass
+from retrieval.apart import MAX_INLINE_BYTES, ingest_apart, size_bytes
 from retrieval.article import Viewer
 from retrieval.conversation import Query
 from retrieval.errors import BaseBusy, NoSuchBase, RetrievalError
@@ -146,7 +147,7 @@ class Library:
         store = self.store(tenant, name)
         with TemporaryDirectory(prefix="cueline-kb-") as folder:
             await asyncio.to_thread(unpack, archive, Path(folder))
-            return await ingest(Path(folder), store, self._ingesting)
+            return await self._ingest(Path(folder), store)
 
     async def rollback(self, tenant: str, name: str) -> int:
         """Search the generation before the current one again. Raises `RetrievalError`."""
@@ -172,6 +173,11 @@ class Library:
         """Return the files of a base. Raises as `base`."""
         return BaseStore(self._data, tenant, name)
 
+    async def _ingest(self, folder: Path, store: BaseStore, origin: str = "") -> Report:
+        is_small = await asyncio.to_thread(size_bytes, folder) <= MAX_INLINE_BYTES
+        work = ingest if is_small else ingest_apart  # a large one would make searches wait
+        return await work(folder, store, self._ingesting, origin=origin)
+
     # Folders
 
     async def _follow(self, wanted: Sequence[tuple[str, str]]) -> None:
@@ -196,7 +202,7 @@ class Library:
         store = BaseStore(self._data, tenant, name)
         if not await asyncio.to_thread(_is_ours, store):
             return
-        report = await ingest(folder, store, self._ingesting, origin=FOLDER)
+        report = await self._ingest(folder, store, FOLDER)
         self._stamps[tenant, name] = stamps
         for skipped in report.skipped:
             log.warning("an article was left out", extra={"kb": name, "source": skipped.source, "why": skipped.reason})
