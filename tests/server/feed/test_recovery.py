@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.server.feed.harness import CALL, FeedServer, action, call, feed_serve
 
 CUTS = pytest.mark.parametrize("num_cuts", [30, pytest.param(200, marks=pytest.mark.slow)])
 LINGER_S = 0.3
+NUM_CLIENTS, NUM_CUTS = 20, 1000
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,9 @@ class Ledger:
         self.state[publication.kind, publication.d[key]] = publication.off
 
 
-async def publish(log: EventLog, rng: random.Random, done: asyncio.Event, max_words: int = 200) -> None:
+async def publish(
+    log: EventLog, rng: random.Random, done: asyncio.Event, max_words: int = 200, pause_s: float = 0.001
+) -> None:
     number = 0
     while not done.is_set():
         number += 1
@@ -74,7 +77,7 @@ async def publish(log: EventLog, rng: random.Random, done: asyncio.Event, max_wo
         if rng.random() < 0.2:
             payloads.append(action(number))
         await log.append(CALL, [LogEvent(payload, Stamps()) for payload in payloads])
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(pause_s)
     await log.append(CALL, [LogEvent(call("ended"), Stamps())])
 
 
@@ -104,6 +107,62 @@ async def cut_at_random_moments(server: FeedServer, seed: int, num_cuts: int, *,
     await publisher
     assert client.num_connections >= num_cuts
     return ledger
+
+
+async def follow_and_be_cut(
+    server: FeedServer, rng: random.Random, num_cuts: int, is_done: Callable[[], None]
+) -> Ledger:
+    """One of many clients: cuts itself, or has the server cut any socket, and follows to the end of the call."""
+    ledger = Ledger()
+    left, until_cut, cut_connection = num_cuts, rng.randrange(1, 10), 0
+    client = FeedClient(server.url, random_s=lambda limit: rng.uniform(0, limit / 100))
+    await client.subscribe("call:1")
+    async with client:
+        async for event in client.events():
+            ledger.take(event)
+            until_cut -= 1
+            if until_cut <= 0 and left and client._socket is not None and client.num_connections > cut_connection:
+                left, until_cut = left - 1, rng.randrange(1, 20)
+                if rng.random() < 0.5 or not server.endpoint._sockets:
+                    cut_connection = client.num_connections
+                    client._socket.transport.abort()
+                else:
+                    rng.choice(list(server.endpoint._sockets)).cut(CloseCode.SHUTDOWN, "drill")
+                if not left:
+                    is_done()
+            if isinstance(event, Received) and event.publication.kind == "call":
+                break
+    return ledger
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_recovery_entries", [20_000, 1], ids=["log", "log that forgets"])
+async def test_a_thousand_cuts_of_twenty_clients_of_one_call(max_recovery_entries: int, tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path, limits=LogLimits(max_recovery_entries=max_recovery_entries))
+    await log.start()
+    done, rng = asyncio.Event(), random.Random(11)
+    still_cutting = NUM_CLIENTS
+
+    def is_done() -> None:
+        nonlocal still_cutting
+        still_cutting -= 1
+        if not still_cutting:
+            done.set()
+
+    async with feed_server(log=log) as server:
+        publisher = asyncio.create_task(publish(log, rng, done, 20, 0.02))
+        async with asyncio.timeout(120):
+            ledgers = await asyncio.gather(
+                *(
+                    follow_and_be_cut(server, random.Random(seed), NUM_CUTS // NUM_CLIENTS, is_done)
+                    for seed in range(NUM_CLIENTS)
+                )
+            )
+        await publisher
+        truth = await expected(log)
+        assert [(ledger.position, ledger.state) for ledger in ledgers] == [truth] * NUM_CLIENTS
+        assert (sum(ledger.num_lost for ledger in ledgers) == 0) == (max_recovery_entries > 1)
+    await log.stop()
 
 
 async def expected(log: EventLog) -> tuple[Position, dict[tuple[str, str], int]]:
