@@ -12,8 +12,10 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +63,8 @@ class World:
         self.source.hanging_up.set()
         async with asyncio.timeout(60):
             await asyncio.gather(*self.work)
-        await self.lives.end(is_killed=False)  # its outbox is drained
+        stored = await self.stored()
+        await self.lives.end(is_killed=False)
         log = RedisLog(self.redis.url, timeout_s=5)
         await log.start()
         snapshot = (await log.recover(CALL, None)).snapshot
@@ -72,14 +75,18 @@ class World:
             assert agent.words == self.source.acked
             assert agent.ends == 1
         assert self.agents[0].cards.keys() == {"keep-1"}
+        assert {one["utterance_id"]: one["text"] for one in stored["utterances"]} == self.source.acked
+        assert [card["action_id"] for card in stored["actions"]] == ["keep-1"]
+
+    async def stored(self) -> dict[str, Any]:
+        """The conversation once the outbox has drained: the store learns in the order in which things happened."""
         store = SqlStore(self.store)
         await store.start()
-        stored = await store.conversation(CALL.tenant_id, "c1")
+        async with asyncio.timeout(60):
+            while (found := await store.conversation(CALL.tenant_id, "c1")) is None or found["state"] != "ended":
+                await asyncio.to_thread(time.sleep, 0.05)  # the store tells nobody
         await store.stop()
-        assert stored is not None
-        assert {one["utterance_id"]: one["text"] for one in stored["utterances"]} == self.source.acked
-        assert stored["state"] == "ended"
-        assert [card["action_id"] for card in stored["actions"]] == ["keep-1"]
+        return found
 
     async def away(self, proxy: FaultProxy) -> None:
         """Let what is behind it be away, and see that the call goes on meanwhile."""
