@@ -115,12 +115,10 @@ def explain(
     """
     try:
         repository = ModelRepository.open(model_repo, weights=measure)
-        declared = read_graph(graphs / f"{name}.yaml")
-        outputs = (
-            run_outputs(declared, load_policy(graphs / "policies" / f"{policy}.yaml").wanted_outputs)
-            if policy
-            else None
-        )
+        declared = read_graph(_file(graphs, name, "graph"))
+        outputs = None
+        if policy:
+            outputs = run_outputs(declared, load_policy(_file(graphs / "policies", policy, "policy")).wanted_outputs)
         stages = trace([(declared, outputs)], repository, backends=BACKENDS)
         structure = compile_graph(declared, outputs, repository, backends=BACKENDS).structure
         costs = asyncio.run(_measure(repository, stages[-1].drafts[0])) if measure else {}
@@ -130,6 +128,14 @@ def explain(
     if svg is not None:
         svg.write_text(explain_svg(stages, costs=costs, passes=passes), "utf-8")
         click.echo(f"picture in {svg}", err=True)
+
+
+def _file(folder: Path, name: str, kind: str) -> Path:
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
+        raise click.ClickException(f"no {kind} {name!r} in {folder.name}, there is {known}")
+    return path
 
 
 async def _measure(repository: ModelRepository, plan: Draft) -> Mapping[str, float]:
