@@ -36,6 +36,9 @@ from server.wire.ids import ConversationId, Speaker, TenantId
 
 log = logging.getLogger(__name__)
 
+AHEAD_MS = 500
+"""A switch sends in bursts of some frames; more than this ahead of real time is a flood, or a recording."""
+
 
 class _Side:
     """One role's recogniser stream. The recogniser recovers by itself; what it cannot recover it tells as a gap."""
@@ -139,6 +142,7 @@ class AudioSource:
         self._language = language
         self._sides = tuple(_Side(role, self) for role in audio_format.roles)
         self._covered = asyncio.Event()
+        self._began: tuple[float, float] | None = None
         self._acks: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -172,6 +176,19 @@ class AudioSource:
         for side, samples in zip(self._sides, channels, strict=True):
             await side.send(samples)
         self.arrivals.add(duration_ms, arrived_ms, wall_ms())
+        await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Let others have their turn after each frame of a source that sends faster than anyone speaks.
+
+        What has arrived already is read without waiting: a flood would be worked for as long as it lasts.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._began is None:
+            self._began = now_s, self.arrivals.end_ms
+        began_s, began_ms = self._began
+        if self.arrivals.end_ms - began_ms > (now_s - began_s) * 1000 + AHEAD_MS:
+            await asyncio.sleep(0)
 
     async def finalize(self) -> None:
         """The audio pauses: what was said last is not kept open until it goes on."""
