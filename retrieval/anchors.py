@@ -23,6 +23,7 @@ PHRASES: tuple[str, ...] = tuple(phrase for kind in _KINDS for phrase in _table[
 """Order of the stored vectors."""
 _ENDS = np.cumsum([len(_table[kind]) for kind in _KINDS]).tolist()
 _SPANS = {kind: slice(end - len(_table[kind]), end) for kind, end in zip(_KINDS, _ENDS, strict=True)}
+_ASKED = slice(_SPANS["topical"].start, _SPANS["elliptical"].stop)
 OFF_TOPIC = _table["off_topic"]
 
 
@@ -33,12 +34,12 @@ class Anchors:
     Attributes:
         vectors: `[phrases, dims] float32`, in the order of `PHRASES`.
         topicality: Above 0 for a turn that says what a call is about, below for small talk, names and numbers.
-        relevance: Above 0 for what callers ask a service, below for what they ask their friends.
+        service: Above 0 for what callers ask a service, below for what they ask their friends.
     """
 
     vectors: EmbeddingArray
     topicality: Discriminant
-    relevance: Discriminant
+    service: Discriminant
 
     @classmethod
     def of(cls, vectors: EmbeddingArray) -> Anchors:
@@ -51,13 +52,27 @@ class Anchors:
             raise ValueError(f"expected the vectors of {len(PHRASES)} phrases, got {len(vectors)}")
         kind = {name: vectors[span] for name, span in _SPANS.items()}
         beside = np.concatenate([kind["small_talk"], kind["boundaries"], kind["particulars"]])
-        asked = np.concatenate([kind["topical"], kind["elliptical"]])
-        return cls(vectors, Discriminant.fit(kind["topical"], beside), Discriminant.fit(asked, kind["off_topic"]))
+        return cls(
+            vectors, Discriminant.fit(kind["topical"], beside), Discriminant.fit(vectors[_ASKED], kind["off_topic"])
+        )
 
     @property
     def off_topic(self) -> EmbeddingArray:
         """`[phrases, dims] float32`, of `OFF_TOPIC`."""
         return self.vectors[_SPANS["off_topic"]]
+
+    def relevance(self, vectors: EmbeddingArray, nearest_passage: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tell how much like a question to a service each text is: by rule, and by the nearest example of each side.
+
+        Args:
+            vectors: `[rows, dims] float32`.
+            nearest_passage: `[rows] float32`, cosine to the nearest passage: the base itself is an example.
+
+        Returns:
+            `[rows] float32`, above 0 for questions to a service.
+        """
+        asked = np.maximum(nearest_passage, _nearest(vectors, self.vectors[_ASKED]))
+        return self.service(vectors) + asked - _nearest(vectors, self.off_topic)
 
     def nearest_small_talk(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
         """Return `[rows] float32`, cosine to the nearest small talk."""

@@ -181,7 +181,7 @@ class Search:
         calibration = generation.manifest.calibration
         threshold = calibration.threshold
         said = {term for heard in words[1:-1] for term in heard}
-        relevance = float(generation.anchors.relevance(self._vectors[:1])[0])
+        relevance = float(generation.anchors.relevance(self.question_vector, found.passages[:, :1].max(0))[0])
         num_foreign = count_foreign_words(
             self._query.question, words[0], lambda term: term in said or generation.lexical.knows(term)
         )

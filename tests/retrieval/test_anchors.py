@@ -18,7 +18,9 @@ async def test_learns_which_turns_carry_a_topic_and_which_questions_are_for_othe
         ["i was charged for a delivery", "my account number is seven", "what is the capital of the country"]
     )
     assert anchors.topicality(topic[None]) > anchors.topicality(number[None])
-    assert anchors.relevance(topic[None]) > anchors.relevance(friend[None])
+    nothing = np.zeros(1, np.float32)
+    assert anchors.relevance(topic[None], nothing) > anchors.relevance(friend[None], nothing)
+    assert anchors.relevance(friend[None], nothing + 0.9) > anchors.relevance(friend[None], nothing)
     assert anchors.nearest_boundary(await embedder.embed(["anything else"]))[0] > 0.9
 
 
