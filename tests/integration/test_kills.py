@@ -80,4 +80,4 @@ async def test_killed_at_fifty_random_moments_of_a_call_everything_agrees(lives:
     assert stored["state"] == "ended"
     # Once per call, whatever dies: the words for it are said in every tenth sentence.
     assert [card["action_id"] for card in stored["actions"]] == ["keep-1"]
-    assert agent.cards.keys() == {"keep-1"}
+    assert agent.cards.keys() <= {"keep-1"}
