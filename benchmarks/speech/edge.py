@@ -1,10 +1,11 @@
 """Calls in real time through a real server to a vendor, and what the server's edge adds on the way there and back.
 
     generator ─▶ /v1/ingest/audio ─▶ server ─▶ vendor      frame: read from our socket (T1) → in the vendor's (T2)
-    generator ◀─ /v1/feed ◀───────── server ◀─ vendor      message: received (T3) → read from the feed here
+    reader    ◀─ /v1/feed ◀───────── server ◀─ vendor      message: received (T3) → published (T4) → at the reader
 
-Open loop: frames leave on a fixed schedule whatever the server does. Generator, server and vendor are three processes
-on one machine; the stamps are the server's own, because on few cores the vendor's queue would be counted as ours.
+Open loop: frames leave on a fixed schedule whatever the server does. Generator, reader, server and vendor are four
+processes on one machine; the stamps are the server's own, because on few cores the vendor's queue would be counted as
+ours.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.speech.reader import Readings
 from server.config.settings import PROJECT_ROOT
-from server.replay.feed_client import FeedClient, Received, Subscribed
-from server.wire.clock import wall_ms
-from server.wire.feed import MAX_SUBSCRIPTIONS
-from server.wire.ids import call_channel
 
 RATE_HZ = 8_000
 FRAME_S = 0.02
@@ -72,28 +71,29 @@ class Edge:
     Attributes:
         sent: Frames sent, each with both sides of a call.
         generator_late_ms: `[sent]` how late the generator itself was.
-        frame_ms: From our ingest socket to the vendor's, for the frame with the last sample of each final.
-        message_ms: From the vendor's message to the transcript at the feed's reader, one entry a final.
+        readings: What the reader measured.
     """
 
     sent: int
     generator_late_ms: np.ndarray
-    frame_ms: np.ndarray
-    message_ms: np.ndarray
+    readings: Readings
 
 
 async def run_calls(url: str, calls: int, seconds: float) -> Edge:
     """Stream some calls for a while and follow their feeds."""
     ids = [f"edge-{time.monotonic_ns()}-{number}" for number in range(calls)]
-    frame_ms: list[float] = []
-    message_ms: list[float] = []
-    subscribed = asyncio.Semaphore(0)
-    groups = [ids[first : first + MAX_SUBSCRIPTIONS] for first in range(0, calls, MAX_SUBSCRIPTIONS)]
-    followers = [asyncio.create_task(_follow(url, group, frame_ms, message_ms, subscribed)) for group in groups]
     sockets: list[ClientConnection] = []
+    reader = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.speech.reader", url, *ids),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**26,
+        cwd=PROJECT_ROOT,
+    )
+    assert reader.stdin is not None
+    assert reader.stdout is not None
     try:
-        for _ in ids:
-            await subscribed.acquire()
+        assert (await reader.stdout.readline()).strip() == b"ready"
         sockets = [await _open(url, name) for name in ids]
         drains = [asyncio.create_task(_drain(socket)) for socket in sockets]
         late_ms = await _stream(sockets, seconds)
@@ -101,12 +101,12 @@ async def run_calls(url: str, calls: int, seconds: float) -> Edge:
             await socket.send('{"type":"stop"}')
         await asyncio.gather(*drains)
     finally:
-        for follower in followers:
-            follower.cancel()
-        await asyncio.gather(*followers, return_exceptions=True)
+        reader.stdin.close()
+        told = await reader.stdout.readline()
+        await reader.wait()
         for socket in sockets:
             await socket.close()
-    return Edge(len(late_ms), np.array(late_ms), np.array(frame_ms), np.array(message_ms))
+    return Edge(len(late_ms), np.array(late_ms), msgspec.json.decode(told, type=Readings))
 
 
 async def _open(url: str, conversation_id: str) -> ClientConnection:
@@ -134,8 +134,8 @@ async def _stream(sockets: list[ClientConnection], seconds: float) -> list[float
         for index, socket in enumerate(sockets):
             due_s = start_s + (number + index / len(sockets)) * FRAME_S
             delay_s = due_s - time.monotonic()
-            # Also when it is late: the readers of the feeds live on this loop, too.
-            await asyncio.sleep(max(0.0, delay_s))
+            if delay_s > 0:
+                await asyncio.sleep(delay_s)
             late_ms.append((time.monotonic() - due_s) * 1000)
             await socket.send(data)
     return late_ms
@@ -144,20 +144,3 @@ async def _stream(sockets: list[ClientConnection], seconds: float) -> list[float
 async def _drain(socket: ClientConnection) -> None:
     async for _ in socket:
         pass
-
-
-async def _follow(
-    url: str, ids: list[str], frame_ms: list[float], message_ms: list[float], subscribed: asyncio.Semaphore
-) -> None:
-    async with FeedClient(url) as feed:
-        for name in ids:
-            await feed.subscribe(call_channel(name))
-        async for event in feed.events():
-            match event:
-                case Subscribed():
-                    subscribed.release()
-                case Received(publication) if publication.kind == "transcript" and publication.d["is_final"]:
-                    stamps = publication.t
-                    if stamps.t1 and stamps.t2 and stamps.t3:
-                        frame_ms.append(stamps.t2 - stamps.t1)
-                        message_ms.append(wall_ms() - stamps.t3)

@@ -65,8 +65,10 @@ def demo_recording(folder: Path) -> npt.NDArray[np.int16]:
     return samples
 
 
-async def play_calls(recogniser: EmbeddedRecogniser, recording: npt.NDArray[np.int16], calls: int) -> Outcome:
-    """Play some calls at once, both sides of each."""
+async def play_calls(
+    recogniser: EmbeddedRecogniser, recording: npt.NDArray[np.int16], calls: int, stagger_s: float = _STAGGER_S
+) -> Outcome:
+    """Play some calls at once, both sides of each; calls begin apart, so that they do not pause together."""
     lags = Lags()
     cpu_s, started_s = _cpu_s(recogniser), time.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -79,7 +81,7 @@ async def play_calls(recogniser: EmbeddedRecogniser, recording: npt.NDArray[np.i
                     sample_rate_hz=RATE_HZ,
                 )
                 stream = await recogniser.open(side)
-                group.create_task(_play(stream, recording[:, channel].copy(), call * _STAGGER_S, lags))
+                group.create_task(_play(stream, recording[:, channel].copy(), call * stagger_s, lags))
     cores = (_cpu_s(recogniser) - cpu_s) / (time.monotonic() - started_s)
     return Outcome(lags, cores, [_resident_bytes(pid) for pid in recogniser.worker_pids])
 

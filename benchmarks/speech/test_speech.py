@@ -7,6 +7,7 @@ are easier. Recogniser and player share the machine.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import numpy as np
@@ -22,9 +23,11 @@ from server.speech.decoder import SAMPLE_RATE_HZ, Hints
 from server.speech.embedded import EmbeddedRecogniser
 from server.speech.model_files import locate
 from server.speech.moonshine import Moonshine
+from server.speech.settings import EmbeddedSettings
 from server.speech.silero import SileroModel
 
 _SECONDS = 45
+_FINAL_MS = 900
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,30 @@ def test_calls_in_real_time(recording: npt.NDArray[np.int16], calls: int) -> Non
     limit_ms = load_budget(PROJECT_ROOT / "graphs").stages["asr"]
     assert np.percentile(outcome.lags.final, 95) <= limit_ms
     assert max(outcome.worker_bytes) < 250e6
+
+
+@pytest.mark.parametrize(("streams", "first_interim_ms"), [(2, 500), (6, 800)])
+def test_streams_that_all_talk_on_one_core(
+    recording: npt.NDArray[np.int16], streams: int, first_interim_ms: int
+) -> None:
+    """One worker, and people who hardly pause: both sides of the call on each channel."""
+    talking = np.repeat(recording[: _SECONDS * RATE_HZ].sum(axis=1, dtype=np.int16)[:, None], 2, axis=1)
+
+    async def run() -> Outcome:
+        recogniser = EmbeddedRecogniser(EmbeddedSettings(workers=1))
+        await recogniser.start()
+        try:
+            return await play_calls(recogniser, talking, streams // 2, stagger_s=1.7)
+        finally:
+            await recogniser.stop()
+
+    outcome = asyncio.run(run())
+    print(f"\n{streams} talking streams, {outcome.cores:.2f} cores, load {os.getloadavg()[0]:.1f}:", end=" ")
+    first, final = outcome.lags.first_interim, outcome.lags.final
+    print(f"first interim p50 {np.median(first):.0f} (aim {first_interim_ms}), n {len(first)};", end=" ")
+    print(f"final p95 {np.percentile(final, 95):.0f} ms (aim {_FINAL_MS}), n {len(final)}")
+    assert np.median(first) <= first_interim_ms
+    assert np.percentile(final, 95) <= _FINAL_MS
 
 
 @pytest.mark.gate
