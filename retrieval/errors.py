@@ -7,6 +7,7 @@ and fields, never what a customer said.
     ├── BadQuery          question, context or evaluation line that cannot be used
     ├── NoSuchBase        never ingested, or deleted
     ├── EncoderMismatch   built by another encoder; the message holds the command that rebuilds it
+    ├── NothingBefore     `rollback` of a base that was never changed
     ├── DamagedIndex      files missing or torn; `rollback` or `ingest` mend it
     └── BaseBusy          another ingest of this base is running; retryable
 """
@@ -79,6 +80,12 @@ class DamagedIndex(RetrievalError):
     code = "damaged_index"
 
 
+class NothingBefore(RetrievalError):
+    """No whole generation before the current one."""
+
+    code = "nothing_before"
+
+
 class BaseBusy(RetrievalError):
     """Another ingest holds the base."""
 
@@ -91,5 +98,6 @@ def rebuild(code: str, message: str, field: str | None) -> RetrievalError:
     if code == UnreadableFile.code:
         source = field or ""
         return UnreadableFile(message.removeprefix(f"{source}: "), source=source)
-    known = {kind.code: kind for kind in (EmptyFolder, BadQuery, NoSuchBase, EncoderMismatch, DamagedIndex, BaseBusy)}
+    kinds = (EmptyFolder, BadQuery, NoSuchBase, EncoderMismatch, DamagedIndex, NothingBefore, BaseBusy)
+    known = {kind.code: kind for kind in kinds}
     return known.get(code, RetrievalError)(message, field=field)

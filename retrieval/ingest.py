@@ -196,6 +196,8 @@ def read_folder(folder: Path, tell: Progress) -> tuple[list[Article], tuple[Skip
                     audience = audience.narrowed(rule)
             articles.extend(replace(article, audience=article.audience.narrowed(audience)) for article in found)
         tell("read", number, len(files))
+    if not files:
+        raise EmptyFolder("holds no file", field="DIR")
     if not articles:
         known = ", ".join(READERS)
         why = f"; {skipped[0].source}: {skipped[0].reason}" if skipped else ""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retrieval.errors import BadQuery, BaseBusy, DamagedIndex, NoSuchBase
+from retrieval.errors import BadQuery, BaseBusy, DamagedIndex, NoSuchBase, NothingBefore
 from retrieval.manifest import Manifest
 
 KEPT_GENERATIONS = 4
@@ -131,7 +131,7 @@ class BaseStore:
 
         Raises:
             NoSuchBase: As `current`.
-            DamagedIndex: If there is none before it.
+            NothingBefore: If there is none before it.
         """
         current = self.current()
         for older in reversed([number for number in self.generations() if number < current]):
@@ -141,7 +141,7 @@ class BaseStore:
                 continue
             self.point(older)
             return older
-        raise DamagedIndex(f"knowledge base {self.base} has no generation before {current}", field="kb")
+        raise NothingBefore(f"knowledge base {self.base} has no generation before {current}", field="kb")
 
     def delete(self) -> None:
         """Remove the base. Searches under way finish on what they have mapped."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference.errors import InferenceError
-from retrieval.errors import BadQuery, BaseBusy, EmptyFolder, NoSuchBase, RetrievalError, UnreadableFile
+from retrieval.errors import BadQuery, BaseBusy, EmptyFolder, NoSuchBase, NothingBefore, RetrievalError, UnreadableFile
 from server.wire.errors import BadRequest, ConfigError, Conflict, CuelineError, NotFound, Unavailable
 
 
@@ -12,7 +12,7 @@ def as_cueline_error(error: RetrievalError | InferenceError) -> CuelineError:
     match error:
         case NoSuchBase():
             return NotFound(error.message, field=error.field)
-        case BaseBusy():
+        case BaseBusy() | NothingBefore():
             return Conflict(error.message, field=error.field)
         case EmptyFolder() | BadQuery() | UnreadableFile():
             where = f"{error.field}: " if error.field and not error.message.startswith(error.field) else ""

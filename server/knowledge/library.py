@@ -25,7 +25,7 @@ from inference.request import EmbeddingArray, RowClass
 from retrieval.apart import MAX_INLINE_BYTES, ingest_apart, size_bytes
 from retrieval.article import Viewer
 from retrieval.conversation import Query
-from retrieval.errors import BaseBusy, NoSuchBase, RetrievalError
+from retrieval.errors import BaseBusy, EmptyFolder, NoSuchBase, RetrievalError
 from retrieval.ingest import FOLDER, Report, ingest
 from retrieval.manifest import Embedder, EncoderIdentity, Manifest
 from retrieval.search import Answer, KnowledgeBase
@@ -147,7 +147,10 @@ class Library:
         store = self.store(tenant, name)
         with TemporaryDirectory(prefix="cueline-kb-") as folder:
             await asyncio.to_thread(unpack, archive, Path(folder))
-            return await self._ingest(Path(folder), store)
+            try:
+                return await self._ingest(Path(folder), store)
+            except EmptyFolder as error:  # the sender knows an archive, no folder
+                raise EmptyFolder(error.message, field="body") from error
 
     async def rollback(self, tenant: str, name: str) -> int:
         """Search the generation before the current one again. Raises `RetrievalError`."""

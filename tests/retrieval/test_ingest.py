@@ -5,7 +5,16 @@ import pytest
 
 from retrieval.article import Viewer
 from retrieval.conversation import build_query
-from retrieval.errors import BadQuery, BaseBusy, DamagedIndex, EmptyFolder, EncoderMismatch, NoSuchBase, UnreadableFile
+from retrieval.errors import (
+    BadQuery,
+    BaseBusy,
+    DamagedIndex,
+    EmptyFolder,
+    EncoderMismatch,
+    NoSuchBase,
+    NothingBefore,
+    UnreadableFile,
+)
 from retrieval.ingest import ingest
 from retrieval.search import Answer, KnowledgeBase
 from retrieval.store import KEPT_GENERATIONS, BaseStore, bases
@@ -71,7 +80,7 @@ async def test_a_deleted_file_is_gone_and_rollback_brings_it_back(tmp_path: Path
     assert "refund.md" not in await ask(tmp_path, "refund for returned jacket")
     assert store.rollback() == 1
     assert "refund.md" in await ask(tmp_path, "refund for returned jacket")
-    with pytest.raises(DamagedIndex, match="no generation before 1"):
+    with pytest.raises(NothingBefore, match="no generation before 1"):
         store.rollback()
 
 

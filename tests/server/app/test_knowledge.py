@@ -86,6 +86,8 @@ async def test_agents_ask_and_administrators_change(client):
     question = {"question": "what does gift wrapping cost"}
     assert (await client("POST", "/v1/kb/faq/search", json=question)).json()["results"][0]["source"] == "new.md"
     assert (await client("POST", "/v1/kb/faq/rollback", "shop/admin")).json() == {"generation": 1}
+    refused = await client("POST", "/v1/kb/faq/rollback", "shop/admin")
+    assert (refused.status_code, refused.json()["field"]) == (409, "kb")
     assert (await client("POST", "/v1/kb/faq/search", json=question)).json()["abstained"]
     assert (await client("DELETE", "/v1/kb/faq", "shop/admin")).status_code == 204
     assert (await client("POST", "/v1/kb/faq/search", json=question)).status_code == 404
@@ -93,8 +95,9 @@ async def test_agents_ask_and_administrators_change(client):
 
 
 async def test_an_archive_without_an_article_changes_nothing(client):
-    for body, status in ((b"no zip", 400), (archive(**{"photo.png": "x"}), 400)):
-        assert (await client("PUT", "/v1/kb/faq", "shop/admin", content=body)).status_code == status
+    for body in (b"no zip", archive(), archive(**{"photo.png": "x"})):
+        answer = await client("PUT", "/v1/kb/faq", "shop/admin", content=body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "body")
     assert (await client("GET", "/v1/kb")).json()["bases"][0]["generation"] == 1
 
 
