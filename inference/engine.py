@@ -83,7 +83,13 @@ class Engine:
         self._backends = backends
         self._clock = clock
         self._plans = PlanCache()
-        self._fleet = Fleet(backends, self._batching, self._operators, self._settings.precision)
+        self._fleet = Fleet(
+            backends,
+            self._batching,
+            self._operators,
+            self._settings.precision,
+            prefers_half=self._settings.device == "cuda",
+        )
         self._memo: Memo[Remembered] = Memo(self._settings.memo_rows)
         self.health = Health()
         self._ledger = Ledger(self.health, observer or SilentObserver(), clock)

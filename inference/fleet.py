@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _MAX_PROGRAMS = 1024
 """Bound plans; far more than policies and pinned versions make."""
 
+FP16_FILE = "model.fp16.onnx"
+
 NO_PINS: Mapping[str, int] = {}
 
 
@@ -44,8 +46,17 @@ class Wish:
     avoid: frozenset[int] = frozenset()
 
 
-def with_precision(version: ModelVersion, precision: str) -> ModelVersion:
-    """Return a version with the weights file of another precision; empty: the repository's choice."""
+def with_precision(version: ModelVersion, precision: str, *, prefers_half: bool = False) -> ModelVersion:
+    """Return a version with the weights file of another precision.
+
+    Args:
+        version: From the repository.
+        precision: As configured; empty: the repository's choice.
+        prefers_half: Without a configured one, half precision where it is built: static int8 is made of operators that
+            only the CPU has, and half of it would run there.
+    """
+    if not precision and prefers_half and (version.path / FP16_FILE).is_file():
+        precision = "fp16"
     if not precision or precision == version.precision:
         return version
     return replace(version, precision=precision, weights=version.path / f"model.{precision}.onnx")
@@ -69,6 +80,8 @@ class Fleet:
         batching: BatchingSettings,
         operators: Mapping[str, Retrieve],
         precision: str,
+        *,
+        prefers_half: bool = False,
     ) -> None:
         """Start empty.
 
@@ -77,6 +90,7 @@ class Fleet:
             batching: Which buckets can occur.
             operators: Registered functions.
             precision: Weights file to use instead of the repository's choice; empty: that choice.
+            prefers_half: See `with_precision`.
         """
         self.services: dict[Lane, Service] = {}
         self.problems: dict[Lane, ModelError] = {}
@@ -87,6 +101,7 @@ class Fleet:
         self._batching = batching
         self._operators = operators
         self._precision = precision
+        self._prefers_half = prefers_half
 
     async def load_all(
         self, repository: ModelRepository, progress: Progress | None, wishes: Mapping[str, Wish]
@@ -161,7 +176,7 @@ class Fleet:
         lane = (version.name, version.version)
         if lane in self.services:
             raise ModelError("is loaded already", path=f"{version.name}/{version.version}")
-        version = with_precision(version, self._precision)
+        version = with_precision(version, self._precision, prefers_half=self._prefers_half)
         backend = self._backends.get(version.config.backend) or next(iter(self._backends.values()))
         report = _reporter(asyncio.get_running_loop(), progress, version.name)
         service = await self._in_thread(Service.load, version, backend, self._batching, report)

@@ -14,7 +14,8 @@ class EngineSettings:
 
     Attributes:
         device: Where in-process models run; `cuda` without a CUDA build refuses the start.
-        precision: Weights file of each version, `model.<precision>.onnx`; empty: what the repository says.
+        precision: Weights file of each version, `model.<precision>.onnx`; empty: what the repository says, and on CUDA
+            half precision where it is built.
         workers: Batches side by side; 0: what the backend prefers, one a core on CPU.
         max_queue_rows: Rows that may wait; more are refused.
         max_batch_rows: Most rows of a batch.

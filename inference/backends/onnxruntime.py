@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnxruntime as ort
 
@@ -82,7 +83,7 @@ class OnnxRuntimeBackend:
         _check("input", version.config.inputs, {t.name: t for t in session.get_inputs()}, where)
         _check("output", version.config.outputs, {t.name: t for t in session.get_outputs()}, where)
         if is_cuda:
-            return _CudaModel(session, self._settings.device)
+            return BoundModel(session, "cuda", self._settings.device)
         return _CpuModel(session, version.config)
 
 
@@ -110,27 +111,37 @@ class _CpuModel:
         self._session = None
 
 
-class _CudaModel:
-    """Binds inputs and outputs to the device and copies the outputs back at the end."""
+class BoundModel:
+    """Binds inputs and outputs to a device and copies the outputs back at the end."""
 
     is_exact = False
     preferred_slots = 2  # one batch is prepared and post-processed while the other computes
 
-    def __init__(self, session: ort.InferenceSession, device: int) -> None:
+    def __init__(self, session: ort.InferenceSession, kind: Literal["cuda", "cpu"], device: int = 0) -> None:
+        """Wrap a session.
+
+        Args:
+            session: Whose provider runs on the device.
+            kind: Memory that tensors are bound to; `cpu` is the same path without a GPU, for tests.
+            device: Its number.
+        """
         self._session: ort.InferenceSession | None = session
+        self._kind = kind
         self._device = device
 
     def run(self, inputs: Tensors, outputs: Sequence[str], deadline_s: float = math.inf) -> Tensors:
+        """See `LoadedModel`."""
         assert self._session is not None
         binding = self._session.io_binding()
         for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", self._device))
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, self._kind, self._device))
         for name in outputs:
-            binding.bind_output(name, "cuda", self._device)
+            binding.bind_output(name, self._kind, self._device)
         self._session.run_with_iobinding(binding)
         return dict(zip(outputs, binding.copy_outputs_to_cpu(), strict=True))
 
     def unload(self) -> None:
+        """See `LoadedModel`."""
         self._session = None
 
 

@@ -95,7 +95,8 @@ def main(arguments: list[str]) -> int:
             raise problem
         backend = OnnxRuntimeBackend(OnnxRuntimeSettings(CUDA if device == "cuda" else CPU))
         batching = BatchingSettings(max_batch_rows=int(rows), max_padded_tokens=int(tokens))
-        Service.load(with_precision(found.versions[int(version)], precision), backend, batching)
+        described = with_precision(found.versions[int(version)], precision, prefers_half=device == "cuda")
+        Service.load(described, backend, batching)
     except ModelError as error:
         sys.stdout.buffer.write(msgspec.json.encode((error.problem, error.path, error.key)))
         return 1

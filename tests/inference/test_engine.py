@@ -279,7 +279,7 @@ def close(value: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["", "fp32"])
+@pytest.mark.parametrize("precision", ["", "fp16", "fp32"])
 async def test_a_row_in_any_batch_equals_the_row_alone_in_every_precision_we_ship(precision: str) -> None:
     root = Path(__file__).parents[2] / "model_repo"
     weights = root / "utterance" / "1" / (f"model.{precision}.onnx" if precision else "model.onnx")

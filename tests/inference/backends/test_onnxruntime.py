@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from inference.backends.contract import blank_inputs, warm
-from inference.backends.onnxruntime import OnnxRuntimeBackend
+from inference.backends.onnxruntime import CPU, BoundModel, OnnxRuntimeBackend
 from inference.errors import ModelError
+from inference.fleet import with_precision
 from inference.plan import Bucket
 from inference.repository import ModelRepository, ModelVersion
 from tests.inference.tiny_models import write_encoder
@@ -89,3 +91,28 @@ def test_blank_inputs_have_the_shape_of_the_bucket(version: ModelVersion) -> Non
     blank = blank_inputs(version.config, Bucket(3, 8))
     assert {name: array.shape for name, array in blank.items()} == {"input_ids": (3, 8), "attention_mask": (3, 8)}
     assert blank["attention_mask"].all()
+
+
+def test_bound_to_a_device_it_gives_the_same_numbers_in_any_order(version: ModelVersion) -> None:
+    """The path that CUDA takes, bound to the CPU's memory: inputs, outputs by name, copies that outlive the binding."""
+    plain = OnnxRuntimeBackend().load(version)
+    bound = BoundModel(ort.InferenceSession(str(version.weights), providers=[CPU]), "cpu")
+    ids, mask = np.array([[2, 5, 6, 3], [2, 8, 3, 0]], np.int32), np.array([[1, 1, 1, 1], [1, 1, 1, 0]], np.int32)
+    for array in (ids, mask):
+        array.flags.writeable = False
+    inputs, names = {"input_ids": ids, "attention_mask": mask}, ["question_logits", "embedding"]
+    first = bound.run(inputs, names)
+    kept = {name: array.copy() for name, array in first.items()}
+    bound.run({name: array[:, :2] for name, array in inputs.items()}, names)
+    assert list(first) == names
+    for name, expected in plain.run(inputs, names).items():
+        np.testing.assert_allclose(first[name], expected, atol=1e-6)
+        np.testing.assert_array_equal(first[name], kept[name])
+
+
+def test_cuda_takes_half_precision_where_it_is_built_and_nothing_is_configured(version: ModelVersion) -> None:
+    assert with_precision(version, "", prefers_half=True) == version
+    (version.path / "model.fp16.onnx").write_bytes(b"")
+    assert with_precision(version, "", prefers_half=True).weights.name == "model.fp16.onnx"
+    assert with_precision(version, "") == version
+    assert with_precision(version, "fp32", prefers_half=True).weights.name == "model.fp32.onnx"
