@@ -135,6 +135,11 @@ class Bare:
             made.append({"input_ids": ids, "attention_mask": mask})
         return made
 
+    def run_here(self, batches: Sequence[dict[str, np.ndarray]]) -> None:
+        """Run all batches on this thread."""
+        for batch in batches:
+            self.model.run(batch, self.outputs)
+
     def run(self, batches: Sequence[dict[str, np.ndarray]]) -> None:
         """Run all batches on as many threads as cores."""
         todo = iter(list(batches))
