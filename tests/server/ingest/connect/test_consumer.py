@@ -4,7 +4,7 @@ import pytest
 
 from server.simulators.connect.faults import KINDS, Fault, at_random
 from tests.server.ingest.connect.rig import BLOCK_SAMPLES, Rig
-from tests.server.ingest.connect.streams import FROM, TO, pcm
+from tests.server.ingest.connect.streams import FROM, TO, ZERO_MS, pcm
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,16 @@ async def test_nothing_is_lost_from_the_first_sample_to_the_last(tmp_path):
         }
         assert {start[2:4] for start in rig.desk.starts} == {("anna", "en")}
         assert rig.simulator.selectors[0]["StartSelectorType"] == "PRODUCER_TIMESTAMP"
+
+
+async def test_a_start_that_connect_named_too_late_loses_nothing(tmp_path):
+    async with Rig(tmp_path) as rig:
+        await rig.speak(40)
+        contact = rig.contact(start_ms=ZERO_MS + 1_900)
+        await rig.service.begin("car_service", contact)
+        await rig.service.end("car_service", "contact-1")
+        await rig.over(2)
+        rig.assert_whole(40)
 
 
 @pytest.mark.parametrize("kind", KINDS)
