@@ -112,5 +112,6 @@ class DenseIndex:
             return np.arange(len(self.vectors))
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_BREADTH, k), sel=selector)
+        faiss.omp_set_num_threads(1)  # of this thread: more would wait for each other behind live work
         _, found = self.graph.search(np.ascontiguousarray(queries), k, params=parameters)
         return np.unique(found[found >= 0])
