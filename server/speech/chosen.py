@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -62,7 +63,13 @@ def embedded(settings: SpeechSettings, metrics: Metrics) -> Recogniser:
 
 
 def whisper_alone(settings: SpeechSettings) -> EmbeddedRecogniser:
-    """The Whisper that the settings name, by itself."""
+    """The Whisper that the settings name, by itself.
+
+    Raises:
+        ConfigError: Its runtime is not installed.
+    """
+    if find_spec("ctranslate2") is None:
+        raise ConfigError("needs the extra whisper: make whisper", field="speech.whisper.folder")
     whisper = settings.whisper
     strong = replace(
         _fast(settings),

@@ -7,6 +7,7 @@ import pytest
 from server.config.load import load_settings
 from server.metrics import Metrics
 from server.speech.chosen import choose
+from server.speech.two_pass import TwoPassRecogniser
 from server.wire.errors import ConfigError
 
 
@@ -45,3 +46,17 @@ def test_what_is_wrong_is_named(tmp_path: Path, field: str, environment: dict[st
 def test_the_key_is_no_setting() -> None:
     with pytest.raises(ConfigError):
         load_settings(None, {"CUELINE_SPEECH__DEEPGRAM__API_KEY": "k"})
+
+
+def test_a_whisper_without_its_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.speech.chosen.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="extra whisper") as wrong:
+        chosen(tmp_path, WHISPER__FOLDER=str(tmp_path))
+    assert wrong.value.field == "speech.whisper.folder"
+
+
+def test_a_whisper_stands_behind_the_embedded_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.speech.chosen.find_spec", lambda name: object())
+    (both,) = chosen(tmp_path, WHISPER__FOLDER=str(tmp_path), WHISPER__DEVICE="cuda")._recognisers
+    assert isinstance(both, TwoPassRecogniser)
+    assert both.capabilities.name == "embedded"
