@@ -11,10 +11,13 @@ class EngineMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._queue_delay = {
+            row_class: metrics.queue_delay.labels(row_class.name.lower()) for row_class in RowClass
+        }  # observed for every row
 
     def queue_delay(self, row_class: RowClass, delay_s: float) -> None:
         """A row waited this long for its batch."""
-        self._metrics.queue_delay.labels(row_class.name.lower()).observe(delay_s)
+        self._queue_delay[row_class].observe(delay_s)
 
     def batch(self, model: str, rows: int, tokens: int, padded_tokens: int, duration_s: float) -> None:
         """A batch ran."""
