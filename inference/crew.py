@@ -23,7 +23,6 @@ from inference.journey import BatchResult, Journey, pass_heads
 from inference.memo import Memo
 from inference.ops import call_function
 from inference.plan import Op
-from inference.priority import BATCHES, give_way
 from inference.program import ProgramStep
 from inference.request import Outcome, Output, RowClass
 from inference.runner import halves, run_rows
@@ -199,7 +198,6 @@ class Crew:
             self._on_crash(error)
 
     def _work(self) -> None:
-        give_way(BATCHES)
         while (batch := self._next_batch()) is not None:
             self._run(batch)
 

@@ -1,4 +1,4 @@
-"""Who gets a core first where there are too few: the thread that takes requests, then batches, then new versions."""
+"""Who gets a core first where there are too few: versions that serve, then those that are coming."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BATCHES = 5
-"""The event loop finds a core at once while batches are computed: what it hands over meanwhile makes the next batch
-larger, and a row of a large batch costs half. At 200 rows a second 9 % less CPU a row than without, the same p99
-(medians of six alternating runs on two cores that others used as well)."""
-
-LOADING = 15
-"""Trying, loading and warming a version must not take cores from those that serve: a ninth of a batch's share."""
+LOADING = 10
+"""Trying, loading and warming a version must not take cores from those that serve: a ninth of their share."""
 
 
 def give_way(nice: int) -> None:
