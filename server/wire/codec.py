@@ -24,6 +24,15 @@ json_encoder = msgspec.json.Encoder()
 msgpack_encoder = msgspec.msgpack.Encoder()
 
 _PATH = re.compile(r" - at `\$(?:\.|)?(?P<path>[^`]*)`$")
+_FORMS = {
+    "ch": "expected `call:` or `agent:` and an id",
+    "language": "expected a language tag such as `en` or `es-MX`",
+    **dict.fromkeys(
+        ("conversation_id", "agent_id", "customer_id", "tenant_id", "utterance_id"),
+        "expected letters, digits and `._:@+-`, the first a letter or digit, at most 128",
+    ),
+}
+"""What a pattern means, by the name of the field: an expression is no explanation."""
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
 
 
@@ -70,6 +79,8 @@ def bad_message(error: Exception, what: str = "frame") -> BadMessage:
     if problem.startswith(("Invalid value", "Invalid enum value")):
         # msgspec quotes the offending value, and that may be customer words.
         problem = "the message type is unknown" if path == "type" else "the value is not one of those allowed"
+    elif "matching regex" in problem:
+        problem = _FORMS.get(path.rpartition(".")[2], "the value does not have the form that is expected")
     return BadMessage(problem[:1].lower() + problem[1:], field=path or None)
 
 

@@ -52,12 +52,15 @@ export function mood(call) {
   };
 }
 
+/** A request below this score is rather something else than this. */
+const WANTED_AT = 0.5;
+
 /** Intents that are manners and no request. */
 const COURTESIES = new Set(["greeting", "goodbye", "thank_you", "yes", "no", "maybe", "repeat"]);
 
 /**
  * What the customer wants: the newest request in scope, since a later "thanks" does not take it back. Nothing, rather
- * than a guess, where none was in scope yet.
+ * than a guess, where none was in scope and likely yet.
  *
  * @param {Call} call @returns {Intent|null}
  */
@@ -66,10 +69,11 @@ export function currentIntent(call) {
   for (const utterance of customerUtterances(call)) {
     const annotation = call.annotations.get(utterance.utterance_id)?.get("intent");
     if (annotation?.value && !COURTESIES.has(annotation.value.label)) {
-      if (annotation.value.in_scope !== false) {
+      const score = annotation.value.score ?? annotation.score;
+      if (annotation.value.in_scope !== false && (score ?? 1) >= WANTED_AT) {
         return {
           label: String(annotation.value.label ?? ""),
-          score: annotation.value.score ?? annotation.score,
+          score,
           utteranceId: utterance.utterance_id,
           startMs: utterance.start_ms,
           isLatest,

@@ -167,8 +167,10 @@ def test_the_demo_call_can_be_played_and_played_again(stage: Stage, open_page: O
 def test_a_recording_is_sent_and_a_refusal_shown(stage: Stage, open_page: OpenPage) -> None:
     page = open_page()
     page.get_by_role("button", name="Play demo call").wait_for()
-    stage.demo.error = BadAudio("the recording has one channel, not two", field="channels")
+    stage.demo.error = BadAudio("has 1 channel(s); two are needed, customer left and agent right", field="file")
     wav = b"RIFF" + struct.pack("<I", 36) + b"WAVE" + bytes(32)
     page.locator("#wav").set_input_files({"name": "mine.wav", "mimeType": "audio/wav", "buffer": wav})
-    expect(page.get_by_text("the recording has one channel, not two (channels)")).to_be_visible()
+    expect(
+        page.get_by_text("The recording has 1 channel(s); two are needed, customer left and agent right.")
+    ).to_be_visible()
     assert stage.demo.recordings == [wav]

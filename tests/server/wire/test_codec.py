@@ -75,6 +75,16 @@ def test_errors_name_the_field(decoder, frame, field):
     assert caught.value.field == field
 
 
+def test_a_wrong_form_is_explained_without_an_expression():
+    for frame, told in (
+        (encoded(START, conversation_id="a b"), "letters, digits"),
+        (encoded(START, language="x"), "es-MX"),
+    ):
+        with pytest.raises(BadMessage, match=told) as caught:
+            audio_decoder.json(frame)
+        assert "regex" not in caught.value.message
+
+
 def test_deep_nesting_is_a_bad_message_in_msgpack_too():
     with pytest.raises(BadMessage, match="nested too deeply"):
         feed_decoder.msgpack(msgspec.msgpack.encode({"type": "sub", "x": None})[:-1] + b"\x91" * 60_000)

@@ -78,7 +78,8 @@ export class DemoView {
       this.onStarted(conversationId);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      setText(this.status, error.field ? `${error.message} (${error.field})` : error.message);
+      // What the server says of a field is the rest of a sentence about it.
+      setText(this.status, error.field === "file" ? `The recording ${error.message}.` : error.message);
     } finally {
       this.#setSending(false);
     }

@@ -105,6 +105,9 @@ test("a remark outside known topics does not take the request back", () => {
   apply(call, annotation("u0", "intent", { label: "pay_bill", score: 0.9, in_scope: true }));
   assert.deepEqual([currentIntent(call).label, currentIntent(call).isLatest], ["pay_bill", false]);
   apply(call, transcript("u2", { start_ms: 3000 }));
+  apply(call, transcript("u9", { start_ms: 2500 }));
+  apply(call, annotation("u9", "intent", { label: "transfer", score: 0.4, in_scope: true }));
+  assert.equal(currentIntent(call).label, "pay_bill", "a guess is nothing to show");
   apply(call, annotation("u2", "intent", { label: "goodbye", score: 1, in_scope: true }));
   assert.equal(currentIntent(call).label, "pay_bill", "manners are no request");
 });
