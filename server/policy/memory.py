@@ -9,8 +9,8 @@ from server.wire.ids import Speaker
 from server.wire.publication import Evidence
 
 
-class Track(msgspec.Struct):
-    """How one moment fares on one utterance."""
+class Track(msgspec.Struct, array_like=True, gc=False):
+    """How one moment fares on one utterance. There are hundreds a call: packed small, and nothing for the collector."""
 
     revision: int = 0
     streak: int = 0
