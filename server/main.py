@@ -12,7 +12,7 @@ import logging
 import os
 import socket as sockets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from importlib.metadata import version as package_version
@@ -21,16 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from inference.backends.contract import Backend
-from inference.backends.guarded import GuardedBackend
-from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
 from inference.engine import Engine
-from inference.engine import EngineSettings as InferenceSettings
 from inference.errors import InferenceError
-from inference.life.keeper import Keeper
 from inference.life.loader import Pin
-from inference.life.settings import LifeSettings
-from inference.life.trial import ProcessTrial
 from inference.repository import ModelRepository
 from retrieval.manifest import EngineEmbedder, encoder_identity
 from server.app.api import ApiDependencies, build_api
@@ -47,7 +40,7 @@ from server.auth.origin import OriginPolicy
 from server.auth.tokens import AnonymousAuthenticator, Authenticator, KeySetAuthenticator, SharedKeyAuthenticator
 from server.config.budget import load_budget
 from server.config.folder import make_folder
-from server.config.settings import EngineSettings, Settings
+from server.config.settings import Settings
 from server.feed.directory import CallDirectory
 from server.feed.endpoint import FeedEndpoint
 from server.feed.receipts import Receipts
@@ -74,6 +67,7 @@ from server.metrics import Metrics
 from server.metrics.engine import EngineMetrics
 from server.metrics.loop import watch_loop
 from server.metrics.models import ModelCollector, ModelMetrics
+from server.models import backends_of, inference_settings, keeper_of
 from server.orchestrator import Orchestrator
 from server.orchestrator.graphs import config_error, offers, read_graphs
 from server.privacy.erasure import Erasure
@@ -164,12 +158,12 @@ class Server:
         budget = load_budget(graphs_folder)
 
         self._progress("store and event log")
-        event_log = _event_log(settings, data)
-        await event_log.start()
-        self._stack.push_async_callback(event_log.stop)
         key_provider = await open_provider(settings.keys, data)
         self._stack.push_async_callback(key_provider.close)
         keyring = Keyring(key_provider)
+        event_log = _event_log(settings, data, keyring)
+        await event_log.start()
+        self._stack.push_async_callback(event_log.stop)
         store = SqlStore(
             settings.store.url or f"sqlite+aiosqlite:///{data / 'cueline.db'}",
             password=settings.store.password,
@@ -187,14 +181,14 @@ class Server:
         self._progress("models and speech")
         graphs = read_graphs(graphs_folder)
         try:
-            inference = _inference(settings.engine)
+            inference = inference_settings(settings.engine)
             engine = Engine(
                 ModelRepository.open(settings.paths.model_repo),
                 inference,
                 observer=EngineMetrics(metrics),
-                backends=_backends(settings.engine),
+                backends=backends_of(settings.engine),
             )
-            keeper = _keeper(settings, engine, data, inference, ModelMetrics(metrics))
+            keeper = keeper_of(settings, engine, data, inference, ModelMetrics(metrics))
             # Side by side: the recogniser loads in processes of its own, and starting is what a person waits for.
             recogniser = choose(settings.speech, settings.private_path / "spool", os.environ, metrics)
             hearing = asyncio.create_task(recogniser.start(), name="speech-start")
@@ -395,7 +389,7 @@ def version() -> str:
     return package_version("cueline")
 
 
-def _event_log(settings: Settings, data: Path) -> EmbeddedLog | RedisLog:
+def _event_log(settings: Settings, data: Path, keys: Keyring) -> EmbeddedLog | RedisLog:
     """Return the log that is configured, not started."""
     retention_s = settings.log.retention_hours * 3600.0
     if settings.log.backend == "embedded":
@@ -413,65 +407,9 @@ def _event_log(settings: Settings, data: Path) -> EmbeddedLog | RedisLog:
         timeout_s=settings.log.timeout_ms / 1000,
         scripts=SCRIPTS,
         limits=RedisLimits(retention_s=retention_s, max_stream_entries=settings.log.max_stream_entries),
+        keys=keys,
         on_notice=_tell,
     )
-
-
-def _inference(settings: EngineSettings) -> InferenceSettings:
-    return InferenceSettings(
-        device=settings.device,
-        precision=settings.precision,
-        workers=settings.workers,
-        max_queue_rows=settings.max_queue_rows,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_wait_s=settings.max_wait_ms / 1000,
-    )
-
-
-def _keeper(
-    settings: Settings, engine: Engine, data: Path, inference: InferenceSettings, observer: ModelMetrics
-) -> Keeper:
-    """Return who keeps the versions of the models, not started."""
-    models = settings.models
-    runs_here = settings.engine.backend == "onnxruntime" or settings.engine.fallback
-    return Keeper(
-        engine,
-        Path(settings.paths.model_repo),
-        settings.private_path / "models.json",
-        LifeSettings(
-            poll_s=models.poll_s,
-            settle_s=models.settle_s,
-            rollout=models.rollout,
-            shadow_ratio=models.shadow_ratio,
-            canary_ratio=models.canary_ratio,
-            probation_s=models.probation_s,
-            max_load_s=models.max_load_s,
-            min_rows=models.min_rows,
-            max_failed_ratio=models.max_failed_ratio,
-            max_latency_ratio=models.max_latency_ratio,
-        ),
-        trial=ProcessTrial(inference) if models.trial and runs_here else None,
-        observer=observer,
-    )
-
-
-def _backends(settings: EngineSettings) -> Mapping[str, Backend] | None:
-    """Return where models run; None: what the engine chooses for its device."""
-    if settings.backend == "onnxruntime":
-        return None
-    try:
-        from inference.backends.triton import TritonBackend  # its client is an extra
-    except ImportError as error:
-        raise ConfigError("needs the extra triton: requirements/triton.lock", field="engine.backend") from error
-    fallback = None
-    if settings.fallback:
-        provider = CUDA if settings.device == "cuda" else CPU
-        fallback = OnnxRuntimeBackend(OnnxRuntimeSettings(provider))
-    try:
-        remote = TritonBackend(settings.triton_url)
-    except ValueError as error:
-        raise ConfigError(str(error), field="engine.triton_url") from None
-    return {remote.name: GuardedBackend(remote, fallback, timeout_s=settings.triton_timeout_ms / 1000)}
 
 
 async def _stop(recogniser: Recogniser, start: asyncio.Task[None]) -> None:
