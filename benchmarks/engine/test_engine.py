@@ -28,7 +28,7 @@ from benchmarks.engine.harness import (
 from benchmarks.texts import unique_texts
 from inference.heads import HeadBank
 
-ROUNDS = 10
+ROUNDS = 8
 BATCH_ROWS = 16
 """The engine's default. Bare onnxruntime's rate is flat from 8 rows of usual length on."""
 

@@ -85,6 +85,7 @@ def write_report(
     limit_rows_per_s: float,
     lone_ms: float,
     bare_lone_ms: float,
+    others: str,
 ) -> None:
     """Write `report.md` and `latency.svg`.
 
@@ -95,13 +96,15 @@ def write_report(
         limit_rows_per_s: What bare onnxruntime does with the same texts on the same cores, nothing else running.
         lone_ms: p50 of an update that finds the server idle.
         bare_lone_ms: p50 of tokenising and running a text, nothing around it.
+        others: Who else used the machine, in words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Load on `/v1/ingest/transcripts`",
         "",
         "Open loop: updates leave on a fixed schedule, latency runs from the due time to the last annotation on the "
-        "feed. Texts never repeat. Generator, readers and server share the machine.",
+        "feed. Texts never repeat. Generator, readers and server share the machine; besides, "
+        f"{others}.",
         "",
         f"Bare onnxruntime, perfect batches of the same texts: {limit_rows_per_s:.0f} rows/s. "
         f"A lone update: p50 {lone_ms:.1f} ms; its text tokenised and run, nothing around it: {bare_lone_ms:.1f} ms.",

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
+from benchmarks.machine import usage_of
 from benchmarks.pipeline.load import LoadResult, run_bare_load, run_load
 from benchmarks.pipeline.sweep import highest, holds, sweep, write_report
 from benchmarks.texts import unique_texts
@@ -54,21 +55,21 @@ def bare_lone_ms() -> float:
 
 
 @contextlib.contextmanager
-def annotator() -> Iterator[str]:
-    """The hot path alone in a process of its own; its URL."""
+def annotator() -> Iterator[tuple[str, int]]:
+    """The hot path alone in a process of its own; its URL and process id."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.pipeline.annotator"], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), process.pid
     finally:
         process.terminate()
         process.wait(timeout=30)
         process.stdout.close()
 
 
-def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str) -> dict[float, float]:
+def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str, pid: int) -> dict[float, float]:
     """Sweep, report, and return the share of bare onnxruntime's rate by promised p99."""
     limit = bare_rows_per_s()
     texts = unique_texts(11)
@@ -85,11 +86,12 @@ def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str
     asyncio.run(measure(START_PER_S))  # warm
     lone = asyncio.run(measure(LONE_PER_S))
     bare_lone = bare_lone_ms()
-    found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
+    with usage_of(pid) as usage:
+        found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
     folder = PROJECT_ROOT / "reports" / "load" / name
-    write_report(folder, found, LIMITS_MS, limit, lone.percentile(50), bare_lone)
+    write_report(folder, found, LIMITS_MS, limit, lone.percentile(50), bare_lone, str(usage))
     print(f"a lone update p50 {lone.percentile(50):.1f} ms, tokenised and run alone {bare_lone:.1f} ms")
-    print(f"bare onnxruntime {limit:.0f} rows/s; {folder / 'report.md'}")
+    print(f"bare onnxruntime {limit:.0f} rows/s; {usage}; {folder / 'report.md'}")
     shares = {}
     for limit_ms in LIMITS_MS:
         rate = highest(found, limit_ms)
@@ -100,13 +102,13 @@ def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str
 
 def test_highest_rate_of_the_whole_server(tmp_path: Path):
     with serve(tmp_path) as server:
-        assert highest_rates("server", run_load, server.ws)[100.0]
+        assert highest_rates("server", run_load, server.ws, server.process.pid)[100.0]
 
 
 def test_highest_rate_of_the_hot_path_alone():
     """From socket to annotations, without calls, policy, log and store."""
-    with annotator() as url:
-        assert highest_rates("hot_path", run_bare_load, url)[100.0]
+    with annotator() as (url, pid):
+        assert highest_rates("hot_path", run_bare_load, url, pid)[100.0]
 
 
 @pytest.mark.parametrize("capacity_per_s", [30.0, 150.0, 410.0, 999.0])
@@ -118,6 +120,6 @@ def test_the_search_finds_a_known_limit(capacity_per_s: float, tmp_path: Path):
     found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
     assert capacity_per_s / 1.06 <= highest(found, 50.0) <= capacity_per_s
     assert not holds(found[-1], 50.0)
-    write_report(tmp_path, found, LIMITS_MS, 1000.0, 5.0, 4.0)
+    write_report(tmp_path, found, LIMITS_MS, 1000.0, 5.0, 4.0, "others took 0.0 of 2 cores")
     assert f"| 50 ms | {highest(found, 50.0):.0f}/s |" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "latency.svg").read_text().startswith("<?xml")
