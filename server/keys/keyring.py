@@ -115,17 +115,26 @@ class Keyring:
             Unavailable: The provider does not answer.
             ValueError: It was not sealed for that context, or was changed.
         """
-        tenant_end = 2 + sealed[1] if len(sealed) > 2 and sealed[0] == SEALED else 0
-        key_end = tenant_end + 2 + int.from_bytes(sealed[tenant_end : tenant_end + 2])
-        if not tenant_end or len(sealed) < key_end + _NONCE_BYTES:
-            raise ValueError("not sealed")
-        header, nonce = sealed[:key_end], sealed[key_end : key_end + _NONCE_BYTES]
-        tenant_id = TenantId(sealed[2:tenant_end].decode())
-        cipher = await self._cipher(tenant_id, sealed[tenant_end + 2 : key_end])
+        tenant_id, wrapped, header, rest = _parts(sealed)
+        cipher = await self._cipher(tenant_id, wrapped)
         try:
-            return cipher.decrypt(nonce, sealed[key_end + _NONCE_BYTES :], header + context)
+            return cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + context)
         except InvalidTag:
             raise ValueError("was sealed for another place, or was changed") from None
+
+    def open_now(self, sealed: bytes, context: bytes) -> bytes | None:
+        """What was sealed there, if its key is in memory; None otherwise, and for what does not open."""
+        try:
+            tenant_id, wrapped, header, rest = _parts(sealed)
+        except ValueError:
+            return None
+        found = self._opened.get(hashlib.sha256(wrapped).digest())
+        if found is None or found[0] != tenant_id:
+            return None
+        try:
+            return found[1].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + context)
+        except InvalidTag:
+            return None
 
     async def watch(self, tenants: Callable[[], Iterable[str]]) -> None:
         """Follow the tenants: new ones get keys, old keys are replaced, destroyed ones forgotten. Until cancelled."""
@@ -162,3 +171,13 @@ class Keyring:
         self._current.pop(tenant_id, None)
         for name in [name for name, (owner, _) in self._opened.items() if owner == tenant_id]:
             del self._opened[name]
+
+
+def _parts(sealed: bytes) -> tuple[TenantId, bytes, bytes, bytes]:
+    """Tenant, wrapped key, header, and what follows it. Raises `ValueError`."""
+    tenant_end = 2 + sealed[1] if len(sealed) > 2 and sealed[0] == SEALED else 0
+    key_end = tenant_end + 2 + int.from_bytes(sealed[tenant_end : tenant_end + 2])
+    if not tenant_end or len(sealed) < key_end + _NONCE_BYTES:
+        raise ValueError("not sealed")
+    tenant_id = TenantId(sealed[2:tenant_end].decode())
+    return tenant_id, sealed[tenant_end + 2 : key_end], sealed[:key_end], sealed[key_end:]

@@ -22,18 +22,21 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from server.keys.keyring import Keyring
 from server.log.channel import new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
 from server.log.leases import Fenced
 from server.log.redis_follow import Follower
 from server.log.redis_held import Held, RedisLimits
-from server.log.redis_keys import INDEX, Keys, channel_of, entry_of_push, entry_of_stream, flags_of, moved
+from server.log.redis_keys import INDEX, Keys, channel_of, entry_of_push, flags_of, moved
 from server.log.redis_link import LIFE, RedisLink, Script, connection_to, end
 from server.log.redis_push import RedisPush
-from server.log.redis_scripts import ALL, APPEND, READ, RECOVER
+from server.log.redis_read import RedisReader
+from server.log.redis_scripts import ALL, APPEND
+from server.log.redis_seal import Seal
 from server.log.redis_sweep import sweep
 from server.log.snapshot import States
-from server.wire.errors import Conflict, Unavailable
+from server.wire.errors import Gone, Unavailable
 from server.wire.publication import Kind, Notice
 
 logger = logging.getLogger(__name__)
@@ -43,8 +46,6 @@ MAX_ATTEMPTS = 16
 MEND_EVERY_S = 1.0
 OVERTAKEN_S = 0.001
 """Longest pause after being overtaken for the second time, growing with each further time."""
-EMPTY_CHANNEL_S = 3600.0
-"""How long Redis remembers the epoch of a channel that was asked for and never written."""
 
 
 class RedisLog:
@@ -56,6 +57,7 @@ class RedisLog:
         timeout_s: What Redis may take to answer, reconnecting included; then a channel goes on without it.
         scripts: Further ones to load, of what else lives in the same Redis.
         limits: Bounds.
+        keys: Seal what is said; None: it lies in Redis as it is.
         on_notice: Told when the log stops and starts being shared.
         now_s: Monotonic clock.
 
@@ -71,6 +73,7 @@ class RedisLog:
         timeout_s: float = 0.5,
         scripts: Sequence[Script] = (),
         limits: RedisLimits | None = None,
+        keys: Keyring | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,6 +81,8 @@ class RedisLog:
         self.link = self._link = RedisLink(connect, [*ALL, *scripts], timeout_s=timeout_s, on_up=self._on_up)
         self._push = RedisPush(connect, self._on_message, self._on_joined, timeout_s=timeout_s)
         self._limits = limits or RedisLimits()
+        self._seal = Seal(keys)
+        self._reader = RedisReader(self._link, self._limits, self._seal, now_s)
         self._on_notice = on_notice
         self._now_s = now_s
         self._held: dict[ChannelKey, Held] = {}
@@ -127,6 +132,8 @@ class RedisLog:
                     return await self._publish(held, events, memory)
                 except Unavailable:
                     self._detach(held)
+                except Gone:
+                    return ()  # the tenant's key was destroyed: nobody could read it
             entries = held.encoded(events, self._now_s())
             held.take(entries, self._limits.max_local_entries)
             self._tell(key, entries)
@@ -168,14 +175,20 @@ class RedisLog:
         keys = Keys.of(held.key)
         fields: list[object] = []
         for entry in entries:
-            fields += (entry.position.offset, entry.kind, entry.key, flags_of(entry), entry.body)
+            fields += (
+                entry.position.offset,
+                entry.kind,
+                entry.key,
+                flags_of(entry),
+                self._seal.close(held.key, entry.body),
+            )
         verdict, *where = await self._link.run(
             *APPEND.call(
                 (keys.stream, keys.states, keys.meta, keys.fence, keys.memory, INDEX),
                 *(LIFE, held.owner_fence, old.epoch, old.offset, new.epoch, new.offset, floor),
                 f"{self._name}-{next(self._batches)}",
                 *(int(time.time() * 1000), int(self._limits.retention_s * 1000), self._limits.max_stream_entries),
-                held.memory if memory is None else memory,
+                self._seal.close(held.key, held.memory if memory is None else memory),
                 *fields,
             )
         )
@@ -270,7 +283,7 @@ class RedisLog:
                         is_same_life = (life or b"").decode() == self._link.life
                         if position != held.position or not is_same_life:
                             await self._adjust(held, position, is_same_life=is_same_life)
-                except Fenced:
+                except (Fenced, Gone):
                     self._drop(held)
                 except Unavailable:
                     return  # it is away again, and will be back
@@ -348,66 +361,28 @@ class RedisLog:
             return held.recovery(after)
 
     async def _recover(self, key: ChannelKey, after: Position | None) -> Recovery:
-        keys = Keys.of(key)
         for _ in range(MAX_ATTEMPTS):
-            how, epoch_bytes, last, _floor, items = await self._link.run(
-                *RECOVER.call(
-                    (keys.stream, keys.states, keys.meta),
-                    *(LIFE, after.epoch if after else "", after.offset if after else 0),
-                    *(self._limits.max_recovery_entries, new_epoch(), int(EMPTY_CHANNEL_S * 1000)),
-                )
-            )
-            epoch, now_s = epoch_bytes.decode(), self._now_s()
-            position = Position(epoch, int(last))
-            if how == b"tail":
-                tail = tuple(entry_of_stream(epoch, item, now_s) for item in items)
-                return Recovery(position=position, recovered=True, snapshot=(), tail=tail)
-            states = sorted((entry_of_push(item, now_s) for item in items), key=lambda entry: entry.position.offset)
-            if how == b"snapshot":
-                return Recovery(position=position, recovered=False, snapshot=tuple(states), tail=())
+            recovery, is_stale = await self._reader.recover(key, after)
+            if not is_stale:
+                return recovery
             # Redis restarted with what it had saved; what it had not may have been seen, so this is a new epoch.
-            renewed = Held(key, states=States(states))
+            renewed = Held(key, states=States(recovery.snapshot))
             renewed.renew()
-            await self._append(renewed, position, renewed.states.entries(), renewed.position, 0)
+            await self._append(renewed, recovery.position, renewed.states.entries(), renewed.position, 0)
         raise Unavailable("the channel does not hold still")
 
     async def memory(self, key: ChannelKey) -> bytes:
         """See `EventLog`."""
         held = self._held.get(key)
-        if held is not None and held.memory:
-            return held.memory
-        return bytes(await self._link.run("GET", Keys.of(key).memory) or b"")
+        return held.memory if held is not None and held.memory else await self._reader.memory(key)
 
     async def newest(self, key: ChannelKey, kind: Kind, state: str) -> Entry | None:
-        """The newest entry of one state, without reading the others; None if there is none.
-
-        Raises:
-            Unavailable: Redis does not answer.
-        """
-        data = await self._link.run("HGET", Keys.of(key).states, f"{kind}/{state}")
-        return None if data is None else entry_of_push(data, self._now_s())
+        """The newest entry of one state, without reading the others; None if there is none. Raises `Unavailable`."""
+        return await self._reader.newest(key, kind, state)
 
     async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
-        """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
-
-        Raises:
-            Conflict: The position is of another epoch, or what followed it is no longer held.
-            Unavailable: Redis does not answer.
-        """
-        keys = Keys.of(key)
-        how, *found = await self._link.run(
-            *READ.call(
-                (keys.stream, keys.meta),
-                *(LIFE, after.epoch if after else "", after.offset if after else 0, limit),
-            )
-        )
-        if how == b"unknown" or (how == b"none" and after is not None):
-            raise Conflict("the position is no longer held", field="after")
-        if how == b"none":
-            return ()
-        epoch, items = found
-        now_s = self._now_s()
-        return tuple(entry_of_stream(epoch.decode(), item, now_s) for item in items)
+        """See `EventLog`. Raises also `Unavailable`, while Redis does not answer."""
+        return await self._reader.read(key, after, limit)
 
     def follow(
         self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
@@ -456,9 +431,15 @@ class RedisLog:
         follower = self._followers.get(topic)
         if follower is None:
             return
-        held = self._held.get(channel_of(topic))
+        key = channel_of(topic)
+        held = self._held.get(key)
         is_echo = held is not None and held.is_detached  # of what was before Redis went away
-        if not is_echo and not follower.offer(entry_of_push(data, self._now_s())):
+        if is_echo:
+            return
+        entry = self._seal.opened_now(key, entry_of_push(data, self._now_s()))
+        if entry is None and follower.position is None:
+            follower.lose()  # its key is fetched by whoever recovers now
+        elif entry is None or not follower.offer(entry):
             self._spawn(self._catch_up(follower))
 
     def _on_joined(self, topic: str) -> None:
@@ -474,8 +455,8 @@ class RedisLog:
             return
         try:
             recovery = await self._recover(key, after)
-        except Unavailable:
-            return  # after the reconnect it is asked again
+        except (Unavailable, Gone):
+            return  # after the reconnect it is asked again; what is sealed for ever is told to nobody
         follower.catch_up(after, recovery)
 
     async def trim(self, key: ChannelKey) -> None:

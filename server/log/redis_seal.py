@@ -1,0 +1,69 @@
+"""Customer words between a publication in memory and a value in Redis.
+
+    body, memory ──sealed by the tenant's key, bound to the channel──▶ Redis ──▶ opened in whatever process reads it
+
+Offset, kind and key of an entry stay readable: scripts keep order and snapshot by them, and no word is in them. Without
+a keyring, and in values from before there was one, a body is the plain JSON; its first byte tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from server.keys.keyring import SEALED, Keyring
+from server.log.contract import ChannelKey, Entry
+from server.log.redis_keys import Keys
+from server.wire.errors import Unavailable
+
+
+class Seal:
+    """Seals and opens what is a channel's.
+
+    Args:
+        keys: None: in Redis as in memory.
+    """
+
+    def __init__(self, keys: Keyring | None) -> None:
+        self._keys = keys
+
+    def close(self, key: ChannelKey, plain: bytes) -> bytes:
+        """As it lies in Redis; nothing stays nothing.
+
+        Raises:
+            Gone: The tenant's key was destroyed.
+            Unavailable: No key is at hand.
+        """
+        return self._keys.seal(key.tenant_id, plain, _context(key)) if self._keys is not None and plain else plain
+
+    async def open(self, key: ChannelKey, value: bytes) -> bytes:
+        """The other way.
+
+        Raises:
+            Gone: The tenant's key was destroyed.
+            Unavailable: The key is not at hand now, or the value is no channel's of this tenant.
+        """
+        if value[:1] != bytes([SEALED]):
+            return value
+        if self._keys is None:
+            raise Unavailable("this channel is sealed, and this process has no keys")
+        try:
+            return await self._keys.open(value, _context(key))
+        except ValueError:
+            raise Unavailable("a value of the event log was not sealed for its channel") from None
+
+    async def opened(self, key: ChannelKey, entries: Iterable[Entry]) -> tuple[Entry, ...]:
+        """Entries as they were before Redis. Raises as `open`."""
+        return tuple([structs.replace(entry, body=await self.open(key, entry.body)) for entry in entries])
+
+    def opened_now(self, key: ChannelKey, entry: Entry) -> Entry | None:
+        """The same without waiting; None: not possible now, so read it again from the stream."""
+        if entry.body[:1] != bytes([SEALED]):
+            return entry
+        plain = self._keys.open_now(entry.body, _context(key)) if self._keys is not None else None
+        return None if plain is None else structs.replace(entry, body=plain)
+
+
+def _context(key: ChannelKey) -> bytes:
+    return b"log/" + Keys.of(key).stream.encode()
