@@ -3,6 +3,9 @@
     DeepgramRecogniser ── open ─▶ DeepgramStream ── audio, KeepAlive, Finalize, CloseStream ─▶ vendor
                                         events ◀── mapping ◀── messages ◀─┘
 
+Whoever reads the events reads the socket: each hand-over from task to task is a turn of a loop that has a hundred
+streams' frames to send in it.
+
 It never reconnects: a connection that ends early ends its stream with an error, and `server.speech.recovery` opens the
 next one. Source: PROTOCOLS b1.
 """
@@ -23,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from server.config.settings import DeepgramSettings
 from server.speech.contract import Capabilities, Closed, SpeechCall, SpeechEvent, SpeechStream
 from server.speech.deepgram.mapping import Mapping
-from server.speech.deepgram.messages import Metadata, decode
+from server.speech.deepgram.messages import Metadata, ServerMessage, decode
 from server.speech.deepgram.transport import Transport, latest_transport, make_transport
 from server.wire.errors import (
     BadAudio,
@@ -41,7 +44,6 @@ KEEP_ALIVE_S = 4.0
 """The vendor closes after 10 s without audio, and asks for a sign of life every 3 to 5."""
 MAX_BAD_MESSAGES = 20
 """So many in a row, and it is not Deepgram's protocol."""
-_MAX_UNREAD_EVENTS = 1_000
 _MAX_KEYTERMS = 100
 """Source: Deepgram, keyterm prompting; more are refused with the whole connection."""
 _LANGUAGES = ("en", "es", "fr", "de", "it", "pt", "nl", "hi", "ja", "ru", "multi")
@@ -71,9 +73,7 @@ class DeepgramStream:
         self._loop = asyncio.get_running_loop()
         self._last_sent_s = self._loop.time()
         self._is_closing = False
-        self._events: asyncio.Queue[SpeechEvent] = asyncio.Queue()
-        self._has_room = asyncio.Event()
-        self._task = asyncio.create_task(self._serve(), name="deepgram-stream")
+        self._alive = asyncio.create_task(self._keep_alive(), name="deepgram-keep-alive")
 
     async def send(self, pcm: bytes) -> None:
         """Send samples.
@@ -104,36 +104,29 @@ class DeepgramStream:
     async def abandon(self) -> None:
         """Drop the connection."""
         self._transport.abort()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._release()
 
     async def events(self) -> AsyncIterator[SpeechEvent]:
-        """Events in audio order; ends after `Closed`."""
-        while True:
-            event = await self._events.get()
-            self._has_room.set()
-            yield event
-            if isinstance(event, Closed):
-                return
-
-    async def _serve(self) -> None:
-        """Own the connection: read it, keep it alive, and tell how it ended."""
-        error: BaseException | None = Unavailable("the connection was given up")
-        keep_alive = asyncio.create_task(self._keep_alive(), name="deepgram-keep-alive")
+        """Events in audio order; ends after `Closed`. One reader, which keeps the vendor waiting while it is slow."""
+        error: BaseException | None = None
+        is_complete = False
         try:
-            is_complete = await self._read()
-            error = None if self._is_closing and is_complete else Unavailable("the vendor ended the stream")
+            async for message in self._messages():
+                # A close without it may hide that the last finals never came.
+                is_complete = isinstance(message, Metadata)
+                for event in self._mapping.take(message):
+                    yield event
+            if not (self._is_closing and is_complete):
+                error = Unavailable("the vendor ended the stream")
         except (ConnectionClosed, CuelineError) as failure:
             error = Unavailable(f"the connection was lost: {type(failure).__name__}")
             error.__cause__ = failure
         finally:
-            keep_alive.cancel()
-            self._events.put_nowait(Closed(error))
-            await asyncio.gather(keep_alive, self._exits.aclose(), return_exceptions=True)
+            await self._release()
+        yield Closed(error)
 
-    async def _read(self) -> bool:
-        """Take messages until the connection is closed in order; whether the vendor had said its last word by then."""
-        is_complete = False
+    async def _messages(self) -> AsyncIterator[ServerMessage]:
+        """Messages until the connection is closed in order."""
         bad_messages, is_told = 0, False
         async for frame in self._transport:
             try:
@@ -148,14 +141,12 @@ class DeepgramStream:
                 continue
             bad_messages = 0
             if message is not None:
-                # A close without it may hide that the last finals never came.
-                is_complete = isinstance(message, Metadata)
-                for event in self._mapping.take(message):
-                    self._events.put_nowait(event)
-            while self._events.qsize() >= _MAX_UNREAD_EVENTS:
-                self._has_room.clear()
-                await self._has_room.wait()
-        return is_complete
+                yield message
+
+    async def _release(self) -> None:
+        """Give the connection back. Idempotent."""
+        self._alive.cancel()
+        await asyncio.gather(self._alive, self._exits.aclose(), return_exceptions=True)
 
     async def _keep_alive(self) -> None:
         with contextlib.suppress(Unavailable):  # the reader finds it closed as well, and tells
