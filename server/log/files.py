@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from server.log.contract import ChannelKey, Entry, Position
+from server.store.durable import replace_file
 from server.store.folder_lock import FolderLock
 from server.store.framing import frame, scan
 from server.wire.ids import TenantId
@@ -261,14 +262,14 @@ class ChannelFiles:
     def _replace(self, path: Path, data: bytes) -> None:
         self._rollback.pop(path, None)
         path.parent.mkdir(exist_ok=True)
-        _write_atomically(path, data)
+        replace_file(path, data)
 
     def _remove(self, path: Path) -> None:
         self._rollback.pop(path, None)
         path.unlink(missing_ok=True)
 
     def _write_generation(self, name: str) -> None:
-        _write_atomically(self._folder / "generation", frame(name.encode()))
+        replace_file(self._folder / "generation", frame(name.encode()))
 
     def _contents(self, payloads: Sequence[bytes], skipped_bytes: int) -> Contents:
         epoch, floor, sealed, memory = "", 0, None, b""
@@ -354,17 +355,3 @@ def _stored(entry: Entry) -> Stored:
 def _quoted(name: str) -> str:
     quoted = quote(name, safe=":@+")
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

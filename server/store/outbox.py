@@ -26,6 +26,7 @@ import msgspec
 
 from server.keys.keyring import SEALED, Keyring
 from server.store.contract import Record, Store, owner_of
+from server.store.durable import replace_file
 from server.store.folder_lock import FolderLock
 from server.store.framing import frame, scan
 from server.store.group_commit import GroupCommit
@@ -445,13 +446,7 @@ class Outbox:
 def _rewrite(path: Path, payloads: Sequence[bytes], num_known: int) -> None:
     """Put these in the place of the first `num_known`; what was set aside meanwhile stays. In the writer's thread."""
     later = scan(path.read_bytes()).payloads[num_known:]
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        for payload in [*payloads, *later]:
-            file.write(frame(payload))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    replace_file(path, b"".join(map(frame, [*payloads, *later])))
 
 
 def _unavailable() -> Unavailable:
