@@ -1,13 +1,20 @@
-"""Nearest passages by inner product: FAISS, flat while that is fast enough, a graph (HNSW) beyond.
+"""Nearest passages by inner product: FAISS, flat while that is fast enough, a scan of 4-bit codes beyond.
 
-vectors ─▶ kind by their number ─▶ `vectors.faiss` (flat, memory-mapped, exact) and `graph.faiss` (HNSW, large bases)
+vectors ─▶ kind by their number ─▶ `vectors.faiss` (flat, memory-mapped, exact)
+                                   `scan_<n>.faiss` (large bases: product-quantised codes, one file a group)
 
-A flat FAISS file is the one place of the vectors: it is mapped, and exact scores of candidates are read from it.
+The flat file is the one place of the vectors: it is mapped, and exact scores of candidates are read from it. A scan
+looks at every code, so it loses nobody the way a graph does whose questions are unlike its passages
+(docs/decisions/012-scan-instead-of-graph.md). Passages of one audience are one group with a scan of its own: a viewer's
+search does not touch the others.
+
+Source: André et al., Quicker ADC (2019), as FAISS' `IndexPQFastScan`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,44 +28,63 @@ from inference.request import EmbeddingArray
 faiss: Any = untyped_faiss
 """Its stubs lack half of what it exports."""
 
-IndexKind = Literal["flat", "hnsw"]
+IndexKind = Literal["flat", "scan"]
 
-MAX_FLAT_PASSAGES = 30_000
-"""Up to here the exact product of a query of six turns takes less than 5 ms on one core."""
-MAX_EXACT_SHARE_PASSAGES = 30_000
-"""A filter that leaves fewer passages than this is searched exactly: a graph loses its way among forbidden nodes."""
-HNSW_LINKS = 24
-HNSW_BUILD_BREADTH = 80
-HNSW_SEARCH_BREADTH = 192
+MAX_FLAT_PASSAGES = 10_000
+"""The exact product of a question, its turns and their gist takes 4 ms on one core at this size."""
+MIN_SCANNED_PASSAGES = 512
+"""A smaller group is all candidates."""
+DIMS_A_CODE = 2
+"""Dimensions that share four bits. 2 finds all of the ten nearest of 68,000 passages, 4 loses one in twenty."""
+CODE_BITS = 4
+MAX_TRAINING_PASSAGES = 20_000
 
 VECTORS = "vectors.faiss"
-GRAPH = "graph.faiss"
+
+GroupArray = NDArray[np.int32]
 
 
 def kind_for(num_passages: int) -> IndexKind:
     """Choose the kind of index by size."""
-    return "flat" if num_passages <= MAX_FLAT_PASSAGES else "hnsw"
+    return "flat" if num_passages <= MAX_FLAT_PASSAGES else "scan"
 
 
-def write_dense(folder: Path, vectors: EmbeddingArray, kind: IndexKind) -> None:
-    """Build and write the index.
+def write_dense(folder: Path, vectors: EmbeddingArray, kind: IndexKind, group_of: GroupArray) -> None:
+    """Build and write the index; seconds for 100,000 passages.
 
     Args:
         folder: Of the new generation.
         vectors: `[passages, dims] float32`, L2-normalised.
         kind: From `kind_for`.
+        group_of: `[passages] int32`, passages that are seen by the same viewers.
     """
-    flat = faiss.IndexFlatIP(vectors.shape[1])
+    dims = vectors.shape[1]
+    flat = faiss.IndexFlatIP(dims)
     flat.add(np.ascontiguousarray(vectors))
     faiss.write_index(flat, os.fspath(folder / VECTORS))
-    if kind == "hnsw":
-        graph = faiss.IndexHNSWSQ(
-            vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT
-        )
-        graph.hnsw.efConstruction = HNSW_BUILD_BREADTH
-        graph.train(vectors)
-        graph.add(vectors)
-        faiss.write_index(graph, os.fspath(folder / GRAPH))
+    if kind == "flat":
+        return
+    trained = faiss.IndexPQFastScan(dims, dims // DIMS_A_CODE, CODE_BITS, faiss.METRIC_INNER_PRODUCT)
+    some = np.random.default_rng(0).permutation(len(vectors))[:MAX_TRAINING_PASSAGES]
+    trained.train(np.ascontiguousarray(vectors[some]))
+    for number, inside in enumerate(_groups(group_of)):
+        if len(inside) >= MIN_SCANNED_PASSAGES:
+            scan = faiss.clone_index(trained)
+            scan.add(np.ascontiguousarray(vectors[inside]))
+            faiss.write_index(scan, os.fspath(folder / _scan_name(number)))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Passages that are seen by the same viewers.
+
+    Attributes:
+        inside: `[passages of the group] int64`, their numbers, ascending.
+        scan: FAISS object over them, in this order; None for a small group.
+    """
+
+    inside: NDArray[np.int64]
+    scan: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,51 +93,69 @@ class DenseIndex:
 
     Attributes:
         vectors: `[passages, dims] float32`, mapped.
-        kind: Flat or graph.
-        graph: FAISS object of a large base, None for a flat one.
+        kind: Flat or scan.
+        groups: Of a scan; empty for a flat one.
     """
 
     vectors: EmbeddingArray
     kind: IndexKind
-    graph: Any
+    groups: Sequence[Group]
 
     @classmethod
-    def load(cls, folder: Path, kind: IndexKind, num_passages: int, dims: int) -> DenseIndex:
+    def load(cls, folder: Path, kind: IndexKind, dims: int, group_of: GroupArray) -> DenseIndex:
         """Map what `write_dense` wrote.
 
         Raises:
             OSError: If a file is missing.
-            ValueError: If the vectors are torn.
-            RuntimeError: If FAISS cannot read the graph.
+            ValueError: If the vectors are torn, or a scan does not fit them.
+            RuntimeError: If FAISS cannot read a scan.
         """
         # The vectors are the tail of a flat FAISS file, mapped by numpy: a view into a FAISS object dies with it.
-        path = folder / VECTORS
+        path, num_passages = folder / VECTORS, len(group_of)
         offset = path.stat().st_size - num_passages * dims * np.dtype(np.float32).itemsize
         if offset < 0:
             raise ValueError(f"{VECTORS} is torn")
         vectors = np.memmap(path, np.float32, "r", offset, (num_passages, dims))
-        graph = faiss.read_index(os.fspath(folder / GRAPH)) if kind == "hnsw" else None
-        return cls(vectors, kind, graph)
+        groups = []
+        for number, inside in enumerate(_groups(group_of) if kind == "scan" else ()):
+            scan = None
+            if len(inside) >= MIN_SCANNED_PASSAGES:
+                scan = faiss.read_index(os.fspath(folder / _scan_name(number)))
+                if scan.ntotal != len(inside):
+                    raise ValueError(f"{_scan_name(number)} fits no group")
+            groups.append(Group(inside, scan))
+        return cls(vectors, kind, tuple(groups))
 
     def candidates(self, queries: EmbeddingArray, allowed: NDArray[np.bool_] | None, k: int) -> NDArray[np.int64]:
         """Return passages worth scoring: the nearest of each query.
 
         Args:
             queries: `[queries, dims] float32`.
-            allowed: `[passages] bool`, applied before the search; None admits all.
-            k: Passages a query.
+            allowed: `[passages] bool`, applied before the search; the same for all of a group. None admits all.
+            k: Passages a query and group.
 
         Returns:
             Ascending numbers of passages without repetition; all allowed ones where exact search is cheap.
         """
-        if allowed is not None:
-            inside = np.flatnonzero(allowed)
-            if self.graph is None or len(inside) <= MAX_EXACT_SHARE_PASSAGES:
-                return inside
-        elif self.graph is None:
-            return np.arange(len(self.vectors))
-        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_BREADTH, k), sel=selector)
+        if self.kind == "flat":
+            return np.arange(len(self.vectors)) if allowed is None else np.flatnonzero(allowed)
         faiss.omp_set_num_threads(1)  # of this thread: more would wait for each other behind live work
-        _, found = self.graph.search(np.ascontiguousarray(queries), k, params=parameters)
-        return np.unique(found[found >= 0])
+        rows = np.ascontiguousarray(queries)
+        chosen = [np.zeros(0, np.int64)]
+        for group in self.groups:
+            if allowed is not None and not allowed[group.inside[0]]:
+                continue
+            if group.scan is None or len(group.inside) <= k:
+                chosen.append(group.inside)
+                continue
+            _, found = group.scan.search(rows, k)
+            chosen.append(group.inside[np.unique(found[found >= 0])])
+        return np.sort(np.concatenate(chosen))
+
+
+def _groups(group_of: GroupArray) -> list[NDArray[np.int64]]:
+    return [np.flatnonzero(group_of == group) for group in np.unique(group_of)]
+
+
+def _scan_name(group: int) -> str:
+    return f"scan_{group}.faiss"

@@ -1,7 +1,7 @@
 """One generation of a base on disk: everything a search needs, mapped, never changed after it was written.
 
 manifest.json        what it is; written last
-vectors.faiss        a vector a passage, in order        graph.faiss   for large bases
+vectors.faiss        a vector a passage, in order        scan_*.faiss   for large bases (`dense`)
 parts.npy            a vector a part: title, opening and whole, weighted (`scoring`)
 anchors.npy          vectors of what is said in calls (`anchors`)
 passages.msgpack, articles.msgpack, numbers.npz      passages with part, source, audience (`content`)
@@ -61,7 +61,7 @@ class Generation:
         try:
             manifest.check_files(folder)
             content = Content.load(folder)
-            dense = DenseIndex.load(folder, manifest.index, manifest.passages, manifest.encoder.dims)
+            dense = DenseIndex.load(folder, manifest.index, manifest.encoder.dims, content.audience_of)
             part_vectors = np.load(folder / _PARTS, mmap_mode="r")
             lexical = LexicalIndex.load(folder, content.num_parts)
             anchors = Anchors.of(np.load(folder / _ANCHORS))
@@ -86,7 +86,7 @@ def write_generation(
 ) -> None:
     """Write all but the manifest, which makes it whole."""
     content.save(folder)
-    write_dense(folder, vectors, kind_for(len(vectors)))
+    write_dense(folder, vectors, kind_for(len(vectors)), content.audience_of)
     np.save(folder / _PARTS, part_vectors)
     np.save(folder / _ANCHORS, anchors)
     parts = [content.part(number) for number in range(content.num_parts)]

@@ -305,7 +305,7 @@ def _write(
     num = len(content.passages)
     write_generation(folder, content, vectors[:num], vectors[num:], anchors)
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    dense = DenseIndex.load(folder, draft.index, num, vectors.shape[1])
+    dense = DenseIndex.load(folder, draft.index, vectors.shape[1], content.audience_of)
     lexical = LexicalIndex.load(folder, content.num_parts)
     opened = Generation(draft, content, dense, vectors[num:], Anchors.of(anchors), lexical)
     manifest = msgspec.structs.replace(draft, calibration=calibrate(opened), sizes_bytes=sizes)

@@ -72,7 +72,7 @@ def candidates(
     """
     content = generation.content
     chosen = generation.dense.candidates(vectors, allowed, DENSE_CANDIDATES)
-    if generation.dense.graph is not None and len(chosen) < len(content.passages):
+    if generation.dense.kind != "flat" and len(chosen) < len(content.passages):
         total = lexical.sum(1)
         best = np.argpartition(total, -min(LEXICAL_CANDIDATES, len(total)))[-LEXICAL_CANDIDATES:]
         near = np.unique(np.concatenate([best[total[best] > 0], content.part_of[chosen]]))
