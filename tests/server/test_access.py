@@ -7,6 +7,7 @@ table does not name. Everything is real but the rooms behind the doors.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import re
@@ -73,6 +74,8 @@ KNOWN = set(PEOPLE) - {WORLD, "forger"}
 """The call c1 belongs to agent a1 of team north of tenant t. In the other tenant, where "other tenant" may do all
 there is to do, the same names mean other things."""
 SECRET = "words of tenant t"
+PATIENCE_S = 5.0
+"""For what comes of a frame: every one is answered, acted upon or ends the socket."""
 
 ROUTES: dict[str, set[str]] = {
     # what a page or a probe needs before anybody has signed in, and nothing of a tenant
@@ -221,6 +224,7 @@ class World:
 
     def __init__(self) -> None:
         self.commands: list[str] = []
+        self.happened = asyncio.Event()
         metrics, tickets, origins = Metrics(), Tickets(), OriginPolicy()
         log = MemoryLog()
         for channel in ("call:c1", "agent:a1"):
@@ -277,6 +281,7 @@ class World:
     def take(self, name: str) -> Any:
         async def taken(*_: Any) -> None:
             self.commands.append(name)
+            self.happened.set()
 
         return taken
 
@@ -301,13 +306,22 @@ class World:
             "query_string": b"", "scheme": "wss",
         }  # fmt: skip
 
+        num_given = 0
+        self.happened = asyncio.Event()  # of this test's loop
+
         async def receive() -> dict[str, Any]:
-            for _ in range(10):  # answers to the frame before come first
-                await asyncio.sleep(0)
+            nonlocal num_given
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):  # what came of the frame before comes first
+                    while len(sent) + len(self.commands) < num_given:
+                        self.happened.clear()
+                        await self.happened.wait()
+            num_given += 1
             return await incoming.get()
 
         async def send(message: Any) -> None:
             sent.append(message)
+            self.happened.set()
 
         await self.application(scope, receive, send)
         return [json.loads(message["text"]) for message in sent if message["type"] == "websocket.send"]

@@ -78,8 +78,9 @@ async def test_streams(tmp_path: Path) -> None:
     said = Transcript(
         utterance_id="u1", revision=1, speaker="customer", start_ms=0, end_ms=9, text=SECRET, is_final=True
     )
-    await log.append(mine, [Event(said, Stamps())])
+    await log.append(mine, [Event(said, Stamps())], SECRET.encode())
     assert heard == []
+    assert await log.memory(theirs) == b""
     assert (await log.recover(theirs, None)).snapshot == ()
     assert await log.read(theirs, None, 9) == ()
     await log.trim(theirs)
