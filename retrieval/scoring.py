@@ -22,7 +22,7 @@ part holds all three, weighted."""
 LEXICAL_WEIGHT = 0.08
 """Of √BM25. A sum of calibrated scores, not of ranks: ranks forget how good the best one is, and abstaining needs
 exactly that. Measured as the weights of `conversation` are."""
-DENSE_CANDIDATES = 256
+DENSE_CANDIDATES = 512
 LEXICAL_CANDIDATES = 64
 
 
