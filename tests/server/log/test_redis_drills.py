@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -57,6 +58,18 @@ async def attached(log: RedisLog) -> None:
         await log.shared()
 
 
+def is_back(log: RedisLog) -> asyncio.Event:
+    """Set when the log's own connection is there again: each process finds that out for itself."""
+    back, on_up = asyncio.Event(), log.link.on_up
+
+    def up() -> None:
+        on_up()
+        back.set()
+
+    log.link.on_up = up
+    return back
+
+
 def said(*names: str) -> list[Event]:
     return [transcript(name, final=True) for name in names]
 
@@ -72,6 +85,7 @@ async def test_while_redis_is_down_the_call_goes_on_and_comes_back_whole(
     await there.recover(CALL, None)
     await here.append(CALL, said("u1", "u2"))
     await far.until(2)
+    back = is_back(there)
     server.kill()
     during = await here.append(CALL, said("u3"))
     during += await here.append(CALL, [*said("u4"), action()], b"kept")
@@ -84,6 +98,8 @@ async def test_while_redis_is_down_the_call_goes_on_and_comes_back_whole(
         await there.recover(CALL, None)
     server.start()
     await attached(here)
+    async with Screen.patience():
+        await back.wait()
     await far.until_epoch(during[0].position.epoch)
     recovery = await there.recover(CALL, None)
     assert folded(recovery.snapshot) == folded(local.snapshot)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,8 +47,13 @@ class _Gate(SqlStore):
 
     is_away = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.refused = asyncio.Event()
+
     async def apply(self, records):  # type: ignore[no-untyped-def]
         if self.is_away:
+            self.refused.set()
             raise Unavailable("away")
         await super().apply(records)
 
@@ -142,7 +148,7 @@ async def test_what_was_still_in_the_journal_goes_too_and_what_comes_late_stays_
     world.store.is_away = True
     await said(world)
     erasing = asyncio.create_task(world.erasure.erase(ADMIN, ["c1"]))
-    await asyncio.sleep(0)
+    await world.store.refused.wait()
     world.store.is_away = False
     assert (await erasing).state == "complete"
     await world.outbox.put(utterance("u2"))
