@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from server.speech.contract import Closed, Final, Recogniser, SpeechCall
 from server.speech.prompts import Prompt
 from server.speech.word_errors import ErrorRate, error_rate, word_errors, words_of
-from server.wire.errors import CuelineError, Unavailable
+from server.wire.errors import CuelineError, Overloaded, Unavailable
 from server.wire.ids import ConversationId, TenantId
 
 _BLOCK_MS = 20
 _TAIL_MS = 600
 """Silence after a recording that ends with its last word; a call has it, too."""
+_PAUSE_S = 0.2
+"""Before audio is offered again to a recogniser that is behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,14 @@ async def _hear(recogniser: Recogniser, pcm: bytes, rate_hz: int, language: str,
 
     async def send() -> None:
         padded = pcm + bytes(2 * rate_hz * _TAIL_MS // 1000)
-        for first in range(0, len(padded), block_bytes):
-            await stream.send(padded[first : first + block_bytes])
+        first = 0
+        while first < len(padded):
+            try:
+                await stream.send(padded[first : first + block_bytes])
+            except Overloaded:  # there is no hurry here
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                first += block_bytes
         await stream.close()
 
     texts: list[str] = []

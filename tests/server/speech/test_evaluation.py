@@ -9,7 +9,7 @@ from server.speech.contract import Closed
 from server.speech.evaluation import evaluate
 from server.speech.prompts import read_prompts
 from server.speech.scripted import Heard, ScriptedRecogniser, spoken
-from server.wire.errors import Unavailable
+from server.wire.errors import Overloaded, Unavailable
 from tests.server.speech.prompts_folder import install
 from tests.virtual_time import virtual_time
 
@@ -32,3 +32,29 @@ async def test_a_lost_stream_is_no_result(tmp_path: Path) -> None:
     recogniser = ScriptedRecogniser({"customer": [Heard(500, Closed(Unavailable("gone")))]})
     with pytest.raises(Unavailable, match="lost a stream"):
         await evaluate(recogniser, prompts, "en")
+
+
+@virtual_time
+async def test_a_recogniser_that_is_behind_is_waited_for(tmp_path: Path) -> None:
+    prompts = read_prompts("en", install(tmp_path, {"greeting": np.zeros(8_000, np.int16)}))
+    recogniser = Behind({"customer": spoken("thank you for calling", 100, 900)})
+    result = await evaluate(recogniser, prompts, "en")
+    assert result.errors.rate == 0
+    assert recogniser.streams[0].now_ms == 1_600, "nothing was left out"
+
+
+class Behind(ScriptedRecogniser):
+    """Has no room at the first offer of each second block."""
+
+    async def open(self, call):
+        stream = await super().open(call)
+        send, refused = stream.send, set()
+
+        async def offer(pcm):
+            if stream.now_ms % 40 == 0 and stream.now_ms not in refused:
+                refused.add(stream.now_ms)
+                raise Overloaded("behind")
+            await send(pcm)
+
+        stream.send = offer
+        return stream
