@@ -166,11 +166,13 @@ def test_an_idle_system_adds_no_wait_whatever_the_settings(benchmark, texts: Ite
         for subject, _ in (plain, waiting):
             subject.close()
     plain_ms, waiting_ms = (np.array(side.wall_s[6:]) * 1000.0 for _, side in (plain, waiting))
-    added_ms = float(np.median(waiting_ms - plain_ms))
+    # A wait that is not left out keeps every row, the fastest as well; of the others' noise those have the least.
+    share = 50 if plain[1].is_quiet and waiting[1].is_quiet else 10
+    plain_p, waiting_p = np.percentile(plain_ms, share), np.percentile(waiting_ms, share)
     print(f"\nlone row with the defaults: {percentiles(plain_ms)}")
-    print(f"with a wait of 50 ms configured: {percentiles(waiting_ms)}; added, pair by pair: p50 {added_ms:.3f} ms")
-    benchmark.extra_info.update(added_ms=round(added_ms, 3))
-    assert added_ms <= 0.1 * float(np.median(plain_ms))
+    print(f"with a wait of 50 ms configured: {percentiles(waiting_ms)}; added: p{share} {waiting_p - plain_p:.3f} ms")
+    benchmark.extra_info.update(added_ms=round(float(waiting_p - plain_p), 3))
+    assert waiting_p <= 1.1 * plain_p
 
 
 @pytest.mark.gate
