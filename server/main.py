@@ -60,6 +60,7 @@ from server.knowledge.endpoint import open_writer
 from server.knowledge.library import Library, LiveEmbedder
 from server.live import LiveCalls, Stations
 from server.live.attendance import watch as watch_attendance
+from server.live.leftover import adopt_leftovers
 from server.live.policies import Policies
 from server.log.contract import ChannelKey
 from server.log.embedded import EmbeddedLog, LogLimits
@@ -252,6 +253,8 @@ class Server:
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
         await fleet.start(calls, audio)
+        if not fleet.leases.is_shared:
+            self._own(adopt_leftovers(calls, store, outbox, policies.tenants), "leftovers")
         protocols: dict[str, Adapter] = {
             lca.PATH: lca.LcaAdapter(authenticator, tickets),
             twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),

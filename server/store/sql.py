@@ -205,6 +205,18 @@ class SqlStore:
         async with self._transaction() as connection:
             return [found[0] for found in await connection.execute(query)]
 
+    async def unended(self, tenant_id: TenantId, limit: int) -> list[str]:
+        """Conversations that began and did not end, newest first."""
+        table = schema.conversations
+        query = (
+            select(table.c.conversation_id)
+            .where(table.c.tenant_id == tenant_id, table.c.state != "ended")
+            .order_by(table.c.started_ms.desc())
+            .limit(limit)
+        )
+        async with self._transaction() as connection:
+            return [found[0] for found in await connection.execute(query)]
+
     async def tenants(self) -> list[TenantId]:
         """Tenants that have conversations here."""
         async with self._transaction() as connection:

@@ -43,6 +43,7 @@ READS = {
     "agent_of": {"conversation_id": "c1"},
     "of_customer": {"customer_id": "ann"},
     "begun_before": {"before_ms": 1e15, "limit": 9},
+    "unended": {"limit": 9},
     "unanswered": {"limit": 9},
     "erasures": {"receipt_id": "r1"},
     "has_action": {"conversation_id": "c1", "action_id": "a1"},
@@ -62,7 +63,7 @@ async def test_rows(tmp_path: Path) -> None:
     nothing = {name: await getattr(store, name)(THEIRS, **arguments) for name, arguments in READS.items()}
     assert nothing == {
         "conversations": [], "conversation": None, "agent_of": (False, None), "of_customer": [], "begun_before": [],
-        "unanswered": [], "erasures": [], "has_action": False, "covered_ms": 0, "revisions": {},
+        "unended": [], "unanswered": [], "erasures": [], "has_action": False, "covered_ms": 0, "revisions": {},
     }  # fmt: skip
     await store.apply([erasure(tenant_id=THEIRS)])
     assert SECRET in str(await store.conversation(MINE, "c1")), "their erasure reached mine"

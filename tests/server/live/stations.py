@@ -99,6 +99,9 @@ class MemoryStore:
     async def conversation(self, *_):
         return {"utterances": self.rows}
 
+    async def unended(self, *_):
+        return ["c1"]
+
     async def agent_of(self, *_):
         return False, None
 
