@@ -159,9 +159,9 @@ async def test_the_database_is_away(world: World) -> None:
 
 async def test_both_are_slow(world: World) -> None:
     world.redis_proxy.delay_s, world.postgres_proxy.delay_s = SLOW_REDIS_S, SLOW_POSTGRES_S
-    await world.source.speaks(10)
+    await world.source.speaks(4)
     world.another_agent()
-    await world.source.speaks(5)
+    await world.source.speaks(3)
     world.redis_proxy.delay_s = world.postgres_proxy.delay_s = 0.0
     await world.source.speaks(5)
     await world.agree()
