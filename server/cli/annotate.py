@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -25,15 +25,18 @@ from inference.life.loader import Loader
 from inference.life.settings import LifeSettings
 from inference.plan import Plan
 from inference.repository import ModelRepository
-from inference.request import Carry, Output, Prototypes, RowClass
+from inference.request import Carry, Output, RowClass
 from server.config import Settings, load_settings
 from server.live.policies import Policies
 from server.metrics import Metrics
-from server.orchestrator import Orchestrator
+from server.orchestrator import Guide, Orchestrator
 from server.orchestrator.graphs import CARRY, carry_input, offers, read_graphs
+from server.policy.rules import ACTIONS_OUTPUT, SEMANTIC_OUTPUT, Policy
+from server.policy.store import PolicyStore
+from server.policy.validation import Graphs
 from server.wire.codec import DECODE_ERRORS, bad_message
-from server.wire.errors import BadMessage, ConfigError, CuelineError
-from server.wire.ids import Speaker, TenantId
+from server.wire.errors import BadMessage, ConfigError, CuelineError, NotFound
+from server.wire.ids import Speaker
 
 MAX_IN_FLIGHT = 256
 """Rows handed to the engine at once: enough to fill its batches, little enough to keep memory flat."""
@@ -65,18 +68,23 @@ def annotate(outputs: str | None, tenant: str | None, token: str | None, config:
     wanted = None if outputs is None else tuple(name.strip() for name in outputs.split(",") if name.strip())
     if wanted == ():
         raise ConfigError("names no output", field="outputs")
-    uvloop.run(_annotate(settings, wanted, sys.stdin.buffer, sys.stdout.buffer))
+    must_exist = tenant is not None
+    uvloop.run(_annotate(settings, wanted, sys.stdin.buffer, sys.stdout.buffer, must_exist=must_exist))
 
 
-async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: BinaryIO, sink: BinaryIO) -> None:
+async def _annotate(
+    settings: Settings, wanted: tuple[str, ...] | None, source: BinaryIO, sink: BinaryIO, *, must_exist: bool
+) -> None:
     graphs_folder = Path(settings.paths.graphs)
-    graph = read_graphs(graphs_folder)[GRAPH]
+    graphs = read_graphs(graphs_folder)
+    graph = graphs[GRAPH]
     offered = tuple(name for name in graph.outputs if name != CARRY)
-    names = wanted if wanted is not None else tuple(name for name in offered if name != "moments")
+    names = wanted if wanted is not None else tuple(name for name in offered if name != SEMANTIC_OUTPUT)
     for name in names:
         if name not in offered:
             raise ConfigError(f"there is no output `{name}`; the graph has {', '.join(offered)}", field="outputs")
     repository = ModelRepository.open(settings.paths.model_repo)
+    policy = _policy(settings, offers(graphs, repository), names, must_exist=must_exist)
     engine = Engine(
         repository,
         InferenceSettings(
@@ -89,26 +97,36 @@ async def _annotate(settings: Settings, wanted: tuple[str, ...] | None, source: 
     )
     await engine.start()
     try:
-        prototypes = await _prototypes(engine, repository, graph, settings) if "moments" in names else None
-        await _pump(_Annotator(engine, graph, names, prototypes), source, sink)
+        guide = await _guide(engine, graphs, policy, settings) if policy is not None else None
+        await _pump(_Annotator(engine, graph, names, guide), source, sink)
     finally:
         await engine.stop()
 
 
-async def _prototypes(
-    engine: Engine, repository: ModelRepository, graph: Graph, settings: Settings
-) -> Prototypes | None:
-    """Return the tenant's examples, as calls would have them."""
-    orchestrator = Orchestrator(engine, {GRAPH: graph}, settings.engine)
-    loader = Loader(engine, Path(settings.paths.model_repo), LifeSettings(), trial=None)
-    policies = Policies(
-        Path(settings.paths.graphs) / "policies", offers({GRAPH: graph}, repository), orchestrator, Metrics(), loader
-    )
-    await policies.start()
+def _policy(settings: Settings, offered: Graphs, names: tuple[str, ...], *, must_exist: bool) -> Policy | None:
+    """Return the tenant's policy if its examples have a part in an output that is wanted."""
+    if SEMANTIC_OUTPUT not in names and ACTIONS_OUTPUT not in names:
+        return None
+    store = PolicyStore(Path(settings.paths.graphs) / "policies", offered)
+    refused = store.poll().refused
     try:
-        return policies.pin(TenantId(settings.auth.default_tenant)).guide.prototypes
-    finally:
-        await policies.stop()
+        policy = store.get(settings.auth.default_tenant)
+    except NotFound:
+        if refused:
+            raise refused[0] from None
+        if must_exist or SEMANTIC_OUTPUT in names:
+            raise
+        return None
+    return policy if SEMANTIC_OUTPUT in names or policy.own_actions else None
+
+
+async def _guide(engine: Engine, graphs: Mapping[str, Graph], policy: Policy, settings: Settings) -> Guide:
+    """Return the tenant's examples, as calls would have them."""
+    orchestrator = Orchestrator(engine, graphs, settings.engine)
+    loader = Loader(engine, Path(settings.paths.model_repo), LifeSettings(), trial=None)
+    folder = Path(settings.paths.graphs) / "policies"
+    policies = Policies(folder, {}, orchestrator, Metrics(), loader, cache=settings.private_path / "examples")
+    return await policies.guide(policy)
 
 
 class _Annotator:
@@ -118,14 +136,14 @@ class _Annotator:
         engine: Started.
         graph: What it runs.
         names: Outputs wanted.
-        prototypes: The tenant's labels by example, where they are wanted.
+        guide: With the tenant's labels by example, where they are wanted.
     """
 
-    def __init__(self, engine: Engine, graph: Graph, names: tuple[str, ...], prototypes: Prototypes | None) -> None:
+    def __init__(self, engine: Engine, graph: Graph, names: tuple[str, ...], guide: Guide | None) -> None:
         self._engine = engine
         self._names = names
-        self._prototypes = prototypes
-        self._plan = engine.compile(graph, names)
+        self._guide = guide
+        self._plan = engine.compile(graph, names if guide is None else {*names, SEMANTIC_OUTPUT})
         self._carry_input = carry_input(graph)
         self._plan_before = engine.compile(graph, [CARRY]) if self._carry_input else None
 
@@ -139,6 +157,9 @@ class _Annotator:
             if before is not None and self._plan_before is not None:
                 inputs[self._carry_input] = await self._carry(self._plan_before, before)
             found = await self._run(self._plan, inputs)
+            if self._guide is not None:
+                shared = self._guide.share_out(tuple(found.values()), inputs["speaker"])
+                found = {output.name: output for output in shared}
         except CuelineError as error:
             return line | {"error": {"line": number, "field": error.field, "message": error.message}}
         except InferenceError as error:
@@ -150,7 +171,8 @@ class _Annotator:
         return Carry(output.model, output.version, output.value)
 
     async def _run(self, plan: Plan, inputs: Line) -> dict[str, Output]:
-        return await self._engine.run(plan, inputs, row_class=RowClass.BACKGROUND, prototypes=self._prototypes)
+        prototypes = self._guide.prototypes if self._guide is not None else None
+        return await self._engine.run(plan, inputs, row_class=RowClass.BACKGROUND, prototypes=prototypes)
 
 
 async def _pump(annotate: _Annotator, source: BinaryIO, sink: BinaryIO) -> None:

@@ -39,7 +39,7 @@ def examples(policy: str, graphs: Path, model_repo: Path, lowest_share: float) -
     """Try a policy's example phrases.
 
     Each phrase of POLICY, a tenant or a file, is left out and looked up by the others. Names phrases that collide
-    with those of another moment, and phrases that their own moment would not know.
+    with those of another moment or another own action, and phrases that their own one would not know.
     """
     folder = graphs / "policies"
     path = Path(policy) if policy.endswith((".yaml", ".yml")) else folder / f"{policy}.yaml"
@@ -72,14 +72,14 @@ async def _embed(repository: ModelRepository, texts: tuple[str, ...]) -> Embeddi
 
 def _lines(found: LeaveOneOut, collisions: tuple[Collision, ...]) -> Iterator[str]:
     if not found.tried:
-        yield "no moment has two example phrases"
+        yield "no moment and no action has two example phrases"
     for moment, tried in found.tried.items():
         yield f"{moment}: {found.found.get(moment, 0)} of {tried} phrases found by the others"
     if found.lost:
         yield "\nLeft out, not found:"
         yield from map(_lost_line, found.lost)
     if collisions:
-        yield "\nThe same to the encoder, under two moments:"
+        yield "\nThe same to the encoder, under two moments or two actions:"
     for pair in collisions:
         yield f'  {pair.score:.2f}  {pair.label} "{pair.phrase}"  =  {pair.other_label} "{pair.other_phrase}"'
     yield f"\n{found.share:.0%} found, {len(collisions)} collisions"

@@ -22,6 +22,7 @@ from server.metrics import Metrics
 from server.orchestrator import Guide, Orchestrator
 from server.policy.document import RetentionDocument
 from server.policy.examples import leave_one_out
+from server.policy.own_actions import OwnActions
 from server.policy.prototypes import build_prototypes, prototype_spec, read_negatives
 from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
@@ -50,11 +51,13 @@ class _Prepared:
     Attributes:
         policy: As read.
         prototypes: Vectors of its examples; the guide's own mapping, so that calls under way see what is added.
+        own_actions: Which of these are actions, and from where on they are believed; the guide's own mapping, too.
         books: Its rules with the thresholds that its examples teach.
     """
 
     policy: Policy
     prototypes: dict[int, PrototypeSet] = field(default_factory=dict)
+    own_actions: dict[int, OwnActions] = field(default_factory=dict)
     books: dict[int, RuleBook] = field(default_factory=dict)
 
     def book(self, encoder: str, serving: int) -> RuleBook:
@@ -100,7 +103,7 @@ class Policies:
             ConfigError: A policy is wrong; its path.
         """
         for policy in await asyncio.to_thread(self._store.load):
-            await self._prepare(policy)
+            await self.guide(policy)
         self._watch = asyncio.create_task(self._poll(), name="policies")
 
     async def stop(self) -> None:
@@ -151,7 +154,13 @@ class Policies:
         """Model versions that policies in use pin."""
         return frozenset(lane for prepared in self._in_use.values() for lane in prepared.policy.pins.items())
 
-    async def _prepare(self, policy: Policy) -> None:
+    async def guide(self, policy: Policy) -> Guide:
+        """Embed, calibrate and compile a policy; its tenant's calls pin it from now on.
+
+        Raises:
+            ConfigError: It pins a version that cannot be loaded, or asks of the graph what that cannot do.
+            InferenceError: Its examples cannot be embedded.
+        """
         for model, version in policy.pins.items():
             try:
                 await self._models.hold(model, version)
@@ -164,10 +173,17 @@ class Policies:
         for warning in policy.warnings:
             log.warning("policy warning", extra={"policy": policy.name, "warning": warning})
         guide = self._orchestrator.compile(
-            policy.name, policy.graph, policy.wanted_outputs, prepared.prototypes, policy.pins, policy.labels
+            policy.name,
+            policy.graph,
+            policy.wanted_outputs,
+            prepared.prototypes,
+            policy.pins,
+            policy.labels,
+            prepared.own_actions,
         )
         self._ready[policy.tenant] = guide
         self._in_use[guide] = prepared  # as long as a call has it
+        return guide
 
     async def _embed(self, prepared: _Prepared, version: int) -> None:
         policy, spec = prepared.policy, prototype_spec(prepared.policy)
@@ -178,6 +194,8 @@ class Policies:
         num_phrases = len(spec.phrases)
         built = build_prototypes(spec, vectors[:num_phrases], self._negatives, vectors[num_phrases:])
         tried = leave_one_out(spec, vectors[:num_phrases], built.thresholds, self._negatives, vectors[num_phrases:])
+        if policy.own_actions:  # before their vectors: no claim of theirs is ever taken for a moment
+            prepared.own_actions[version] = OwnActions(policy.own_actions, built.thresholds)
         prepared.prototypes[version] = built.set
         prepared.books[version] = RuleBook(policy, built.thresholds)
         log.info(
@@ -197,7 +215,7 @@ class Policies:
             try:
                 reload = await asyncio.to_thread(self._store.poll)
                 for policy in reload.loaded:
-                    await self._prepare(policy)
+                    await self.guide(policy)
                     log.info("policy loaded", extra={"policy": policy.name})
             except (CuelineError, InferenceError, OSError) as error:
                 log.error("policies could not be reloaded; the old ones keep serving", extra={"reason": str(error)})

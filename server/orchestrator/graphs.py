@@ -8,13 +8,17 @@ from pathlib import Path
 from inference.compile import offered_labels
 from inference.errors import InferenceError
 from inference.graph import Graph, load_graphs
+from inference.plan import Plan
 from inference.repository import ModelRepository
 from server.wire.errors import ConfigError
 
 Offers = Mapping[str, Mapping[str, frozenset[str] | None]]
 """Graph name → output name → labels that the output can have; None where that is not known (tenants' own labels)."""
 
-
+MOMENTS = "moments"
+"""Output with what was found by the tenant's examples."""
+ACTIONS = "actions"
+"""Output with what the agent does or should do: the model's labels, and the tenant's own."""
 CARRY = "carry"
 """Output with what a turn hands on to the next one. It is for the orchestrator alone: no policy may ask for it."""
 
@@ -57,6 +61,13 @@ def carry_input(graph: Graph) -> str:
 def run_outputs(graph: Graph, wanted: Sequence[str]) -> list[str]:
     """Return what calls run for a policy: the outputs that it wants, and what their turns hand on."""
     return [*wanted, CARRY] if carry_input(graph) else list(wanted)
+
+
+def are_ready_together(plan: Plan, outputs: Sequence[str]) -> bool:
+    """Whether the outputs come of one fused group of heads, which the engine hands over as one."""
+    slots = {plan.outputs.get(name) for name in outputs}
+    groups = {step.group for step in plan.steps if not slots.isdisjoint(step.outputs)}
+    return None not in slots and len(groups) == 1 and 0 not in groups
 
 
 def config_error(error: InferenceError) -> ConfigError:

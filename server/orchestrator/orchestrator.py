@@ -19,8 +19,8 @@ from inference.engine import Engine
 from inference.graph import Graph
 from inference.request import Carry, EmbeddingArray, Outcome, Output, PrototypeSet, Request, RowClass
 from server.config.settings import EngineSettings
-from server.orchestrator.graphs import CARRY, carry_input, run_outputs
-from server.orchestrator.guide import Guide
+from server.orchestrator.graphs import ACTIONS, CARRY, MOMENTS, are_ready_together, carry_input, run_outputs
+from server.orchestrator.guide import Guide, OwnLabels
 from server.orchestrator.turns import Turns
 from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import ConfigError
@@ -73,6 +73,7 @@ class Orchestrator:
         prototypes: Mapping[int, PrototypeSet] | None,
         pins: Mapping[str, int],
         labels: Mapping[str, frozenset[str]],
+        own_actions: Mapping[int, OwnLabels] | None = None,
     ) -> Guide:
         """Compile what a policy wants.
 
@@ -83,15 +84,20 @@ class Orchestrator:
             prototypes: Labels by example, by version of the encoder.
             pins: Pinned model versions.
             labels: Labels that make sense for the tenant, by output.
+            own_actions: Which of the labels by example belong to `ACTIONS`, by version of the encoder.
 
         Raises:
-            ConfigError: The policy names a graph that does not exist.
+            ConfigError: The policy names a graph that does not exist, or has own actions and the graph finds `actions`
+                and `moments` at different times, so that no annotation could hold both.
         """
         declared = self._graphs.get(graph)
         if declared is None:
             raise ConfigError(f"there is no graph `{graph}`", field=f"{name}: graph")
         plan = self._engine.compile(declared, run_outputs(declared, outputs))
-        return Guide(name, plan, prototypes, pins, labels, carry_input(declared))
+        if own_actions and not are_ready_together(plan, (MOMENTS, ACTIONS)):
+            problem = f"graph `{graph}` does not find `{MOMENTS}` and `{ACTIONS}` in one pass"
+            raise ConfigError(problem, field=f"{name}: outputs.{ACTIONS}.examples")
+        return Guide(name, plan, prototypes, own_actions or {}, pins, labels, carry_input(declared))
 
     def annotate(
         self, guide: Guide, utterance: Utterance, stamps: Stamps, on_annotations: OnAnnotations, on_done: OnDone
@@ -152,6 +158,7 @@ class Orchestrator:
                     carry = Carry(output.model, output.version, output.value)
                     self._turns.handed_on(owner_of(utterance), utterance, carry)
             outputs = [output for output in outputs if output.name != CARRY]
+        outputs = guide.share_out(outputs, utterance.speaker)
         if outputs:
             annotations = [_annotation(guide, utterance, output) for output in outputs]
             on_annotations(utterance, annotations, _stamped(started, outputs[-1]))

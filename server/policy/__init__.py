@@ -6,6 +6,7 @@
     validation    document → rules, or a `ConfigError` with the path of the wrong value
     loading       file → document → rules
     prototypes    example phrases → labels, calibrated thresholds, collisions
+    own_actions   labels of `actions` by example: claimed among the moments, shown among the actions
     conditions    does a condition hold on one revision of an utterance: yes, no, not known yet
     memory        what a call's matcher remembers
     moments       utterances and annotations → moments that begin, are confirmed, withdrawn or end

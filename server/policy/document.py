@@ -167,6 +167,20 @@ class StepDocument(Document, frozen=True, kw_only=True):
     speaker: Speaker = "agent"
 
 
+class ExamplesDocument(Document, frozen=True, kw_only=True):
+    """One label of the tenant's own, by example.
+
+    Attributes:
+        phrases: What is said when it applies.
+        speaker: Who says it.
+        threshold: Lowest similarity; calibrated from the phrases where absent.
+    """
+
+    phrases: list[Phrase]
+    speaker: Speaker = "agent"
+    threshold: Score | None = None
+
+
 class OutputDocument(Document, frozen=True, kw_only=True):
     """One graph output this policy wants.
 
@@ -174,10 +188,12 @@ class OutputDocument(Document, frozen=True, kw_only=True):
         min_score: Lowest score at which it believes a label.
         labels: Labels that make sense for this tenant; a claim of another one is marked as out of scope. All where
             absent.
+        examples: Labels of the tenant's own, beside those of the model; of `actions` alone.
     """
 
     min_score: Score | None = None
     labels: list[str] | None = None
+    examples: dict[Id, ExamplesDocument] = {}
 
 
 class RedactionDocument(Document, frozen=True, kw_only=True):

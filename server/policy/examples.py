@@ -19,10 +19,10 @@ from server.policy.prototypes import PrototypeSpec
 
 @dataclass(frozen=True, slots=True)
 class LostPhrase:
-    """A phrase that the rest of its moment would not have recognised.
+    """A phrase that the rest of its moment, or of its own action, would not have recognised.
 
     Attributes:
-        label: Rule path of its condition.
+        label: Rule path of its condition, or path of its own action.
         phrase: As written.
         score: Similarity to the nearest other phrase of its moment.
         threshold: What that had to reach.
@@ -45,8 +45,8 @@ class LeaveOneOut:
     """What was found of one policy.
 
     Attributes:
-        found: Moment path to phrases recognised by their siblings.
-        tried: Moment path to phrases that have siblings; a lone phrase cannot be tried.
+        found: Path of a moment or own action to phrases recognised by their siblings.
+        tried: The same to phrases that have siblings; a lone phrase cannot be tried.
         lost: Phrases to reword, to move, or to give siblings; in the order of the policy.
     """
 
@@ -82,7 +82,8 @@ def leave_one_out(
     general = vectors @ negative_vectors.T if len(negatives) else np.full((len(vectors), 1), -1.0, np.float32)
     is_veto = np.array([bool(vetoed) for vetoed in spec.veto_of], bool)[spec.label_of]
     moments = np.array(spec.moment_of, object)[spec.label_of]
-    speakers = np.array(spec.speaker_of, object)[spec.label_of]
+    hearings = np.array([f"{output} {speaker}" for output, speaker in map(spec.hearing_of, range(len(spec.labels)))])
+    hearings = hearings[spec.label_of]
     bars = np.array([thresholds[label] for label in spec.labels], np.float32)[spec.label_of]
     found: dict[str, int] = {}
     tried: dict[str, int] = {}
@@ -95,7 +96,7 @@ def leave_one_out(
         tried[moment] = tried.get(moment, 0) + 1
         nearest = int(np.where(own, row, -1.0).argmax())
         # Phrases of other moments have to be clearly nearer; the moment's own negatives, and the general ones, just so.
-        others = np.where((moments != moment) & (speakers == speakers[phrase]) & ~is_veto, row - RIVAL_MARGIN, -1.0)
+        others = np.where((moments != moment) & (hearings == hearings[phrase]) & ~is_veto, row - RIVAL_MARGIN, -1.0)
         vetoes = np.where((moments == moment) & is_veto, row, -1.0)
         rivals = np.maximum(others, vetoes)
         rival, negative = int(rivals.argmax()), int(general[phrase].argmax())

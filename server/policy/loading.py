@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from server.policy.document import OutputDocument, PolicyDocument, Version
+from server.policy.document import ExamplesDocument, OutputDocument, PolicyDocument, Version
 from server.policy.rules import Policy
 from server.policy.validation import Graphs, compile_policy
 from server.wire.errors import ConfigError
@@ -55,6 +55,10 @@ def parse_policy(text: str, *, source: str, graphs: Graphs | None = None) -> Pol
         for section, kind in _MAPPINGS.items():
             if path.startswith(f"{section}[...]"):
                 path = _wrong_key(section, raw[section], kind) + path.removeprefix(f"{section}[...]")
+        output, is_example, rest = path.partition(".examples[...]")
+        if is_example:
+            entries = raw["outputs"][output.removeprefix("outputs.")]["examples"]
+            path = _wrong_key(f"{output}.examples", entries, ExamplesDocument) + rest
         raise ConfigError(problem, field=f"{source}: {path}" if path else source) from None
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return compile_policy(document, source=source, digest=digest, graphs=graphs)

@@ -1,5 +1,7 @@
 """Example phrases become labels of the graph's `moments` output, with thresholds that the phrases themselves teach.
 
+Those of the tenant's own actions are among them; `server.policy.own_actions` takes their claims to `actions`.
+
     prototype_spec(policy) → phrases to embed ─┐
     read_negatives(file) → phrases to embed ───┴▶ build_prototypes(…) → PrototypeSet, thresholds, collisions
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from inference.request import EmbeddingArray, PrototypeSet
 from server.policy.conditions import KEEP_MARGIN, NEGATIVES_LABEL
-from server.policy.rules import Moment, Policy, Semantic, leaves
+from server.policy.rules import ACTIONS_OUTPUT, SEMANTIC_OUTPUT, Policy, Semantic, leaves
 from server.wire.errors import BadRequest, ConfigError
 from server.wire.ids import Speaker
 
@@ -34,7 +36,8 @@ FOREIGN_QUANTILE = 0.98
 """Share of the general negatives that a threshold alone keeps out; the rest are kept out by `NEGATIVES_LABEL`."""
 
 COLLISION = 0.8
-"""Two phrases this similar under labels of different moments of one speaker cannot be told apart."""
+"""Two phrases this similar under labels of different moments of one speaker cannot be told apart; nor under those of
+two own actions. A moment and an action may mean the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,12 @@ class PrototypeSpec:
 
     Attributes:
         name: Policy name and version.
-        labels: Rule paths of the semantic conditions and negatives.
+        labels: Rule paths of the semantic conditions, of negatives and of own actions.
         thresholds: Declared threshold of each label, None: to be calibrated.
         phrases: Example phrases.
         label_of: `[phrases] int32`, label of each phrase.
-        moment_of: Moment path of each label; labels of one moment are never each other's negatives.
+        moment_of: Path of the moment or own action of each label; labels of one moment are never rivals.
+        output_of: Output in which each label is claimed; labels of two outputs are never rivals.
         speaker_of: Whose words each label reads.
         veto_of: For a label of negatives the labels that it vetoes, else empty.
     """
@@ -58,13 +62,18 @@ class PrototypeSpec:
     phrases: tuple[str, ...]
     label_of: LabelArray
     moment_of: tuple[str, ...]
+    output_of: tuple[str, ...]
     speaker_of: tuple[Speaker, ...]
     veto_of: tuple[tuple[int, ...], ...]
+
+    def hearing_of(self, label: int) -> tuple[str, Speaker]:
+        """Output and speaker of a label; only labels that share both can be taken for each other."""
+        return self.output_of[label], self.speaker_of[label]
 
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """Two phrases that the encoder cannot tell apart though they mean different moments."""
+    """Two phrases that the encoder cannot tell apart though they mean different moments, or different own actions."""
 
     label: str
     phrase: str
@@ -111,7 +120,7 @@ def prototype_spec(policy: Policy) -> PrototypeSpec:
     thresholds: list[float | None] = []
     phrases: list[str] = []
     label_of: list[int] = []
-    owners: list[Moment] = []
+    owners: list[tuple[str, str, Speaker]] = []
     veto_of: list[tuple[int, ...]] = []
     default = policy.outputs.get("moments")
     for moment in policy.moments:
@@ -123,16 +132,24 @@ def prototype_spec(policy: Policy) -> PrototypeSpec:
             phrases.extend(leaf.phrases)
             labels.append(leaf.path)
             thresholds.append(leaf.threshold if leaf.threshold is not None else default)
-            owners.append(moment)
+            owners.append((moment.path, SEMANTIC_OUTPUT, moment.speaker))
             veto_of.append(vetoes)
+    for action in policy.own_actions:
+        label_of.extend([len(labels)] * len(action.phrases))
+        phrases.extend(action.phrases)
+        labels.append(action.path)
+        thresholds.append(action.threshold)
+        owners.append((action.path, ACTIONS_OUTPUT, action.speaker))
+        veto_of.append(())
     return PrototypeSpec(
         name=policy.name,
         labels=tuple(labels),
         thresholds=tuple(thresholds),
         phrases=tuple(phrases),
         label_of=np.array(label_of, dtype=np.int32),
-        moment_of=tuple(moment.path for moment in owners),
-        speaker_of=tuple(moment.speaker for moment in owners),
+        moment_of=tuple(path for path, _, _ in owners),
+        output_of=tuple(output for _, output, _ in owners),
+        speaker_of=tuple(speaker for _, _, speaker in owners),
         veto_of=tuple(veto_of),
     )
 
@@ -209,7 +226,7 @@ def find_collisions(spec: PrototypeSpec, vectors: EmbeddingArray) -> tuple[Colli
     found = []
     for first, second in zip(*np.nonzero(np.triu(similarity, k=1) >= COLLISION), strict=True):
         one, two = int(spec.label_of[first]), int(spec.label_of[second])
-        if spec.moment_of[one] != spec.moment_of[two] and spec.speaker_of[one] == spec.speaker_of[two]:
+        if spec.moment_of[one] != spec.moment_of[two] and spec.hearing_of(one) == spec.hearing_of(two):
             score = round(float(similarity[first, second]), 3)
             found.append(
                 Collision(spec.labels[one], spec.phrases[first], spec.labels[two], spec.phrases[second], score)

@@ -17,6 +17,8 @@ from server.wire.publication import ActionType
 
 SEMANTIC_OUTPUT = "moments"
 """Graph output that carries the claims of semantic conditions."""
+ACTIONS_OUTPUT = "actions"
+"""Graph output that tells what the agent does or should do: labels of the model, and the tenant's own."""
 QUESTION_OUTPUT = "question"
 """Graph output that tells whether an utterance asks something."""
 
@@ -158,6 +160,20 @@ class Attention:
     max_wait_s: float = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class OwnAction:
+    """A label of the `actions` output that the tenant defines by example; see `ExamplesDocument`.
+
+    `path` is `outputs.actions.examples.<name>`. `threshold` None: calibrated.
+    """
+
+    name: str
+    path: str
+    speaker: Speaker
+    phrases: tuple[str, ...]
+    threshold: float | None = None
+
+
 ANSWER = "knowledge.answer"
 """Id of the rule behind cards of the knowledge base; no action of a policy can have it."""
 
@@ -192,6 +208,7 @@ class Policy:
         keyterms: What a recogniser should know.
         outputs: Graph outputs wanted, with the threshold of each (None: the output's own).
         labels: Labels of an output that make sense for the tenant; outputs that are absent keep all.
+        own_actions: Labels of `actions` by example, in the order declared.
         pins: Model name to pinned version.
         moments: In the order declared; steps with their own condition come last.
         actions: In the order declared.
@@ -213,6 +230,7 @@ class Policy:
     keyterms: tuple[str, ...] = ()
     outputs: Mapping[str, float | None] = field(default_factory=dict)
     labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    own_actions: tuple[OwnAction, ...] = ()
     pins: Mapping[str, int] = field(default_factory=dict)
     moments: tuple[Moment, ...] = ()
     actions: tuple[ActionRule, ...] = ()
@@ -232,8 +250,10 @@ class Policy:
 
     @property
     def wanted_outputs(self) -> tuple[str, ...]:
-        """Graph outputs to compile for: those declared, and those that conditions and knowledge assist read."""
+        """Graph outputs to compile for: those declared, and those that conditions, examples and assist read."""
         read = frozenset[str]().union(*(moment.reads for moment in self.moments))
+        if self.own_actions:
+            read |= {SEMANTIC_OUTPUT}
         if self.knowledge is not None and "question" in self.assist.on:
             read |= {QUESTION_OUTPUT}
         return tuple(dict.fromkeys((*self.outputs, *sorted(read))))

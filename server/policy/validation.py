@@ -19,7 +19,9 @@ from server.policy.document import (
     StepDocument,
 )
 from server.policy.rules import (
+    ACTIONS_OUTPUT,
     QUESTION_OUTPUT,
+    SEMANTIC_OUTPUT,
     ActionRule,
     AllOf,
     AnyOf,
@@ -29,6 +31,7 @@ from server.policy.rules import (
     Lexical,
     Moment,
     OutputIs,
+    OwnAction,
     Policy,
     Semantic,
     Step,
@@ -91,6 +94,7 @@ class _Compiler:
         document = self._document
         self._check_spelling()
         self._check_outputs()
+        own_actions = tuple(self._own_actions())
         self._check_unique("moments", [moment.id for moment in document.moments])
         self._check_unique("actions", [action.id for action in document.actions])
         steps = [StepDocument(id=step) if isinstance(step, str) else step for step in document.checklist]
@@ -106,7 +110,7 @@ class _Compiler:
         for key in ("pause_on", "resume_on"):
             self._known(getattr(document.recording, key), f"recording.{key}")
         self._warn_unused(moments, actions, checklist)
-        self._warn_shared_phrases(moments)
+        self._warn_shared_phrases(moments, own_actions)
         return Policy(
             tenant=document.tenant,
             version=document.version,
@@ -115,7 +119,12 @@ class _Compiler:
             languages=document.languages,
             keyterms=document.keyterms,
             outputs={name: output.min_score for name, output in document.outputs.items()},
-            labels={name: frozenset(output.labels) for name, output in document.outputs.items() if output.labels},
+            labels={
+                name: frozenset((*output.labels, *output.examples))
+                for name, output in document.outputs.items()
+                if output.labels
+            },
+            own_actions=own_actions,
             pins=dict(document.pins),
             moments=tuple(moments),
             actions=actions,
@@ -143,6 +152,8 @@ class _Compiler:
         if document.knowledge is not None:
             names["knowledge"] = document.knowledge
         names |= {f"outputs.{name}": name for name in document.outputs}
+        for output, wanted in document.outputs.items():
+            names |= {f"outputs.{output}.examples.{name}": name for name in wanted.examples}
         names |= {f"pins.{name}": name for name in document.pins}
         names |= {f"moments[{index}].id": moment.id for index, moment in enumerate(document.moments)}
         names |= {f"actions[{index}].id": action.id for index, action in enumerate(document.actions)}
@@ -166,8 +177,23 @@ class _Compiler:
             if name not in self._offered:
                 self._fail(f"outputs.{name}", f"graph `{document.graph}` has no output `{name}`")
             for index, label in enumerate(output.labels or ()):
-                if label not in (self._offered[name] or ()):
+                if label not in (self._offered[name] or ()) and label not in output.examples:
                     self._fail(f"outputs.{name}.labels[{index}]", f"output `{name}` has no label `{label}`")
+
+    def _own_actions(self) -> Iterator[OwnAction]:
+        """Labels by example; they stand beside those of the model, under names of their own."""
+        for output, declared in self._document.outputs.items():
+            if declared.examples and output != ACTIONS_OUTPUT:
+                self._fail(f"outputs.{output}.examples", f"only `{ACTIONS_OUTPUT}` has labels of the tenant's own")
+            for name, examples in declared.examples.items():
+                path = f"outputs.{output}.examples.{name}"
+                if self._offered is not None and SEMANTIC_OUTPUT not in self._offered:
+                    problem = f"graph `{self._document.graph}` has no output `{SEMANTIC_OUTPUT}` to find examples with"
+                    self._fail(f"outputs.{output}.examples", problem)
+                if self._offered is not None and name in (self._offered[output] or ()):
+                    self._fail(path, f"`{name}` is a label of the model already")
+                phrases = self._phrases(examples.phrases, f"{path}.phrases")
+                yield OwnAction(name, path, examples.speaker, phrases, examples.threshold)
 
     def _check_unique(self, section: str, ids: list[str]) -> None:
         first: dict[str, int] = {}
@@ -316,14 +342,14 @@ class _Compiler:
             if not labels or not all(isinstance(label, str) and label for label in labels):
                 self._fail(where, "expected a label, a list of labels, or `true` for an output that is a bare score")
         threshold = self._min_score(name, min_score, where)
-        own = self._document.outputs[name].labels
-        for label in labels if own else ():
-            if label not in (own or ()):
+        allowed, own = self._document.outputs[name].labels, self._document.outputs[name].examples
+        for label in labels if allowed else ():
+            if label not in (allowed or ()) and label not in own:
                 self._fail(where, f"`{label}` is not among the `labels` of this policy's output `{name}`")
         known = self._offered.get(name) if self._offered is not None else None
         if known is not None:
             for label in labels:
-                if label not in known:
+                if label not in known and label not in own:
                     self._fail(where, f"output `{name}` has no label `{label}`")
         return OutputIs(rule_path, name, frozenset(labels), threshold, document.for_turns or 1)
 
@@ -444,13 +470,14 @@ class _Compiler:
             if declared.id not in used:
                 self._warn(f"moments[{index}]", f"nothing uses `{declared.id}`")
 
-    def _warn_shared_phrases(self, moments: list[Moment]) -> None:
-        owner: dict[tuple[str, str], Semantic] = {}
-        for moment in moments:
-            for leaf in leaves(moment.condition):
-                if not isinstance(leaf, Semantic):
-                    continue
-                for phrase in leaf.phrases:
-                    first = owner.setdefault((moment.speaker, normalise(phrase)), leaf)
-                    if first.path != leaf.path:
-                        self._warn(leaf.path, f"`{phrase}` is an example of `{first.path}` too")
+    def _warn_shared_phrases(self, moments: list[Moment], own_actions: tuple[OwnAction, ...]) -> None:
+        """A phrase means one moment, and one label; it may well mean a moment and a label."""
+        conditions = [(moment.speaker, leaf) for moment in moments for leaf in leaves(moment.condition)]
+        semantic = [(speaker, leaf.path, leaf.phrases) for speaker, leaf in conditions if isinstance(leaf, Semantic)]
+        for examples in (semantic, [(action.speaker, action.path, action.phrases) for action in own_actions]):
+            owner: dict[tuple[str, str], str] = {}
+            for speaker, path, phrases in examples:
+                for phrase in phrases:
+                    first = owner.setdefault((speaker, normalise(phrase)), path)
+                    if first != path:
+                        self._warn(path, f"`{phrase}` is an example of `{first}` too")

@@ -106,6 +106,24 @@ def test_annotate_reads_a_line_after_the_turn_before_it():
     assert fields == ["context", "context[0]", "context[0].text", "context[0].speaker"]
 
 
+def test_annotate_knows_the_own_actions_of_a_tenant():
+    lines = [
+        json.dumps({"text": "okay i am sending a tow truck out to you", "speaker": "agent"}),
+        json.dumps({"text": "okay i am sending a tow truck out to you", "speaker": "customer"}),
+        json.dumps({"text": "so i am blocking your debit card right now", "speaker": "agent"}),
+        json.dumps({"text": "did you see the game last night", "speaker": "agent"}),
+    ]
+    found = {}
+    for tenant, label in (("car_service", "order_tow"), ("retail_bank", "block_card")):
+        rows = annotate(lines, "--tenant", tenant, "--outputs", "actions")
+        assert all(set(row) == {"text", "speaker", "actions"} for row in rows)
+        assert all(set(claim) == {"label", "score"} for row in rows for claim in row["actions"])
+        found[tenant] = [label in {claim["label"] for claim in row["actions"]} for row in rows]
+    assert found == {"car_service": [True, False, False, False], "retail_bank": [False, False, True, False]}
+    done = cueline("annotate", "--tenant", "nobody", stdin=lines[0])
+    assert (done.returncode, "`nobody` has no policy" in done.stderr) == (2, True)
+
+
 def test_annotate_of_nothing_is_nothing():
     assert annotate([""]) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,28 +14,30 @@ from inference.graph import parse_graph
 from inference.life.loader import Loader
 from inference.life.settings import LifeSettings
 from inference.repository import ModelRepository
+from inference.request import Outcome
 from server.config.settings import EngineSettings
 from server.live.policies import Policies
 from server.metrics import Metrics
-from server.orchestrator import Orchestrator
+from server.orchestrator import Guide, Orchestrator
 from server.orchestrator.graphs import offers
+from server.wire.clock import Stamps
 from server.wire.errors import ConfigError
-from server.wire.ids import TenantId
+from server.wire.ids import ConversationId, Speaker, TenantId, UtteranceId
+from server.wire.utterance import Annotation, Utterance
 from tests.inference.life.folders import drop_version, write_repository
 
-GRAPH = parse_graph(
-    """
+SOURCE = """
 name: guidance
 inputs: {text: string, speaker: [customer, agent], is_final: bool}
 nodes:
   tokens:    {op: tokenize, model: utterance, inputs: [text]}
   utterance: {op: model, model: utterance, inputs: [tokens]}
   intent:    {op: classify, inputs: [utterance.intent_logits]}
+  actions:   {op: classify, inputs: [utterance.actions_logits]}
   moments:   {op: classify, inputs: [utterance.embedding], prototypes: tenant}
-outputs: [intent, moments]
-""",
-    "guidance.yaml",
-)
+outputs: [intent, actions, moments]
+"""
+GRAPH = parse_graph(SOURCE, "guidance.yaml")
 POLICY = """
 tenant: shop
 version: 1
@@ -46,12 +49,48 @@ moments:
 actions:
   - {id: block, on: lost, type: hint, title: Block it}
 """
+OWN_ACTIONS = """
+tenant: shop
+version: 1
+graph: guidance
+outputs:
+  actions:
+    examples:
+      call_back: {phrases: [i call you back tomorrow, we call again]}
+      ask_card: {speaker: customer, phrases: [where is my card]}
+"""
 SHOP = TenantId("shop")
 
 
 class Rig:
     def __init__(self, engine: Engine, loader: Loader, policies: Policies, folder: Path) -> None:
         self.engine, self.loader, self.policies, self.folder = engine, loader, policies, folder
+        self.orchestrator = policies._orchestrator
+
+    async def annotate(self, guide: Guide, text: str, speaker: Speaker) -> list[list[Annotation]]:
+        """What is published of one final, together what came together."""
+        spoken = Utterance(
+            tenant_id=SHOP,
+            conversation_id=ConversationId("call"),
+            utterance_id=UtteranceId(f"{speaker} {text}"),
+            speaker=speaker,
+            start_ms=0,
+            end_ms=900,
+            revision=1,
+            text=text,
+            is_final=True,
+        )
+        said: list[list[Annotation]] = []
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(_: Utterance, outcome: Outcome, error: BaseException | None) -> None:
+            assert outcome is Outcome.DONE, error
+            ended.set_result(None)
+
+        self.orchestrator.annotate(guide, spoken, Stamps(), lambda _, found, __: said.append(list(found)), done)
+        async with asyncio.timeout(60):
+            await ended
+        return said
 
 
 @pytest.fixture
@@ -97,6 +136,40 @@ async def test_examples_are_embedded_for_every_version_before_it_answers(rig: Ri
     assert rig.policies.pin(SHOP).guide is pinned.guide
 
 
+async def test_own_actions_are_published_with_those_of_the_model_by_every_version(rig: Rig) -> None:
+    (rig.folder / "shop.yaml").write_text(OWN_ACTIONS)
+    await rig.policies.start()
+    guide = rig.policies.pin(SHOP).guide
+    catalogue = rig.engine.repository.model("utterance").latest.labels["actions_logits"]
+    for version in (2, 1):
+        if version == 1:
+            await rig.loader.load("utterance", 1)
+            rig.engine.serve_version("utterance", 1)
+        (together,) = await rig.annotate(guide, "we call again", "agent")
+        published = {annotation.output: annotation for annotation in together}
+        assert published["moments"].value == []
+        assert published["moments"].score is None
+        actions = published["actions"]
+        assert actions.version == version
+        labels = [claim["label"] for claim in actions.value]
+        assert {"call_back"} < set(labels) <= {"call_back", *catalogue}
+        scores = [claim["score"] for claim in actions.value]
+        assert scores == sorted(scores, reverse=True)
+        assert actions.score == scores[0]
+        (other,) = await rig.annotate(guide, "we call again", "customer")
+        rest = next(annotation.value for annotation in other if annotation.output == "actions")
+        assert "call_back" not in [claim["label"] for claim in rest]
+
+
+async def test_a_graph_that_finds_actions_later_than_moments_takes_no_own_actions(rig: Rig) -> None:
+    text = SOURCE.replace("[utterance.actions_logits]}", "[utterance.actions_logits], when: intent.score > 0.5}")
+    rig.orchestrator._graphs = {"guidance": parse_graph(text, "guidance.yaml")}
+    (rig.folder / "shop.yaml").write_text(OWN_ACTIONS)
+    with pytest.raises(ConfigError, match="in one pass") as caught:
+        await rig.policies.start()
+    assert str(caught.value.field).endswith("outputs.actions.examples")
+
+
 async def test_a_pinned_version_is_loaded_and_needed_as_long_as_a_call_has_the_policy(rig: Rig) -> None:
     (rig.folder / "shop.yaml").write_text(POLICY + "pins: {utterance: 1}\n")
     await rig.policies.start()
@@ -105,7 +178,7 @@ async def test_a_pinned_version_is_loaded_and_needed_as_long_as_a_call_has_the_p
     assert call.guide.pins == {"utterance": 1}
     assert rig.policies.pins() == {("utterance", 1)}
     for policy in await _reloaded(rig, POLICY.replace("version: 1", "version: 2")):
-        await rig.policies._prepare(policy)
+        await rig.policies.guide(policy)
     assert rig.policies.pins() == {("utterance", 1)}
     del call
     gc.collect()
