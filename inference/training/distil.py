@@ -44,7 +44,7 @@ def embedding_of(to_teacher: FloatArray, projection: FloatArray | None) -> Float
     Lengths are made one at the end, so one product is enough.
 
     Args:
-        to_teacher: `[dims, dims]`, learned along with the student.
+        to_teacher: `[dims, dims]`, from `fit_projection`.
         projection: `[dims, dims]`, the teacher's; None: its features are the embedding.
     """
     return to_teacher if projection is None else np.asarray(projection @ to_teacher, np.float32)

@@ -24,7 +24,14 @@ from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.distil import embedding_of, keep_layers
 from inference.training.features import Runner, open_tokenizer
 from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune, softened
-from inference.training.fit import choose_heads, fit_carries, fit_heads, fit_open_set, fit_post_processing
+from inference.training.fit import (
+    choose_heads,
+    fit_carries,
+    fit_heads,
+    fit_open_set,
+    fit_post_processing,
+    fit_projection,
+)
 from inference.training.folder import write_model_folder, write_post_processing, write_weights
 from inference.training.linear import logits
 from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
@@ -138,10 +145,12 @@ def _finetune(
             bar.update(steps, completed=step, description=f"loss {loss:.3f}")
 
         finetune(model, sources, tokenizer, run.settings, run.work / "finetune.pt", progress)
-    encoder, projection, tuned = model.export(start)
+    encoder, _, tuned = model.export(start)
+    vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
+    texts = list(dict.fromkeys(text for source in sources.values() for text in source.texts))
+    projection = fit_projection(vectors.embed(texts, "projection"), frozen.embed(texts))
     if run.layers:
         projection = embedding_of(projection, heads.projection)
-    vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
     report("heads on the tuned encoder")
     linear = choose_heads(corpus, vectors.embed, tuned)
     carry = fit_carries(corpus, vectors.embed, linear)

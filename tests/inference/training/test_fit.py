@@ -18,7 +18,15 @@ import torch
 from inference.export.heads import CARRY
 from inference.head_spec import HeadSpec
 from inference.training.corpus import Corpus
-from inference.training.fit import BALANCE, as_on_calls, choose_heads, fit_heads, fit_post_processing, row_weights
+from inference.training.fit import (
+    BALANCE,
+    as_on_calls,
+    choose_heads,
+    fit_heads,
+    fit_post_processing,
+    fit_projection,
+    row_weights,
+)
 from inference.training.folder import config_text, write_model_folder
 from inference.training.linear import logits
 from inference.training.splits import Split
@@ -144,6 +152,12 @@ def test_scores_are_calibrated_on_what_a_call_sounds_like(corpus: Corpus) -> Non
     assert forms.texts[120] == "is it 7"
     assert "is it seven" in forms.texts[240:]
     assert forms.targets[120:240].tolist() == rows.targets.tolist()
+
+
+def test_a_projection_leads_back_to_the_reference() -> None:
+    rng = np.random.default_rng(0)
+    features, way = rng.normal(size=(500, DIMS)).astype(np.float32), rng.normal(size=(DIMS, DIMS)).astype(np.float32)
+    np.testing.assert_allclose(fit_projection(features, features @ way.T), way, atol=0.05)
 
 
 def test_the_better_head_is_taken(corpus: Corpus) -> None:
