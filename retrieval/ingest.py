@@ -41,8 +41,7 @@ EMBED_BLOCK = 512
 THRESHOLD_QUANTILE = 0.95
 """Share of off-topic questions whose evidence lies below the threshold."""
 MIN_THRESHOLD = 0.3
-"""A small base resembles nothing much; below this, on bases of 10 to 55 articles, no answer was ever right. Belongs to
-the encoder that serves: a further one is measured anew (benchmarks/retrieval)."""
+"""A base of one article resembles nothing; this much, questions resemble any."""
 
 Progress = Callable[[str, int, int], None]
 """Stage (`read`, `embed`, `index`), done, total."""
