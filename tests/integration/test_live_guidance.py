@@ -129,6 +129,30 @@ async def test_a_late_interim_or_an_old_revision_changes_nothing(server):
     assert [(t["text"], t["is_final"]) for t in transcripts] == [("where is my card", True)]
 
 
+async def test_own_actions_are_published_among_the_models(server):
+    async with Dial(server.ws, "/v1/ingest/transcripts") as peer:
+        await peer.send({"type": "start", "conversation_id": "own-actions", "tenant_id": "retail_bank"})
+        await peer.receive_type("started")
+        for name, text in (
+            ("u1", "so i am blocking your debit card right now"),
+            ("u2", "did you see the game last night"),
+        ):
+            await peer.send(utterance(name, text, speaker="agent"))
+            await peer.receive_type("ack")
+            found = await collect(
+                server.ws,
+                "own-actions",
+                lambda p, name=name: p.d.get("output") == "actions" and p.d["utterance_id"] == name,
+                tenant_id="retail_bank",
+            )
+        await peer.send({"type": "stop"})
+        await peer.receive_type("stopped")
+    values = {p.d["utterance_id"]: p.d["value"] for p in found if p.d.get("output") == "actions"}
+    labels = {name: {claim["label"] for claim in value} for name, value in values.items()}
+    assert {"block_card", "block_access"} <= labels["u1"]  # the bank's own, and the model's
+    assert "block_card" not in labels["u2"]
+
+
 async def test_a_bank_call_gets_the_banks_policy(server):
     async with Dial(server.ws, "/v1/ingest/transcripts") as peer:
         await peer.send({"type": "start", "conversation_id": "bank", "tenant_id": "retail_bank"})
