@@ -45,18 +45,15 @@ def terms(text: str) -> list[str]:
 
 
 def query_terms(text: str) -> dict[str, float]:
-    """Return the terms of a question with weights: its own, and what callers mean by them at less."""
+    """Return the terms of a question with weights: its own, and what callers mean by them."""
     weights = dict.fromkeys(terms(text), 1.0)
     words = " ".join(_WORD.findall(text.lower().replace("’", "'")))
     padded = f" {words} "
     for phrase, meant in _synonyms():
         if phrase in padded:
             for term in meant:
-                weights.setdefault(term, SYNONYM_WEIGHT)
+                weights[term] = 1.0
     return weights
-
-
-SYNONYM_WEIGHT = 0.7
 
 
 @lru_cache(maxsize=65536)
