@@ -31,6 +31,7 @@ from server.wire.ids import ConversationId, TenantId
 from server.wire.ingest import UtteranceIn
 from server.wire.utterance import Annotation, Utterance
 
+TENANT = TenantId("bench")
 GRAPH = "guidance"
 OUTPUTS = ("intent", "sentiment", "dissatisfied", "acts", "actions", "question")
 
@@ -53,7 +54,7 @@ def application(orchestrator: Orchestrator, guide: Guide) -> Any:
             given = transcript_decoder.json(event["text"])
             assert isinstance(given, UtteranceIn)
             utterance = Utterance(
-                tenant_id=TenantId("bench"),
+                tenant_id=TENANT,
                 conversation_id=conversation_id,
                 utterance_id=given.utterance_id,
                 speaker=given.speaker,
@@ -65,6 +66,7 @@ def application(orchestrator: Orchestrator, guide: Guide) -> Any:
             )
             with contextlib.suppress(InferenceError):  # overloaded: the load generator sees that it is unanswered
                 orchestrator.annotate(guide, utterance, Stamps(), write, lambda *_: None)
+        orchestrator.cancel(f"{TENANT}/{conversation_id}")  # forgets its last turn, as at the end of a call
 
     return serve
 
@@ -75,7 +77,7 @@ async def run() -> None:
     await engine.start()
     graph = read_graph(ROOT / "graphs" / f"{GRAPH}.yaml")
     orchestrator = Orchestrator(engine, {GRAPH: graph}, Settings().engine)
-    guide = Guide("bench", engine.compile(graph, OUTPUTS))
+    guide = orchestrator.compile("bench", GRAPH, OUTPUTS, prototypes=None, pins={}, labels={})
     settle()
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"ws://127.0.0.1:{listener.getsockname()[1]}", flush=True)
