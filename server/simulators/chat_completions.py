@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ class Script:
     Attributes:
         pieces: Text in the pieces in which it comes.
         first_token_s: Time to the first piece.
-        between_s: Time between pieces.
+        between_s: Time between pieces, on a schedule: one that is late does not delay those after it.
         status: Other than 200: an error and nothing else.
         cut_after: The connection breaks after so many pieces; None: it does not.
         garbage: Sent instead of the stream.
@@ -41,19 +41,19 @@ class ChatCompletionsSimulator:
     """A running endpoint on loopback; use as an async context manager.
 
     Attributes:
-        scripts: For requests in turn; the last one is for all that follow.
+        scripts: For requests in turn, the last one for all that follow; or what makes one of a request's body.
         requests: Bodies that came.
         aborted: Set once a client left before the end.
     """
 
-    scripts: Iterable[Script]
+    scripts: Iterable[Script] | Callable[[dict[str, Any]], Script]
     requests: list[dict[str, Any]] = field(default_factory=list)
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     async def __aenter__(self) -> ChatCompletionsSimulator:
         """Listen."""
-        self._waiting = deque(self.scripts)
+        self._waiting = deque(() if callable(self.scripts) else self.scripts)
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()[:2]
@@ -75,8 +75,9 @@ class ChatCompletionsSimulator:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            self.requests.append(json.loads(await reader.readexactly(length)))
-            script = self._waiting.popleft() if len(self._waiting) > 1 else self._waiting[0]
+            body = json.loads(await reader.readexactly(length))
+            self.requests.append(body)
+            script = self._script(body)
             answering = asyncio.create_task(self._answer(script, writer))
             leaving = asyncio.create_task(reader.read(1))
             try:
@@ -93,6 +94,11 @@ class ChatCompletionsSimulator:
             self._tasks.discard(task)
             writer.close()
 
+    def _script(self, body: dict[str, Any]) -> Script:
+        if callable(self.scripts):
+            return self.scripts(body)
+        return self._waiting.popleft() if len(self._waiting) > 1 else self._waiting[0]
+
     async def _answer(self, script: Script, writer: asyncio.StreamWriter) -> None:
         if script.status != 200:
             body = b'{"error": {"message": "simulated"}}'
@@ -107,13 +113,13 @@ class ChatCompletionsSimulator:
             writer.write(b"0\r\n\r\n")
             await writer.drain()
             return
-        await asyncio.sleep(script.first_token_s)
+        loop = asyncio.get_running_loop()
+        first_s = loop.time() + script.first_token_s
         for number, piece in enumerate(script.pieces):
             if number == script.cut_after:
                 writer.transport.abort()
                 return
-            if number:
-                await asyncio.sleep(script.between_s)
+            await asyncio.sleep(first_s + number * script.between_s - loop.time())
             self._event(writer, {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
             await writer.drain()
         self._event(writer, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})

@@ -56,6 +56,16 @@ async def test_an_answer_comes_in_pieces_and_is_counted():
     assert (body["stream"], body["max_tokens"], body["prompt_cache_isolation_key"]) == (True, 50, "shop")
 
 
+async def test_the_simulator_can_answer_what_it_is_asked():
+    def echo(body):
+        return Script((body["messages"][-1]["content"],))
+
+    async with ChatCompletionsSimulator(echo) as endpoint:
+        client = ChatClient(ChatSettings(endpoint.url, "ocean"), Watcher())
+        assert await text(client) == "How long?"
+        await client.close()
+
+
 async def test_a_slow_first_token_is_hedged_and_the_loser_closed():
     async with asking(Script(("late",), first_token_s=30), GOOD, hedge_after_s=0.02) as (client, watcher, endpoint):
         assert await text(client) == "Five days. [1]"
