@@ -39,7 +39,7 @@ class Usage:
     """CPU seconds of a measured block.
 
     Attributes:
-        tested_s: Of the process under test, those below it included.
+        tested_s: Of the processes that were named, those below them included.
         others_s: Of whoever is neither that nor this process.
         wall_s: Length of the block.
     """
@@ -58,15 +58,19 @@ class Usage:
 
 
 @contextlib.contextmanager
-def usage_of(pid: int) -> Iterator[Usage]:
+def usage_of(*pids: int) -> Iterator[Usage]:
     """Measure a block; the result is filled at its end.
 
     Args:
-        pid: Process under test, not this one.
+        pids: Process under test and whatever else belongs to the measurement, not this one.
     """
+
+    def tested_s() -> float:
+        return sum(process_s(pid) for pid in pids)
+
     usage = Usage()
-    busy, own, tested, wall = busy_s(), time.process_time(), process_s(pid), time.perf_counter()
+    busy, own, tested, wall = busy_s(), time.process_time(), tested_s(), time.perf_counter()
     yield usage
     usage.wall_s = time.perf_counter() - wall
-    usage.tested_s = process_s(pid) - tested
+    usage.tested_s = tested_s() - tested
     usage.others_s = max(busy_s() - busy - usage.tested_s - (time.process_time() - own), 0.0)
