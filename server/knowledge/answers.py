@@ -5,6 +5,7 @@ Answer ─▶ abstained?  on the screen already?  rejected by the agent? ─▶ 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from retrieval.search import Answer, Result
@@ -21,33 +22,50 @@ _KNOWN = frozenset({"used", "dismissed", "wrong"})
 """Receipts after which the agent does not want to see the passage again in this call."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A card with its first passage; `key`: the question that it answers, empty where it answers none."""
+
+    passage_id: str
+    is_answer: bool
+    key: str
+
+
 class Screen:
-    """Which passages the agent sees or has dealt with. One a call."""
+    """Which passages the agent sees or has dealt with. One a call.
+
+    What answers a question is a card of its own: a hint that cites the same passage keeps it folded away, and which of
+    the two searches ends first is chance, so only answers stand in an answer's way.
+    """
 
     def __init__(self) -> None:
-        self._shown: dict[str, tuple[str, str]] = {}
-        self._dealt_with: set[str] = set()
+        self._shown: dict[str, _Shown] = {}
+        self._dealt_with: set[_Shown] = set()
 
     def on_action(self, action: Action) -> None:
         """Note a published card."""
         if action.state in ("new", "update"):
             if action.cites:
-                is_answer = action.type == "answer" and action.evidence
-                key = action.evidence[-1].utterance_id if is_answer else ""
-                self._shown[action.id] = (action.cites[0].passage_id, key)
+                is_answer = action.type == "answer"
+                key = action.evidence[-1].utterance_id if is_answer and action.evidence else ""
+                self._shown[action.id] = _Shown(action.cites[0].passage_id, is_answer, key)
             return
-        passage_id, _ = self._shown.pop(action.id, ("", ""))
-        if passage_id and action.reason in _KNOWN:
-            self._dealt_with.add(passage_id)
+        shown = self._shown.pop(action.id, None)
+        if shown is not None and action.reason in _KNOWN:
+            self._dealt_with.add(shown)
 
     def judge(self, question: Question, best: Result) -> Outcome:
         """Whether a passage tells the agent anything new. One that they ask for does."""
         if question.trigger == "asked":
             return "shown"
-        if best.passage_id in self._dealt_with:
+
+        def is_in_the_way(card: _Shown) -> bool:
+            return card.passage_id == best.passage_id and (card.is_answer or question.trigger == "moment")
+
+        if any(is_in_the_way(card) for card in self._dealt_with):
             return "rejected"
-        others = [passage_id for passage_id, key in self._shown.values() if key != question.key]
-        return "duplicate" if best.passage_id in others else "shown"
+        others = (card for card in self._shown.values() if card.key != question.key)
+        return "duplicate" if any(is_in_the_way(card) for card in others) else "shown"
 
 
 def finding_of(question: Question, answer: Answer, screen: Screen) -> tuple[Outcome, Finding | None]:

@@ -15,11 +15,11 @@ def asked(trigger="question", key="u1"):
     return Question(key, "how long", (), trigger, EVIDENCE if trigger != "asked" else None)
 
 
-def shown(action_id="knowledge.answer-1", utterance_id="u0", state="new", reason="", passage_id="p1"):
+def shown(action_id="knowledge.answer-1", utterance_id="u0", state="new", reason="", passage_id="p1", type="answer"):
     cites = (Citation(source="a.md", title="", text="", score=0.5, passage_id=passage_id),)
     evidence = (Evidence(utterance_id=utterance_id, text="", start_ms=0, end_ms=1, speaker="customer", rule="r"),)
     return Action(
-        id=action_id, revision=1, type="answer", title="", state=state, priority=5, ttl_ms=1,
+        id=action_id, revision=1, type=type, title="", state=state, priority=5, ttl_ms=1,
         cites=cites, reason=reason, evidence=evidence,
     )  # fmt: skip
 
@@ -67,3 +67,13 @@ def test_what_the_agent_dealt_with_does_not_come_again():
         screen.on_action(shown())
         screen.on_action(shown(state="expire", reason=reason))
         assert finding_of(asked(), FOUND, screen) == ("rejected", None)
+
+
+def test_a_hint_with_the_passage_keeps_no_question_from_its_answer_and_no_second_hint_gets_it():
+    for end in (None, shown(type="hint", state="expire", reason="used")):
+        screen = Screen()
+        screen.on_action(shown(type="hint"))
+        if end is not None:
+            screen.on_action(end)
+        assert finding_of(asked(), FOUND, screen)[0] == "shown"
+        assert finding_of(asked("moment"), FOUND, screen)[1] is None
