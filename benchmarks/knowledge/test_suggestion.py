@@ -5,15 +5,10 @@
 Both times run from the moment a final is sent to the arrival of what is shown on the agent's socket. An answer counts
 only if all that the endpoint wrote is on the card. Questions come in calls of their own, first one after the other,
 then several at once. No question comes twice, so that none is answered from memory.
-
-The policy is the shipped one, but that its own cards take no passages: a passage that such a card shows already is not
-shown once more as an answer, and which of the two searches is first is chance.
 """
 
 import asyncio
 import itertools
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -184,15 +179,10 @@ async def several_at_once(url: str, questions: Iterator[tuple[str, str]]) -> lis
 def test_a_complete_suggestion_within_its_budget(tmp_path: Path) -> None:
     asked = (f"{opener}{question}" for opener in OPENERS for question in QUESTIONS)
     questions = ((f"suggestion-{number}", question) for number, question in enumerate(asked))
-    graphs = tmp_path / "graphs"
-    shutil.copytree(PROJECT_ROOT / "graphs", graphs)
-    policy = graphs / "policies" / "car_service.yaml"
-    policy.write_text(re.sub(r"^ +knowledge: true\n", "", policy.read_text("utf-8"), flags=re.MULTILINE), "utf-8")
     with endpoint() as (base_url, endpoint_pid):
         environment = {
             "CUELINE_GENERATION__BASE_URL": base_url,
             "CUELINE_GENERATION__MODEL": "simulated",
-            "CUELINE_PATHS__GRAPHS": str(graphs),
         }
         with serve(tmp_path / "data", **environment) as server:
             for _ in range(NUM_ATTEMPTS):
