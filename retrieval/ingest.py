@@ -28,6 +28,7 @@ from retrieval.errors import DamagedIndex, EmptyFolder, NoSuchBase, UnreadableFi
 from retrieval.generation import Generation, write_generation
 from retrieval.lexical import LexicalIndex
 from retrieval.manifest import Calibration, Embedder, Manifest
+from retrieval.names import names as names_in
 from retrieval.readers import READERS, read_file
 from retrieval.scoring import PART_WEIGHTS, candidates, lexical_scores, score
 from retrieval.store import BaseStore
@@ -130,6 +131,7 @@ async def ingest(
         items += [_part_item(content.part(number)) for number in range(content.num_parts)]
         vectors, num_embedded = await _embed(items, before, embedder, tell)
         anchors = await embedder.embed(PHRASES)
+        public = [passage.text for passage in passages if passage.audience == Audience()]
         generation = max(store.generations(), default=0) + 1
         draft = Manifest(
             base=store.base,
@@ -145,6 +147,7 @@ async def ingest(
             digest=digest,
             sizes_bytes={},
             origin=origin,
+            names=await asyncio.to_thread(names_in, public),
         )
         tell("index", 0, 1)
         manifest = await asyncio.to_thread(_write, target, content, vectors, anchors, draft)

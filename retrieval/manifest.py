@@ -68,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         calibration: When to abstain.
         digest: Of all passages and their audiences; an equal one means nothing changed.
         origin: Who keeps it in step with its articles: `folder` the server, from its own; empty: whoever ingests.
+        names: Those in articles that everybody may see, for recognisers.
         sizes_bytes: Of each file beside it: a torn file must be noticed before it is mapped.
     """
 
@@ -85,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     sizes_bytes: dict[str, int]
     origin: str = ""
+    names: tuple[str, ...] = ()
 
     def check_files(self, folder: Path) -> None:
         """Compare the files of the folder with what was written.

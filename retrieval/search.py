@@ -276,6 +276,12 @@ class KnowledgeBase:
                 self._opened = (number, opened)
             return self._opened[1]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a recogniser should know of the generation that is open; none before the first."""
+        opened = self._opened
+        return opened[1].manifest.names if opened is not None else ()
+
     async def search(
         self,
         query: Query,

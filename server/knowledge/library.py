@@ -99,6 +99,7 @@ class Library:
         """
         wanted = tuple(dict.fromkeys(wanted_bases))
         await self._keep_in_step(wanted)
+        await asyncio.gather(*(self._open(tenant, name) for tenant, name in wanted))
         self._watch = asyncio.create_task(self._follow(wanted), name="knowledge-watch")
 
     async def stop(self) -> None:
@@ -107,6 +108,10 @@ class Library:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.to_thread(self._threads.shutdown)
+
+    def names(self, tenant: str, name: str) -> tuple[str, ...]:
+        """Names in a base's public articles, for recognisers. Raises as `base`."""
+        return self.base(tenant, name).names
 
     def base(self, tenant: str, name: str) -> KnowledgeBase:
         """Return a base of a tenant; it may not have been filled yet.
@@ -196,6 +201,15 @@ class Library:
                 log.debug("a knowledge base is being filled by another process", extra={"kb": name})
             except (RetrievalError, InferenceError, OSError) as error:
                 log.error("a knowledge base could not be brought up to date", extra={"kb": name, "reason": str(error)})
+
+    async def _open(self, tenant: str, name: str) -> None:
+        """Open what is current: the first question need not, and calls have its names."""
+        try:
+            await asyncio.to_thread(self.base(tenant, name).generation)
+        except NoSuchBase:
+            log.info("a knowledge base holds nothing yet", extra={"kb": name})
+        except RetrievalError as error:
+            log.warning("a knowledge base cannot be searched", extra={"kb": name, "reason": error.message})
 
     async def _ingest_changed(self, tenant: str, name: str) -> None:
         folder = self._folder / name

@@ -140,8 +140,11 @@ class LiveCall:
 
     @property
     def keyterms(self) -> tuple[str, ...]:
-        """What a recogniser should know."""
-        return self._pinned.keyterms
+        """What a recogniser should know: the policy's own words first, then the names in its knowledge base."""
+        own, base, library = self._pinned.keyterms, self._policy.policy.knowledge, self._stations.library
+        if base is None or library is None:
+            return own
+        return tuple(dict.fromkeys((*own, *library.names(self.tenant_id, base))))
 
     # -- from the sources ---------------------------------------------------------------------------------------
 

@@ -27,6 +27,16 @@ async def test_a_base_that_nobody_filled_holds_what_its_folder_holds(tmp_path, a
     await library.stop()
 
 
+async def test_its_names_are_known_before_anybody_asks_but_not_those_of_articles_for_a_few(tmp_path, articles):
+    (articles / "plan.md").write_text("# Plan\n\nDrivers buy the AutoCare Plus plan.\n")
+    (articles / "secret.md").write_text("---\nrights: [staff]\n---\n# Secret\n\nAsk for Project Falcon first.\n")
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq"), ("shop", "none")])
+    assert library.names("shop", "faq") == ("AutoCare Plus",)
+    assert library.names("shop", "none") == ()
+    await library.stop()
+
+
 async def test_an_edit_is_taken_in_and_the_rest_left(tmp_path, articles):
     library = library_of(tmp_path, articles)
     await library.start([("shop", "faq")])

@@ -151,11 +151,14 @@ class ScriptedOrchestrator:
 class OnePolicy:
     """Every tenant called `test` has the same policy."""
 
+    def __init__(self, text=POLICY):
+        self._text = text
+
     def pin(self, tenant_id):
         if tenant_id != "test":
             raise NotFound("no such tenant", field="tenant_id")
-        policy = parse_policy(POLICY, source="test.yaml")
-        return Pinned(RuleBook(policy), policy.name, policy.languages, guide=None)
+        policy = parse_policy(self._text, source="test.yaml")
+        return Pinned(RuleBook(policy), policy.name, policy.languages, None, policy.keyterms)
 
 
 def make_stations():

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from server.wire.clock import Stamps
 from server.wire.errors import Busy, NotFound, Overloaded, Unavailable
 from server.wire.ingest import UtteranceIn
 from server.wire.publication import Action, AnnotationPayload, CallState, Gap, Notice, Transcript
-from tests.server.live.stations import make_stations
+from tests.server.live.stations import POLICY, OnePolicy, make_stations
 from tests.virtual_time import virtual_time
 
 CALL = "call:c1"
@@ -45,6 +46,25 @@ async def test_a_call_is_told_on_its_own_and_its_agents_channel():
     records = [r for r in stations.outbox.records if isinstance(r, ConversationRecord)]
     assert [(r.state, r.revision, r.ended_ms is None) for r in records] == [("started", 1, True), ("ended", 2, False)]
     assert {r.customer_id for r in records} == {"cust-7"}
+
+
+class NamedBase:
+    """A library whose one base holds these names."""
+
+    def names(self, tenant, base):
+        return ("Kia Sorento", "AutoCare Plus") if (tenant, base) == ("test", "faq") else ()
+
+
+@virtual_time
+async def test_recognisers_are_told_the_policys_words_then_the_names_of_its_base():
+    told = []
+    for knowledge in ("", "\nknowledge: faq"):
+        policies = OnePolicy(f"{POLICY}keyterms: [courtesy car, Kia Sorento]{knowledge}")
+        stations = replace(make_stations(), policies=policies, library=NamedBase())
+        _, source = await open_call(stations)
+        told.append(source.keyterms)
+        await source.stop()
+    assert told == [("courtesy car", "Kia Sorento"), ("courtesy car", "Kia Sorento", "AutoCare Plus")]
 
 
 @virtual_time
