@@ -9,11 +9,8 @@ then several at once. No question comes twice, so that none is answered from mem
 
 import asyncio
 import itertools
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +18,7 @@ import numpy as np
 
 from benchmarks.knowledge.writing_endpoint import FIRST_TOKEN_S, TOKEN_S, tokens, written
 from benchmarks.machine import Usage, usage_of
-from server.config.settings import PROJECT_ROOT
+from benchmarks.peer import peer
 from server.replay.feed_client import FeedClient, Received, Subscribed
 from server.wire.ids import call_channel
 from tests.integration.peers import Dial, utterance
@@ -77,24 +74,6 @@ class Timing:
     card_ms: float
     whole_ms: float
     endpoint_ms: float
-
-
-@contextmanager
-def endpoint() -> Iterator[tuple[str, int]]:
-    """URL and process id."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.knowledge.writing_endpoint"],
-        cwd=PROJECT_ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip(), process.pid
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
 
 
 async def ask(url: str, name: str, question: str) -> Timing | None:
@@ -179,7 +158,7 @@ async def several_at_once(url: str, questions: Iterator[tuple[str, str]]) -> lis
 def test_a_complete_suggestion_within_its_budget(tmp_path: Path) -> None:
     asked = (f"{opener}{question}" for opener in OPENERS for question in QUESTIONS)
     questions = ((f"suggestion-{number}", question) for number, question in enumerate(asked))
-    with endpoint() as (base_url, endpoint_pid):
+    with peer("benchmarks.knowledge.writing_endpoint") as (base_url, endpoint_pid):
         environment = {
             "CUELINE_GENERATION__BASE_URL": base_url,
             "CUELINE_GENERATION__MODEL": "simulated",

@@ -7,12 +7,9 @@ quarter of the machine from the server; bare onnxruntime has all of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ import pytest
 
 from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
 from benchmarks.machine import usage_of
+from benchmarks.peer import peer
 from benchmarks.pipeline.load import LoadResult, run_bare_load, run_load
 from benchmarks.pipeline.sweep import highest, holds, sweep, write_report
 from benchmarks.texts import unique_texts
@@ -52,21 +50,6 @@ def bare_lone_ms() -> float:
         bare.run_here(bare.batches([next(texts)], 1))
         took_ms.append((time.perf_counter() - started_s) * 1000.0)
     return float(np.median(took_ms))
-
-
-@contextlib.contextmanager
-def annotator() -> Iterator[tuple[str, int]]:
-    """The hot path alone in a process of its own; its URL and process id."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.pipeline.annotator"], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip(), process.pid
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
 
 
 def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str, pid: int) -> dict[float, float]:
@@ -107,7 +90,7 @@ def test_highest_rate_of_the_whole_server(tmp_path: Path):
 
 def test_highest_rate_of_the_hot_path_alone():
     """From socket to annotations, without calls, policy, log and store."""
-    with annotator() as (url, pid):
+    with peer("benchmarks.pipeline.annotator") as (url, pid):
         assert highest_rates("hot_path", run_bare_load, url, pid)[100.0]
 
 
