@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 
+from inference.choices import one_of
 from inference.errors import GraphError
 from inference.when import KEYWORDS
 
@@ -181,6 +182,8 @@ def _convert(raw: Any, kind: Any, file: str, field: str) -> Any:
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at ")
         path = place.replace("`key` in ", "").strip("`").removeprefix("$")
+        if problem.startswith("Invalid enum value"):
+            problem += one_of(kind, path)
         where = (field + path) if field else path.lstrip(".")
         raise GraphError(problem[:1].lower() + problem[1:], graph=file, field=where or None) from error
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from inference.choices import one_of
 from inference.errors import ModelError
 from inference.model_config import FLOAT_DTYPES, ModelConfig
 
@@ -83,7 +84,10 @@ def _read_head(tensor: str, raw: Any, where: str) -> HeadSpec:
         return msgspec.convert(raw, HeadSpec)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
-        raise ModelError(problem, path=where, key=tensor + path.rstrip("`")) from error
+        path = path.rstrip("`")
+        if problem.startswith("Invalid enum value"):
+            problem += one_of(HeadSpec, path)
+        raise ModelError(problem, path=where, key=tensor + path) from error
 
 
 def _check(tensor: str, head: HeadSpec, where: str, config: ModelConfig, labels: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from inference.choices import one_of
 from server.config.check import check
 from server.config.settings import Settings
 from server.wire.errors import ConfigError
@@ -76,4 +77,6 @@ def _config_error(error: msgspec.ValidationError) -> ConfigError:
     if unknown:
         path = f"{path}.{unknown['name']}" if path else unknown["name"]
         problem = "there is no such setting"
+    if problem.startswith("Invalid enum value"):
+        problem += one_of(Settings, path)
     return ConfigError(problem[:1].lower() + problem[1:], field=path or None)

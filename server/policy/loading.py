@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from inference.choices import one_of
 from server.policy.document import ExamplesDocument, OutputDocument, PolicyDocument, Version
 from server.policy.rules import Policy
 from server.policy.validation import Graphs, compile_policy
@@ -98,6 +99,8 @@ def _explain(error: msgspec.ValidationError) -> tuple[str, str]:
         found = re.fullmatch(pattern, problem)
         if found:
             return said, f"{path}.{found[1]}" if path else found[1]
+    if problem.startswith("Invalid enum value"):
+        problem += one_of(PolicyDocument, path)
     return problem[:1].lower() + problem[1:], path
 
 

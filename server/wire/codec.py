@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from inference.choices import one_of
 from server.wire import feed, ingest
 from server.wire.errors import BadMessage, CuelineError
 from server.wire.ingest import ErrorMessage
@@ -40,6 +41,7 @@ class MessageDecoder(Generic[T]):
     """Decodes one frame into a member of the union, or raises `BadMessage` naming the field."""
 
     def __init__(self, union: Any) -> None:
+        self._union = union
         self._json: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
         self._msgpack: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
 
@@ -52,18 +54,24 @@ class MessageDecoder(Generic[T]):
         try:
             return self._json.decode(frame)
         except DECODE_ERRORS as error:
-            raise bad_message(error) from None
+            raise bad_message(error, kind=self._union) from None
 
     def msgpack(self, frame: bytes) -> T:
         """Decode a MessagePack binary frame; errors as `json`."""
         try:
             return self._msgpack.decode(frame)
         except DECODE_ERRORS as error:
-            raise bad_message(error) from None
+            raise bad_message(error, kind=self._union) from None
 
 
-def bad_message(error: Exception, what: str = "frame") -> BadMessage:
-    """Turn a decoding error into one that names the field; the wrong value itself is left out."""
+def bad_message(error: Exception, what: str = "frame", *, kind: Any = None) -> BadMessage:
+    """Turn a decoding error into one that names the field; the wrong value itself is left out.
+
+    Args:
+        error: One of `DECODE_ERRORS`.
+        what: That was decoded, for the message.
+        kind: Type that it was decoded to, so that the message can say which words are allowed; None: it does not.
+    """
     if isinstance(error, RecursionError):
         return BadMessage(f"the {what} is nested too deeply")
     if not isinstance(error, msgspec.ValidationError):
@@ -78,7 +86,10 @@ def bad_message(error: Exception, what: str = "frame") -> BadMessage:
         return BadMessage(f"the field `{name}` is missing", field=f"{path}.{name}" if path else name)
     if problem.startswith(("Invalid value", "Invalid enum value")):
         # msgspec quotes the offending value, and that may be customer words.
-        problem = "the message type is unknown" if path == "type" else "the value is not one of those allowed"
+        is_type = path == "type"
+        problem = (
+            "the message type is unknown" if is_type else f"the value is not one of those allowed{one_of(kind, path)}"
+        )
     elif "matching regex" in problem:
         problem = _FORMS.get(path.rpartition(".")[2], "the value does not have the form that is expected")
     return BadMessage(problem[:1].lower() + problem[1:], field=path or None)
