@@ -22,6 +22,7 @@ import msgspec
 from server.ingest.connect.contact_audio import Mark
 from server.ingest.connect.contacts import Contact
 from server.ingest.connect.timeline import SAMPLES_PER_MS
+from server.store.durable import replace_file
 from server.wire.errors import Conflict
 from server.wire.ids import AgentId, Speaker, TenantId
 
@@ -99,12 +100,7 @@ class Claim:
 
     def save(self, snapshot: bytes) -> None:
         """Replace it, safe against a crash at any instant."""
-        scratch = self._path.with_name(f"{self._path.name}.tmp")
-        with open(scratch, "wb") as file:
-            file.write(snapshot)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, self._path)
+        replace_file(self._path, snapshot)
 
     def release(self) -> None:
         """Leave the contact to others."""
