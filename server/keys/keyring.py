@@ -4,13 +4,12 @@
 
 What is sealed carries all that it takes to open it but the tenant's key, so that rows, journals and backups need no key
 table. `context` says where it belongs and is authenticated with it: moved to another row or tenant it does not open.
-Used from the event loop.
+Used from the event loop, where alone a key service can be asked; the `DataCipher`s it hands out from any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import secrets
 import time
@@ -39,10 +38,42 @@ CHECK_INTERVAL_S = 5.0
 _NONCE_BYTES = 12
 
 
+class DataCipher:
+    """One data key at work. May be used from any thread.
+
+    Args:
+        header: What stands before everything that it seals.
+        key: The data key.
+    """
+
+    __slots__ = ("_cipher", "header")
+
+    def __init__(self, header: bytes, key: bytes) -> None:
+        self.header = header
+        self._cipher = AESGCM(key)
+
+    def seal(self, plain: bytes, context: bytes) -> bytes:
+        """Seal for a place; `open` has to name the same."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return self.header + nonce + self._cipher.encrypt(nonce, plain, self.header + context)
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """What was sealed with this key for that place.
+
+        Raises:
+            ValueError: It was not, or was changed.
+        """
+        start = len(self.header)
+        nonce = sealed[start : start + _NONCE_BYTES]
+        try:
+            return self._cipher.decrypt(nonce, sealed[start + _NONCE_BYTES :], self.header + context)
+        except InvalidTag:
+            raise ValueError("was sealed for another place, or was changed") from None
+
+
 @dataclass(slots=True)
 class _Current:
-    cipher: AESGCM
-    header: bytes
+    cipher: DataCipher
     made_s: float
     uses: int = 0
 
@@ -59,7 +90,7 @@ class Keyring:
         self._provider = provider
         self._now_s = now_s
         self._current: dict[TenantId, _Current] = {}
-        self._opened: OrderedDict[bytes, tuple[TenantId, AESGCM]] = OrderedDict()
+        self._opened: OrderedDict[bytes, tuple[TenantId, DataCipher]] = OrderedDict()
         self._destroyed: set[TenantId] = set()
 
     async def prepare(self, tenant_id: TenantId) -> None:
@@ -83,8 +114,29 @@ class Keyring:
             raise
         tenant = tenant_id.encode()
         header = b"%c%c%s%s%s" % (SEALED, len(tenant), tenant, len(key.wrapped).to_bytes(2), key.wrapped)
-        self._current[tenant_id] = _Current(AESGCM(key.plain), header, self._now_s())
+        cipher = DataCipher(header, key.plain)
+        self._current[tenant_id] = _Current(cipher, self._now_s())
+        self._keep(tenant_id, cipher)  # what this process seals it reads without asking
         self._destroyed.discard(tenant_id)
+
+    def is_destroyed(self, tenant_id: TenantId) -> bool:
+        """Whether this process knows that the tenant's key was destroyed."""
+        return tenant_id in self._destroyed
+
+    def cipher(self, tenant_id: TenantId) -> DataCipher:
+        """The tenant's current data key, to seal one thing with.
+
+        Raises:
+            Gone: The tenant's key was destroyed.
+            Unavailable: No key is ready.
+        """
+        current = self._current.get(tenant_id)
+        if current is None or current.uses >= MAX_KEY_USES:
+            if tenant_id in self._destroyed:
+                raise Gone("the key of this tenant was destroyed")
+            raise Unavailable("the key of this tenant is not at hand")
+        current.uses += 1
+        return current.cipher
 
     def seal(self, tenant_id: TenantId, plain: bytes, context: bytes) -> bytes:
         """Seal with the tenant's current key.
@@ -98,14 +150,25 @@ class Keyring:
             Gone: The tenant's key was destroyed.
             Unavailable: No key is ready.
         """
-        current = self._current.get(tenant_id)
-        if current is None or current.uses >= MAX_KEY_USES:
-            if tenant_id in self._destroyed:
-                raise Gone("the key of this tenant was destroyed")
-            raise Unavailable("the key of this tenant is not at hand")
-        current.uses += 1
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return current.header + nonce + current.cipher.encrypt(nonce, plain, current.header + context)
+        return self.cipher(tenant_id).seal(plain, context)
+
+    async def cipher_of(self, sealed: bytes) -> DataCipher:
+        """The data key that something was sealed with; the provider is asked once for each.
+
+        Raises:
+            Gone: The tenant's key was destroyed.
+            Unavailable: The provider does not answer.
+            ValueError: This is nothing sealed.
+        """
+        header = header_of(sealed)
+        found = self._opened.get(header)
+        if found is not None:
+            self._opened.move_to_end(header)
+            return found[1]
+        tenant_id, wrapped = _named(header)
+        cipher = DataCipher(header, await self._provider.unwrap(tenant_id, wrapped))
+        self._keep(tenant_id, cipher)
+        return cipher
 
     async def open(self, sealed: bytes, context: bytes) -> bytes:
         """What was sealed there.
@@ -115,25 +178,14 @@ class Keyring:
             Unavailable: The provider does not answer.
             ValueError: It was not sealed for that context, or was changed.
         """
-        tenant_id, wrapped, header, rest = _parts(sealed)
-        cipher = await self._cipher(tenant_id, wrapped)
-        try:
-            return cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + context)
-        except InvalidTag:
-            raise ValueError("was sealed for another place, or was changed") from None
+        return (await self.cipher_of(sealed)).open(sealed, context)
 
     def open_now(self, sealed: bytes, context: bytes) -> bytes | None:
         """What was sealed there, if its key is in memory; None otherwise, and for what does not open."""
         try:
-            tenant_id, wrapped, header, rest = _parts(sealed)
+            found = self._opened.get(header_of(sealed))
+            return None if found is None else found[1].open(sealed, context)
         except ValueError:
-            return None
-        found = self._opened.get(hashlib.sha256(wrapped).digest())
-        if found is None or found[0] != tenant_id:
-            return None
-        try:
-            return found[1].decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], header + context)
-        except InvalidTag:
             return None
 
     async def watch(self, tenants: Callable[[], Iterable[str]]) -> None:
@@ -154,15 +206,10 @@ class Keyring:
             except CuelineError as error:
                 logger.warning("a key could not be checked", extra={"tenant": tenant_id, "reason": error.message})
 
-    async def _cipher(self, tenant_id: TenantId, wrapped: bytes) -> AESGCM:
-        name = hashlib.sha256(wrapped).digest()
-        found = self._opened.get(name)
-        if found is None or found[0] != tenant_id:
-            found = self._opened[name] = (tenant_id, AESGCM(await self._provider.unwrap(tenant_id, wrapped)))
-            if len(self._opened) > MAX_OPENED_KEYS:
-                self._opened.popitem(last=False)
-        self._opened.move_to_end(name)
-        return found[1]
+    def _keep(self, tenant_id: TenantId, cipher: DataCipher) -> None:
+        self._opened[cipher.header] = (tenant_id, cipher)
+        if len(self._opened) > MAX_OPENED_KEYS:
+            self._opened.popitem(last=False)
 
     def _forget(self, tenant_id: TenantId) -> None:
         if tenant_id not in self._destroyed:
@@ -173,11 +220,16 @@ class Keyring:
             del self._opened[name]
 
 
-def _parts(sealed: bytes) -> tuple[TenantId, bytes, bytes, bytes]:
-    """Tenant, wrapped key, header, and what follows it. Raises `ValueError`."""
+def header_of(sealed: bytes) -> bytes:
+    """What stands before everything that was sealed with the same data key. Raises `ValueError`: nothing sealed."""
     tenant_end = 2 + sealed[1] if len(sealed) > 2 and sealed[0] == SEALED else 0
     key_end = tenant_end + 2 + int.from_bytes(sealed[tenant_end : tenant_end + 2])
     if not tenant_end or len(sealed) < key_end + _NONCE_BYTES:
         raise ValueError("not sealed")
-    tenant_id = TenantId(sealed[2:tenant_end].decode())
-    return tenant_id, sealed[tenant_end + 2 : key_end], sealed[:key_end], sealed[key_end:]
+    return sealed[:key_end]
+
+
+def _named(header: bytes) -> tuple[TenantId, bytes]:
+    """Tenant and wrapped key of a header."""
+    tenant_end = 2 + header[1]
+    return TenantId(header[2:tenant_end].decode()), header[tenant_end + 2 :]
