@@ -15,7 +15,8 @@ import logging
 import os
 import socket as sockets
 import ssl
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -30,6 +31,7 @@ from server.live import LiveCalls
 from server.log.contract import ChannelKey, EventLog
 from server.log.leases import Leases, SoleOwner
 from server.log.presence import LocalPresence
+from server.log.redis_seal import Seal
 from server.wire.errors import ConfigError, Conflict, CuelineError, Unavailable
 from server.wire.ids import AgentId, ConversationId, TenantId, agent_channel, call_channel
 from server.wire.publication import CallState
@@ -49,11 +51,22 @@ SECRET_EVERY_S = 2.0
 ReceiptEvent = Literal["shown", "used", "dismissed", "wrong"]
 
 
-class _Told(msgspec.Struct, frozen=True, array_like=True):
-    """What one process has for a call of another: a receipt, or, without its event, a question."""
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    """What one process sends another: for which call, and a `_Told` that the tenant's key sealed."""
 
     tenant_id: str
     conversation_id: str
+    told: bytes
+
+    @property
+    def key(self) -> ChannelKey:
+        """The call's channel, which the seal is bound to."""
+        return _call_key(TenantId(self.tenant_id), self.conversation_id)
+
+
+class _Told(msgspec.Struct, frozen=True, array_like=True):
+    """What one process has for a call of another: a receipt, or, without its event, a question."""
+
     action_id: str = ""
     event: ReceiptEvent | None = None
     text: str = ""
@@ -77,7 +90,7 @@ class LoggedOwners:
         Raises:
             Unavailable: Neither answers.
         """
-        key = ChannelKey(tenant_id, call_channel(ConversationId(conversation_id)))
+        key = _call_key(tenant_id, conversation_id)
         entry = await self._log.newest(key, "call", conversation_id)
         if entry is None:
             return await self._store.agent_of(tenant_id, conversation_id)
@@ -183,6 +196,7 @@ class SharedFleet(Fleet):
         self.listeners = [listener]
         self.relay = Relay(_context(settings))
         self.presence = self._presence = RedisPresence(event_log.link, self._name)
+        self._seal = Seal(event_log.keys, "told")
         self._sealed = FleetTickets()
         self.tickets = self._sealed
         self.redeemer = FleetRedeemer(self._sealed, self._spend)
@@ -192,7 +206,7 @@ class SharedFleet(Fleet):
     async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
         """Renew leases, adopt orphans, share the tickets' secret, hear what others have for calls of this process."""
         self._calls = calls
-        self._log.listen(_topic(self._name), self._on_told)
+        self._log.listen(_topic(self._name), self._on_message)
         calls.on_lost = audio.send_away
         self._leases.on_lost = calls.lose_call
         self._leases.on_orphan = calls.adopt
@@ -221,7 +235,7 @@ class SharedFleet(Fleet):
         """See `Fleet`."""
         if self._calls.agent_of(tenant_id, conversation_id)[0]:
             return True
-        key = ChannelKey(tenant_id, call_channel(ConversationId(conversation_id)))
+        key = _call_key(tenant_id, conversation_id)
         return await self._leases.owner(key) is not None
 
     def owners(self, store: StoredOwners) -> StoredOwners:
@@ -233,40 +247,69 @@ class SharedFleet(Fleet):
         if self._calls.agent_of(tenant_id, conversation_id)[0]:
             self._calls.receipt(tenant_id, conversation_id, action_id, event)
             return
-        task = asyncio.create_task(self._pass_on(_Told(tenant_id, conversation_id, action_id, event)), name="receipt")
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._spawn(self._pass_on(_call_key(tenant_id, conversation_id), _Told(action_id, event)))
 
     async def ask(self, tenant_id: TenantId, conversation_id: str, text: str) -> None:
         """See `Fleet`."""
         if self._calls.agent_of(tenant_id, conversation_id)[0]:
             self._calls.ask(tenant_id, conversation_id, text)
-        elif not await self._tell(_Told(tenant_id, conversation_id, text=text)):
+        elif not await self._tell(_call_key(tenant_id, conversation_id), _Told(text=text)):
             raise Conflict("the call is not live", field="ch")
 
-    async def _pass_on(self, told: _Told) -> None:
+    async def _pass_on(self, key: ChannelKey, told: _Told) -> None:
         try:
-            await self._tell(told)  # a call that is over needs no receipt
-        except Unavailable:
-            log.warning("a receipt did not reach its call; it is kept all the same")
+            await self._tell(key, told)  # a call that is over needs no receipt
+        except CuelineError as error:
+            log.warning("a receipt did not reach its call; it is kept all the same", extra={"reason": error.code})
 
-    async def _tell(self, told: _Told) -> bool:
+    async def _tell(self, key: ChannelKey, told: _Told) -> bool:
         """Tell the process that owns the call; False if nobody does."""
-        owner = await self._leases.owner(ChannelKey(TenantId(told.tenant_id), call_channel(told.conversation_id)))
+        owner = await self._leases.owner(key)
         if owner is None:
             return False
-        return bool(await self._log.link.run("PUBLISH", _topic(owner), msgspec.msgpack.encode(told)))
+        conversation_id = key.channel.partition(":")[2]
+        sealed = self._seal.close(key, msgspec.msgpack.encode(told))
+        message = msgspec.msgpack.encode(_Message(key.tenant_id, conversation_id, sealed))
+        return bool(await self._log.link.run("PUBLISH", _topic(owner), message))
 
-    def _on_told(self, data: bytes) -> None:
-        told = msgspec.msgpack.decode(data, type=_Told)
-        tenant_id = TenantId(told.tenant_id)
-        if told.event is not None:
-            self._calls.receipt(tenant_id, told.conversation_id, told.action_id, told.event)
+    def _on_message(self, data: bytes) -> None:
+        try:
+            message = msgspec.msgpack.decode(data, type=_Message)
+        except msgspec.DecodeError:
+            log.warning("another process said what this version does not know")
+            return
+        told = self._seal.open_now(message.key, message.told)
+        if told is None:
+            self._spawn(self._open(message))
         else:
-            try:
-                self._calls.ask(tenant_id, told.conversation_id, told.text)
-            except Conflict:
-                log.info("a question came after its call")
+            self._take(message, told)
+
+    async def _open(self, message: _Message) -> None:
+        """The first word from a process is sealed by a data key that this one has to ask for."""
+        try:
+            self._take(message, await self._seal.open(message.key, message.told))
+        except CuelineError as error:
+            log.warning("what another process has for a call cannot be opened", extra={"reason": error.code})
+
+    def _take(self, message: _Message, data: bytes) -> None:
+        told, tenant_id = msgspec.msgpack.decode(data, type=_Told), message.key.tenant_id
+        if told.event is not None:
+            self._calls.receipt(tenant_id, message.conversation_id, told.action_id, told.event)
+            return
+        try:
+            self._calls.ask(tenant_id, message.conversation_id, told.text)
+        except Conflict:
+            log.info("a question came after its call")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="fleet-telling")
+        self._telling.add(task)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("telling another process died", exc_info=error)
 
     async def _spend(self, digest: str) -> bool:
         ttl_ms = int(self._sealed.ttl_s * 1000)
@@ -309,6 +352,10 @@ def _context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=settings.tls.certificate)
     context.check_hostname = False
     return context
+
+
+def _call_key(tenant_id: TenantId, conversation_id: str) -> ChannelKey:
+    return ChannelKey(tenant_id, call_channel(ConversationId(conversation_id)))
 
 
 def _topic(name: str) -> str:

@@ -63,6 +63,7 @@ class RedisLog:
 
     Attributes:
         link: Its connection, for what else lives in the same Redis.
+        keys: What seals, for the same.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class RedisLog:
         self.link = self._link = RedisLink(connect, [*ALL, *scripts], timeout_s=timeout_s, on_up=self._on_up)
         self._push = RedisPush(connect, self._on_message, self._on_joined, timeout_s=timeout_s)
         self._limits = limits or RedisLimits()
+        self.keys = keys
         self._seal = Seal(keys)
         self._reader = RedisReader(self._link, self._limits, self._seal, now_s)
         self._on_notice = on_notice

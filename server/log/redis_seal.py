@@ -1,6 +1,6 @@
 """Customer words between a publication in memory and a value in Redis.
 
-    body, memory ──sealed by the tenant's key, bound to the channel──▶ Redis ──▶ opened in whatever process reads it
+    body, memory, question ──sealed by the tenant's key, bound to the channel──▶ Redis ──▶ opened where it is read
 
 Offset, kind and key of an entry stay readable: scripts keep order and snapshot by them, and no word is in them. Without
 a keyring, and in values from before there was one, a body is the plain JSON; its first byte tells them apart.
@@ -23,10 +23,12 @@ class Seal:
 
     Args:
         keys: None: in Redis as in memory.
+        place: What of the channel's it is; sealed for one place it opens in no other.
     """
 
-    def __init__(self, keys: Keyring | None) -> None:
+    def __init__(self, keys: Keyring | None, place: str = "log") -> None:
         self._keys = keys
+        self._place = place
 
     def close(self, key: ChannelKey, plain: bytes) -> bytes:
         """As it lies in Redis; nothing stays nothing.
@@ -35,7 +37,7 @@ class Seal:
             Gone: The tenant's key was destroyed.
             Unavailable: No key is at hand.
         """
-        return self._keys.seal(key.tenant_id, plain, _context(key)) if self._keys is not None and plain else plain
+        return self._keys.seal(key.tenant_id, plain, self._context(key)) if self._keys is not None and plain else plain
 
     async def open(self, key: ChannelKey, value: bytes) -> bytes:
         """The other way.
@@ -49,7 +51,7 @@ class Seal:
         if self._keys is None:
             raise Unavailable("this channel is sealed, and this process has no keys")
         try:
-            return await self._keys.open(value, _context(key))
+            return await self._keys.open(value, self._context(key))
         except ValueError:
             raise Unavailable("a value of the event log was not sealed for its channel") from None
 
@@ -58,12 +60,15 @@ class Seal:
         return tuple([structs.replace(entry, body=await self.open(key, entry.body)) for entry in entries])
 
     def opened_now(self, key: ChannelKey, entry: Entry) -> Entry | None:
-        """The same without waiting; None: not possible now, so read it again from the stream."""
-        if entry.body[:1] != bytes([SEALED]):
-            return entry
-        plain = self._keys.open_now(entry.body, _context(key)) if self._keys is not None else None
+        """An entry as it was before Redis, without waiting; None: not possible now, so read it from the stream."""
+        plain = self.open_now(key, entry.body)
         return None if plain is None else structs.replace(entry, body=plain)
 
+    def open_now(self, key: ChannelKey, value: bytes) -> bytes | None:
+        """As `open`, without waiting; None: its key is not in memory, or it does not open."""
+        if value[:1] != bytes([SEALED]):
+            return value
+        return None if self._keys is None else self._keys.open_now(value, self._context(key))
 
-def _context(key: ChannelKey) -> bytes:
-    return b"log/" + Keys.of(key).stream.encode()
+    def _context(self, key: ChannelKey) -> bytes:
+        return f"{self._place}/{Keys.of(key).stream}".encode()

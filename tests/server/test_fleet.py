@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from server.config.settings import IngestSettings, LogSettings, Settings
 from server.fleet import Fleet, fleet_of
 from server.ingest.audio_socket import AudioEndpoint
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.live import LiveCalls, Stations
 from server.log.contract import ChannelKey
 from server.log.leases import Elsewhere
@@ -24,7 +27,7 @@ from server.wire.errors import Conflict
 from server.wire.ids import AgentId, ConversationId, TenantId
 from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
 from tests.server.log.events import decoded
-from tests.server.log.redis_server import redis_server
+from tests.server.log.redis_server import RedisServer, redis_server
 
 TENANT, CALL = TenantId("test"), ConversationId("c1")
 CHANNEL = ChannelKey(TENANT, "call:c1")
@@ -43,27 +46,34 @@ class Process:
 
 
 @pytest.fixture
-async def processes() -> AsyncIterator[list[Process]]:
+def server() -> Iterator[RedisServer]:
     with redis_server() as server:
-        settings = Settings(log=LogSettings(backend="redis", url=server.url, lease_ms=600))
-        found = []
-        for _ in range(2):
-            log, store = RedisLog(server.url, timeout_s=5, scripts=SCRIPTS), MemoryStore()
-            await log.start()
-            fleet = fleet_of(log, settings)
-            metrics = Metrics()
-            stations = Stations(
-                log, MemoryOutbox(), store, ScriptedOrchestrator(), OnePolicy(), metrics, leases=fleet.leases
-            )
-            calls = LiveCalls(stations, max_calls=10, grace_s=0.3)
-            audio = AudioEndpoint(calls, ScriptedRecogniser({}), None, IngestSettings(), metrics)
-            await fleet.start(calls, audio)
-            found.append(Process(log, fleet, calls, store))
-        yield found
-        for process in found:
-            await process.calls.stop()
-            await process.fleet.stop()
-            await process.log.stop()
+        yield server
+
+
+@pytest.fixture
+async def processes(server: RedisServer, tmp_path: Path) -> AsyncIterator[list[Process]]:
+    settings = Settings(log=LogSettings(backend="redis", url=server.url, lease_ms=600))
+    found = []
+    for _ in range(2):
+        keys = Keyring(LocalKeys(tmp_path))
+        await keys.prepare(TENANT)
+        log, store = RedisLog(server.url, timeout_s=5, scripts=SCRIPTS, keys=keys), MemoryStore()
+        await log.start()
+        fleet = fleet_of(log, settings)
+        metrics = Metrics()
+        stations = Stations(
+            log, MemoryOutbox(), store, ScriptedOrchestrator(), OnePolicy(), metrics, leases=fleet.leases
+        )
+        calls = LiveCalls(stations, max_calls=10, grace_s=0.3)
+        audio = AudioEndpoint(calls, ScriptedRecogniser({}), None, IngestSettings(), metrics)
+        await fleet.start(calls, audio)
+        found.append(Process(log, fleet, calls, store))
+    yield found
+    for process in found:
+        await process.calls.stop()
+        await process.fleet.stop()
+        await process.log.stop()
 
 
 async def transcripts(process: Process) -> list[tuple[str, int, bool, str]]:
@@ -135,4 +145,28 @@ async def test_receipts_questions_and_owners_are_found_in_any_process(processes:
     assert await there.fleet.owners(there.store).agent_of(TENANT, CALL) == (True, "anna")
     with pytest.raises(Conflict):
         await there.fleet.ask(TENANT, "c9", "anybody there")
+    await source.stop()
+
+
+async def test_who_listens_on_redis_learns_nothing_of_a_question(
+    server: RedisServer, processes: list[Process], caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = processes
+    source = await here.open("anna")
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    source.call.ask = asked.put_nowait
+    owner = await there.fleet.leases.owner(CHANNEL)
+    topic = f"cueline:process/{owner}"
+    async with server.listening(topic) as overheard, asyncio.timeout(10):
+        await there.fleet.ask(TENANT, CALL, "is four thousand my card number")
+        assert await asked.get() == "is four thousand my card number"
+        said = await overheard()
+        assert CALL.encode() in said
+        assert b"card" not in said
+        # What nobody could have sealed changes nothing, and the next question is heard all the same.
+        server.command("PUBLISH", topic, "no message")
+        server.command("PUBLISH", topic, said.replace(b"c1", b"c2").decode("latin-1"))
+        await there.fleet.ask(TENANT, CALL, "and the next one")
+        assert await asked.get() == "and the next one"
+    assert "what this version does not know" in caplog.text
     await source.stop()

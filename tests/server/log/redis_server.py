@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import shutil
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,27 @@ class RedisServer:
             )
             client.sendall(request)
             return client.recv(1 << 20)
+
+    @contextlib.asynccontextmanager
+    async def listening(self, topic: str) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+        """Overhear a topic; call for the next message as it went through."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def reply() -> list[bytes]:
+            await reader.readline()  # how many parts: three
+            parts = []
+            for _ in range(3):
+                head = await reader.readline()
+                parts.append(await reader.readexactly(int(head[1:]) + 2) if head[:1] == b"$" else head)
+            return [part.removesuffix(b"\r\n") for part in parts]
+
+        async def message() -> bytes:
+            return (await reply())[2]
+
+        writer.write(f"SUBSCRIBE {topic}\r\n".encode())
+        await reply()
+        yield message
+        writer.close()
 
     def close(self) -> None:
         self.kill()
