@@ -6,7 +6,7 @@ decide an `any` before the models have answered, and nothing is taken for a no t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,7 @@ import msgspec
 
 from server.policy.rulebook import RuleBook
 from server.policy.rules import SEMANTIC_OUTPUT, AllOf, AnyOf, Condition, Lexical, OutputIs, Semantic, leaves
-
-KEEP_MARGIN = 0.1
-"""A claim made on an interim is kept by the final down to this much below the threshold: a few words more dilute a
-similarity without unsaying what was said. Prototypes are therefore listed from this much below their threshold."""
+from server.wire.ids import Speaker
 
 RIVAL_MARGIN = 0.05
 """A semantic claim this much weaker than the best one on the same words is not believed: phrases of one trade are all
@@ -85,7 +82,7 @@ _UNKNOWN = Verdict(None)
 
 
 class Judge:
-    """Judges conditions of one call. Remembers what the words of the last view decided; otherwise without state.
+    """Judges conditions of one call. Remembers what the words of the last view said; otherwise without state.
 
     Args:
         book: The rules whose conditions are judged.
@@ -98,11 +95,19 @@ class Judge:
         self._view: View | None = None
         self._said: dict[str, Verdict] = {}
 
+    def said(self, view: View, speaker: Speaker) -> Mapping[str, Verdict]:
+        """Find the words of all lexical conditions of a speaker, by path; before conditions are judged on a view."""
+        if view is not self._view:
+            self._view = view
+            found = self._book.lexicons[speaker].find(view.words)
+            self._said = {path: Verdict(True, Hit(path, pattern.source)) for path, pattern in found.items()}
+        return self._said
+
     def judge(self, condition: Condition, view: View, margin: float = 0.0) -> Verdict:
         """Judge a condition on a view, its thresholds lowered by `margin`."""
         match condition:
             case Lexical():
-                return self._lexical(condition, view)
+                return self._said.get(condition.path, _NO)
             case Semantic():
                 return self._semantic(condition, view, margin)
             case OutputIs():
@@ -134,13 +139,6 @@ class Judge:
         paths = {leaf.path for leaf in leaves(condition) if isinstance(leaf, Semantic)}
         entries = claim.value or () if claim is not None else ()
         return max((float(entry["score"]) for entry in entries if entry["label"] in paths), default=0.0)
-
-    def _lexical(self, condition: Lexical, view: View) -> Verdict:
-        if view is not self._view:
-            self._view = view
-            found = self._book.lexicon.find(view.words)
-            self._said = {path: Verdict(True, Hit(path, pattern.source)) for path, pattern in found.items()}
-        return self._said.get(condition.path, _NO)
 
     def _semantic(self, condition: Semantic, view: View, margin: float) -> Verdict:
         if not view.words:

@@ -10,7 +10,7 @@ from server.wire.publication import Evidence
 
 
 class Track(msgspec.Struct, array_like=True, gc=False):
-    """How one moment fares on one utterance. There are hundreds a call: packed small, and nothing for the collector."""
+    """How one moment that held, or may yet, fares on one utterance; packed small, and nothing for the collector."""
 
     revision: int = 0
     streak: int = 0
@@ -19,7 +19,10 @@ class Track(msgspec.Struct, array_like=True, gc=False):
 
 
 class Turn(msgspec.Struct):
-    """One utterance under observation; `views` ascend by revision, a final is alone."""
+    """One utterance under observation; `views` ascend by revision, a final is alone.
+
+    Once `is_judged` every moment is decided, and the final is without words and claims.
+    """
 
     utterance_id: str
     speaker: Speaker
@@ -28,6 +31,7 @@ class Turn(msgspec.Struct):
     views: list[View] = []
     tracks: dict[str, Track] = {}
     counted: list[str] = []
+    is_judged: bool = False
 
 
 class Occurrence(msgspec.Struct):

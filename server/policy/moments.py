@@ -11,10 +11,10 @@ from enum import Enum
 
 import msgspec
 
-from server.policy.conditions import KEEP_MARGIN, Claim, Hit, Judge, Verdict, View, claimed
+from server.policy.conditions import Claim, Hit, Judge, Verdict, View, claimed
 from server.policy.memory import MatcherState, Occurrence, Run, Track, Turn, Window
 from server.policy.rulebook import RuleBook
-from server.policy.rules import Moment
+from server.policy.rules import KEEP_MARGIN, Moment
 from server.policy.words import normalise
 from server.wire.publication import Evidence
 from server.wire.utterance import Annotation, Utterance
@@ -100,25 +100,27 @@ class MomentMatcher:
             view.claims = dict(last.claims)  # the same words mean the same: no need to wait for the models again
         turn.views = [view] if view.is_final else [*turn.views[1 - _VIEWS_KEPT :], view]
         turn.start_ms, turn.end_ms = utterance.start_ms, utterance.end_ms
-        self._evaluate(turn, view, self._book.of_speaker(turn.speaker))
+        self._evaluate(turn, view)
         for output in view.claims:
             self._count_run(turn, view, output)
+        self._forget_judged(turn, view)
         return self._taken()
 
     def annotate(self, annotations: Sequence[Annotation]) -> tuple[MomentEvent, ...]:
         """Take in outputs of one utterance, each for a revision observed before; a superseded one changes nothing."""
         turn = self.state.turns.get(annotations[0].utterance_id) if annotations else None
-        if turn is None:
+        if turn is None or turn.is_judged:
             return ()
         for view in turn.views:
-            outputs = frozenset(annotation.output for annotation in annotations if annotation.revision == view.revision)
+            outputs = [annotation.output for annotation in annotations if annotation.revision == view.revision]
             for annotation in annotations:
                 if annotation.revision == view.revision:
                     view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
             if outputs:
-                self._evaluate(turn, view, self._book.readers(turn.speaker, outputs))
+                self._evaluate(turn, view)
             for output in sorted(outputs):
                 self._count_run(turn, view, output)
+        self._forget_judged(turn, turn.views[-1])
         return self._taken()
 
     def tick(self, at_ms: int) -> tuple[MomentEvent, ...]:
@@ -138,15 +140,20 @@ class MomentMatcher:
 
     # One moment on one view
 
-    def _evaluate(self, turn: Turn, view: View, rules: tuple[Moment, ...]) -> None:
+    def _evaluate(self, turn: Turn, view: View) -> None:
         self._judged = turn.utterance_id
-        for rule in rules:
-            track = turn.tracks.setdefault(rule.id, Track())
-            if track.is_decided or view.revision <= track.revision:
+        said = self._judge.said(view, turn.speaker)
+        for rule in self._book.candidates[turn.speaker].of(said, view.claims, turn.tracks):
+            track = turn.tracks.get(rule.id)
+            if track is not None and (track.is_decided or view.revision <= track.revision):
                 continue
-            verdict = self._verdict(rule, view, KEEP_MARGIN if view.is_final and track.occurrence else 0.0)
+            verdict = self._verdict(rule, view, KEEP_MARGIN if view.is_final and track and track.occurrence else 0.0)
             if verdict.holds is None:
                 continue
+            if track is None:
+                if not verdict.holds and not rule.is_absence:
+                    continue  # nothing to remember: what does not hold on a revision never will on the same one
+                track = turn.tracks[rule.id] = Track()
             track.revision = view.revision
             track.streak = track.streak + 1 if verdict.holds else 0
             track.is_decided = view.is_final
@@ -156,6 +163,14 @@ class MomentMatcher:
                 self._settle(rule, turn, view, track, verdict.hit)
             elif verdict.hit is not None and not track.occurrence and self._fires(rule, view, track):
                 track.occurrence = self._begin(rule, turn, view, verdict.hit)
+
+    def _forget_judged(self, turn: Turn, view: View) -> None:
+        """Let go of a final once every moment is decided on it; absences alone look back on what held."""
+        if view.is_final and (not view.words or self._book.reads[turn.speaker] <= view.claims.keys()):
+            turn.is_judged = True
+            turn.views = [View(view.revision, "", "", is_final=True)]
+            turn.tracks = {name: track for name, track in turn.tracks.items() if self._book.moments[name].is_absence}
+            turn.counted = []
 
     def _verdict(self, rule: Moment, view: View, margin: float) -> Verdict:
         verdict = self._judge.judge(rule.condition, view, margin)
@@ -199,12 +214,11 @@ class MomentMatcher:
         if not view.is_final or not view.is_turn or output in turn.counted:
             return
         turn.counted.append(output)
-        for speaker, leaf in self._book.runs:
-            if speaker == turn.speaker and leaf.output == output:
-                found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
-                run = self.state.runs.setdefault(leaf.path, Run())
-                run.turn_id, run.before = turn.utterance_id, run.length
-                run.length = run.length + 1 if found else 0
+        for leaf in self._book.runs.get((turn.speaker, output), ()):
+            found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
+            run = self.state.runs.setdefault(leaf.path, Run())
+            run.turn_id, run.before = turn.utterance_id, run.length
+            run.length = run.length + 1 if found else 0
 
     def _run_before(self, path: str) -> int:
         """Length of a run before the turn that is being judged."""

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.request import EmbeddingArray, PrototypeSet
-from server.policy.conditions import KEEP_MARGIN, NEGATIVES_LABEL
-from server.policy.rules import ACTIONS_OUTPUT, SEMANTIC_OUTPUT, Policy, Semantic, leaves
+from server.policy.conditions import NEGATIVES_LABEL
+from server.policy.rules import ACTIONS_OUTPUT, KEEP_MARGIN, SEMANTIC_OUTPUT, Policy, Semantic, leaves
 from server.wire.errors import BadRequest, ConfigError
 from server.wire.ids import Speaker
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
+from server.policy.candidates import Candidates
 from server.policy.rules import Lexical, Moment, OutputIs, Policy, Semantic, leaves
 from server.policy.words import PatternIndex, WordPattern
 from server.wire.ids import Speaker
+
+SPEAKERS: tuple[Speaker, ...] = get_args(Speaker)
 
 
 class RuleBook:
@@ -22,9 +26,11 @@ class RuleBook:
         thresholds: As given.
         moments: By id.
         absences: Moments that happen when something is not said.
-        runs: Conditions that have to hold for several turns, with the speaker of these.
+        runs: Conditions that have to hold for several turns, by the speaker of these and the output read.
         rivals: Semantic paths that compete for the words of each semantic path.
-        lexicon: All patterns, by the path of their condition.
+        lexicons: All patterns of each speaker's moments, by the path of their condition.
+        candidates: Of each speaker, the moments that can hold.
+        reads: Of each speaker, the graph outputs that can change a moment.
     """
 
     def __init__(self, policy: Policy, thresholds: Mapping[str, float] | None = None) -> None:
@@ -32,30 +38,21 @@ class RuleBook:
         self.thresholds = dict(thresholds or {})
         self.moments = {moment.id: moment for moment in policy.moments}
         self.absences = tuple(moment for moment in policy.moments if moment.is_absence)
-        self.runs = tuple(
-            (moment.speaker, leaf)
-            for moment in policy.moments
-            for leaf in leaves(moment.condition)
-            if isinstance(leaf, OutputIs) and leaf.for_turns > 1
-        )
-        self.rivals = _rivals(policy)
-        self.lexicon = PatternIndex(pattern for moment in policy.moments for pattern in _patterns(moment))
-        self._of_speaker: dict[str, tuple[Moment, ...]] = {}
+        self.runs: dict[tuple[Speaker, str], list[OutputIs]] = {}
         for moment in policy.moments:
-            self._of_speaker[moment.speaker] = (*self._of_speaker.get(moment.speaker, ()), moment)
-        self._readers: dict[tuple[str, frozenset[str]], tuple[Moment, ...]] = {}
-
-    def of_speaker(self, speaker: Speaker) -> tuple[Moment, ...]:
-        """Moments that this speaker's words can be, as declared."""
-        return self._of_speaker.get(speaker, ())
-
-    def readers(self, speaker: Speaker, outputs: frozenset[str]) -> tuple[Moment, ...]:
-        """Moments that a claim of one of these outputs can change, as declared. Few sets ever come: a graph's steps."""
-        key = (speaker, outputs)
-        if key not in self._readers:
-            found = (moment for moment in self.of_speaker(speaker) if not outputs.isdisjoint(moment.reads))
-            self._readers[key] = tuple(found)
-        return self._readers[key]
+            for leaf in leaves(moment.condition):
+                if isinstance(leaf, OutputIs) and leaf.for_turns > 1:
+                    self.runs.setdefault((moment.speaker, leaf.output), []).append(leaf)
+        self.rivals = _rivals(policy)
+        own = {speaker: [moment for moment in policy.moments if moment.speaker == speaker] for speaker in SPEAKERS}
+        self.lexicons = {
+            speaker: PatternIndex(pattern for moment in moments for pattern in _patterns(moment))
+            for speaker, moments in own.items()
+        }
+        self.candidates = {speaker: Candidates(moments) for speaker, moments in own.items()}
+        self.reads = {
+            speaker: frozenset[str]().union(*(moment.reads for moment in moments)) for speaker, moments in own.items()
+        }
 
 
 def _patterns(moment: Moment) -> Iterator[tuple[str, WordPattern]]:

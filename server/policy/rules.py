@@ -22,6 +22,10 @@ ACTIONS_OUTPUT = "actions"
 QUESTION_OUTPUT = "question"
 """Graph output that tells whether an utterance asks something."""
 
+KEEP_MARGIN = 0.1
+"""A claim made on an interim is kept by the final down to this much below the threshold: a few words more dilute a
+similarity without unsaying what was said. Prototypes are therefore listed from this much below their threshold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Semantic:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from server.policy.conditions import KEEP_MARGIN, NEGATIVES_LABEL
+from server.policy.conditions import NEGATIVES_LABEL
 from server.policy.prototypes import (
     HIGHEST_THRESHOLD,
     LOWEST_THRESHOLD,
@@ -15,7 +15,7 @@ from server.policy.prototypes import (
     prototype_spec,
     read_negatives,
 )
-from server.policy.rules import Policy
+from server.policy.rules import KEEP_MARGIN, Policy
 from server.wire.errors import BadRequest, ConfigError
 from tests.server.policy.script import ScriptedCall, policy_of, utterance
 
