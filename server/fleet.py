@@ -15,17 +15,17 @@ import logging
 import os
 import socket as sockets
 import ssl
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
 from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
+from server.auth.passes import FleetPasses
 from server.auth.tickets import Tickets
 from server.config.settings import Settings
 from server.feed.directory import StoredOwners
 from server.feed.socket import Redeemer
-from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.relay import Relay
 from server.live import LiveCalls
 from server.log.contract import ChannelKey, EventLog
@@ -62,6 +62,13 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
     def key(self) -> ChannelKey:
         """The call's channel, which the seal is bound to."""
         return _call_key(TenantId(self.tenant_id), self.conversation_id)
+
+
+class Door(Protocol):
+    """Where sources of calls come in."""
+
+    def move(self, tenant_id: TenantId, conversation_id: ConversationId) -> None:
+        """Another process has this call: its sources go there."""
 
 
 class _Told(msgspec.Struct, frozen=True, array_like=True):
@@ -113,14 +120,15 @@ class Fleet:
         self._event_log = event_log
         self._resuming: asyncio.Task[None] | None = None
         self.leases: Leases = SoleOwner()
-        self.relay: Relay | None = None
+        self.relay = Relay()
+        self.passes: FleetPasses | None = None
         self.tickets = Tickets()
         self.redeemer: Redeemer = self.tickets
         self.listeners: list[sockets.socket] = []
         self.presence = LocalPresence()
         self._calls: LiveCalls
 
-    async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
+    async def start(self, calls: LiveCalls, doors: Sequence[Door]) -> None:
         """Take part: go on with the calls that a process before this one was killed in."""
         self._calls = calls
         self._resuming = asyncio.create_task(self._resume(calls), name="resume-calls")
@@ -194,20 +202,26 @@ class SharedFleet(Fleet):
         )
         self.leases = self._leases
         self.listeners = [listener]
-        self.relay = Relay(_context(settings))
         self.presence = self._presence = RedisPresence(event_log.link, self._name)
         self._seal = Seal(event_log.keys, "told")
         self._sealed = FleetTickets()
         self.tickets = self._sealed
         self.redeemer = FleetRedeemer(self._sealed, self._spend)
+        self.passes = FleetPasses(self._sealed, self._spend)
+        self.relay = Relay(_context(settings), self.passes)
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
-    async def start(self, calls: LiveCalls, audio: AudioEndpoint) -> None:
+    async def start(self, calls: LiveCalls, doors: Sequence[Door]) -> None:
         """Renew leases, adopt orphans, share the tickets' secret, hear what others have for calls of this process."""
         self._calls = calls
         self._log.listen(_topic(self._name), self._on_message)
-        calls.on_lost = audio.send_away
+
+        def move(tenant_id: TenantId, conversation_id: ConversationId) -> None:
+            for door in doors:
+                door.move(tenant_id, conversation_id)
+
+        calls.on_lost = move
         self._leases.on_lost = calls.lose_call
         self._leases.on_orphan = calls.adopt
         await self._share_secret()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,9 @@ from server.fleet import Fleet, fleet_of
 from server.heap import settle
 from server.ingest.adapters import audiohook, lca, twilio
 from server.ingest.adapters.contract import Adapter
-from server.ingest.adapters.endpoint import AdapterEndpoint
+from server.ingest.adapters.endpoint import AdapterEndpoint, carry_on
 from server.ingest.audio_socket import AudioEndpoint
+from server.ingest.carried_source import Way
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.keys.choice import open_provider
@@ -249,21 +251,21 @@ class Server:
         erasure = Erasure(store, outbox, fleet, audit, places)
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
         directory = CallDirectory(calls, fleet.owners(store), fleet.presence)
-        door = Door(authenticator, origins, directory)
+        door = Door(authenticator, origins, directory, fleet.passes)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
-        await fleet.start(calls, audio)
-        if not fleet.leases.is_shared:
-            self._own(adopt_leftovers(calls, store, outbox, policies.tenants), "leftovers")
         protocols: dict[str, Adapter] = {
             lca.PATH: lca.LcaAdapter(authenticator, tickets),
             twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),
             audiohook.PATH: audiohook.AudioHookAdapter(settings.ingest.audiohook, authenticator),
         }
+        way = Way(calls, recogniser, fleet.relay, metrics)
         adapters = {
-            path: AdapterEndpoint(adapter, calls, recogniser, door, origins, settings.ingest, metrics)
-            for path, adapter in protocols.items()
+            path: AdapterEndpoint(adapter, way, door, origins, settings.ingest) for path, adapter in protocols.items()
         }
+        await fleet.start(calls, (audio, *adapters.values()))
+        if not fleet.leases.is_shared:
+            self._own(adopt_leftovers(calls, store, outbox, policies.tenants), "leftovers")
 
         receipts = Receipts(fleet, event_log, store, outbox, metrics)
 
@@ -283,6 +285,7 @@ class Server:
             origins=origins,
         )
         self._drain = _drainer((audio, transcripts, *adapters.values()), calls, feed, fleet)
+        self._carry = partial(carry_on, tuple(adapters.values()), settings.fleet.drain_s)
         demo = None
         if settings.demo.enabled and settings.auth.is_anonymous:
             demo = DemoPlayer(lambda: self.url, data / "demo")
@@ -372,6 +375,7 @@ class Server:
                 ssl_context_factory=None if context is None else lambda *_: context,
             ),
             before_shutdown=self._shut,
+            linger=self._carry,
         )
 
         def listening() -> None:

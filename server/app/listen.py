@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket as sockets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from server.wire.errors import ConfigError
+
+
+async def _nothing() -> None:
+    pass
 
 
 class UvicornServer(uvicorn.Server):
@@ -18,14 +24,23 @@ class UvicornServer(uvicorn.Server):
     Args:
         config: uvicorn's.
         before_shutdown: Drains.
+        linger: What goes on after that for connections that cannot be drained, while nobody new is let in; cancelled
+            by a second SIGINT.
 
     Attributes:
         on_started: Called when it listens.
     """
 
-    def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        before_shutdown: Callable[[], Any],
+        linger: Callable[[], Coroutine[Any, Any, None]] = _nothing,
+    ) -> None:
         super().__init__(config)
         self._before_shutdown = before_shutdown
+        self._linger = linger
+        self._lingering: asyncio.Task[None] | None = None
         self.on_started: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
@@ -42,9 +57,22 @@ class UvicornServer(uvicorn.Server):
             self._captured_signals.clear()
 
     async def shutdown(self, sockets: list[sockets.socket] | None = None) -> None:
-        """Drain, then cut."""
+        """Drain, linger, then cut."""
         await self._before_shutdown()
+        for server in self.servers:  # who comes now finds another process
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        self._lingering = asyncio.create_task(self._linger(), name="linger")
+        await asyncio.wait([self._lingering])
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn."""
+        super().handle_exit(sig, frame)
+        if self.force_exit and self._lingering is not None:
+            # A signal's handler wakes no loop by itself.
+            self._lingering.get_loop().call_soon_threadsafe(self._lingering.cancel)
 
 
 def bind(host: str, port: int, *, is_shared: bool = False) -> sockets.socket:

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import cast
 
 import msgspec
@@ -76,7 +76,7 @@ class FleetTickets(Tickets):
             is_anonymous=identity.is_anonymous,
         )
         body = msgspec.msgpack.encode(sealed)
-        ticket = base64.urlsafe_b64encode(_seal(self.secrets[0], body) + body).decode().rstrip("=")
+        ticket = seal(self.secrets[0], body)
         if len(ticket) > MAX_TICKET_CHARS:
             raise TooLarge("the identity does not fit into a ticket", field="teams")
         return ticket
@@ -85,11 +85,7 @@ class FleetTickets(Tickets):
         """See `Tickets`; spent in this process afterwards, and in the others once it was `spend`ed."""
         wall_ms = int(self._wall_s() * 1000)
         try:
-            data = base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))
-            seal, body = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
-            if not any(hmac.compare_digest(seal, _seal(secret, body)) for secret in self.secrets):
-                raise ValueError
-            sealed = msgspec.msgpack.decode(body, type=_Sealed)
+            sealed = msgspec.msgpack.decode(unseal(self.secrets, ticket), type=_Sealed)
         except (ValueError, msgspec.DecodeError):
             raise Unauthorised("the ticket is unknown, used or expired") from None
         digest = digest_of(ticket)
@@ -142,5 +138,24 @@ def digest_of(ticket: str) -> str:
     return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _seal(secret: bytes, body: bytes) -> bytes:
-    return hmac.digest(secret, body, "sha256")[:_SEAL_BYTES]
+def seal(secret: bytes, body: bytes, purpose: bytes = b"") -> str:
+    """A body that nobody else can have made, as text; what was sealed for one purpose is worth nothing for another."""
+    return base64.urlsafe_b64encode(_seal_of(secret, body, purpose) + body).decode().rstrip("=")
+
+
+def unseal(secrets: Iterable[bytes], text: str, purpose: bytes = b"") -> bytes:
+    """The body of `seal`.
+
+    Raises:
+        ValueError: None of these secrets sealed it for this purpose.
+    """
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    found, body = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
+    if not any(hmac.compare_digest(found, _seal_of(secret, body, purpose)) for secret in secrets):
+        raise ValueError("not sealed by this fleet")
+    return body
+
+
+def _seal_of(secret: bytes, body: bytes, purpose: bytes) -> bytes:
+    # A ticket's body is a msgpack array, which no purpose begins like.
+    return hmac.digest(secret, purpose + body, "sha256")[:_SEAL_BYTES]

@@ -337,9 +337,12 @@ class FleetSettings(_Section, frozen=True):
         host: Address of this machine at which the other processes reach it, for sources that came to the wrong one;
             loopback is enough for the workers of one machine. Anything else needs authentication.
         worker: Number of this process among those of `--workers`, which sets it.
+        drain_s: A process that leaves carries the sockets of telephony systems, which cannot be moved, to their calls'
+            next owners until they hang up, for so long at most.
     """
 
     host: str = "127.0.0.1"
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 900.0
     worker: NotNegative = 0
 
 

@@ -64,6 +64,28 @@ class AudioFormat:
         """Of one channel."""
         return 2 if self.encoding == "linear16" else 1
 
+    @property
+    def step_bytes(self) -> int:
+        """Of one instant: a sample of every channel."""
+        return self.bytes_per_sample * len(self.roles)
+
+    def silence(self, num_samples: int) -> bytes:
+        """So many samples of every channel in which nothing is heard."""
+        return (b"\0" if self.encoding == "linear16" else b"\xff") * (num_samples * self.step_bytes)
+
+    def check(self, frame: bytes) -> None:
+        """Refuse a frame that does not fit.
+
+        Raises:
+            BadAudio: Empty, too long, or not a whole number of samples of all channels.
+        """
+        if not frame:
+            raise BadAudio("the audio frame is empty")
+        if len(frame) > MAX_FRAME_BYTES:
+            raise BadAudio(f"the audio frame has {len(frame)} bytes, the limit is {MAX_FRAME_BYTES}")
+        if len(frame) % self.step_bytes:
+            raise BadAudio(f"the audio frame has {len(frame)} bytes, which is not a multiple of {self.step_bytes}")
+
     def split(self, frame: bytes) -> tuple[SampleArray, ...]:
         """Cut one frame into the roles' samples.
 
@@ -74,15 +96,9 @@ class AudioFormat:
             One `[samples] int16` array a role, in the order of `roles`.
 
         Raises:
-            BadAudio: Empty, too long, or not a whole number of samples of all channels.
+            BadAudio: As `check`.
         """
-        if not frame:
-            raise BadAudio("the audio frame is empty")
-        if len(frame) > MAX_FRAME_BYTES:
-            raise BadAudio(f"the audio frame has {len(frame)} bytes, the limit is {MAX_FRAME_BYTES}")
-        step = self.bytes_per_sample * len(self.roles)
-        if len(frame) % step:
-            raise BadAudio(f"the audio frame has {len(frame)} bytes, which is not a multiple of {step}")
+        self.check(frame)
         if self.encoding == "linear16":
             samples = np.frombuffer(frame, dtype="<i2").astype(np.int16, copy=False)
         else:

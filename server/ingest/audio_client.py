@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import websockets
@@ -41,15 +42,28 @@ class AudioClient:
         start: What it announces.
         token: Bearer token; None where the server is anonymous.
         on_stored: Told each time more audio is safe, and when the connection ends.
+        patience_s: What the server may take to answer the start.
+        headers: Further ones of the handshake.
+        options: Of `websockets`' connection.
     """
 
     def __init__(
-        self, url: str, start: AudioStart, *, token: str | None = None, on_stored: Callable[[], None] = lambda: None
+        self,
+        url: str,
+        start: AudioStart,
+        *,
+        token: str | None = None,
+        on_stored: Callable[[], None] = lambda: None,
+        patience_s: float = HANDSHAKE_TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
         self._url = url
         self._start = start
-        self._token = token
+        self._headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
         self._on_stored = on_stored
+        self._patience_s = patience_s
+        self._options = options
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._failure: CuelineError | None = None
@@ -70,15 +84,15 @@ class AudioClient:
             Unavailable: Nobody answers, or the server has no room now: try again.
             Refused: It does not want this source.
         """
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+            async with asyncio.timeout(self._patience_s):
                 self._socket = await connect(
                     f"{self._url}/v1/ingest/audio",
-                    additional_headers=headers,
+                    additional_headers=self._headers,
                     compression=None,
                     max_queue=MAX_UNREAD_MESSAGES,
                     open_timeout=None,
+                    **self._options,
                 )
                 await self._socket.send(_encoder.encode(self._start).decode())
                 answer = _decoder.decode(await self._socket.recv())

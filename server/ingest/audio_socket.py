@@ -2,7 +2,8 @@
 
     start → started (at once) · binary PCM → ack · stop → stopped
 
-A socket that breaks parks its source for a grace period; the same start picks it up where the audio stopped.
+A socket that breaks parks its source for a grace period; the same start picks it up where the audio stopped. One that
+another process relays is not parked: its sender keeps what is not stored, and comes back to any process.
 Source: DESIGN 14.
 """
 
@@ -111,7 +112,7 @@ class AudioEndpoint:
         if self._ending:
             await asyncio.gather(*self._ending)
 
-    def send_away(self, tenant_id: TenantId, conversation_id: ConversationId) -> None:
+    def move(self, tenant_id: TenantId, conversation_id: ConversationId) -> None:
         """Close the sources of a call that another process has by now; they come back and are joined to that one."""
         for key, held in list(self._held.items()):
             if key[:2] == (tenant_id, conversation_id):
@@ -148,7 +149,12 @@ class AudioEndpoint:
         finally:
             # Gone, or failed in a way that nobody foresaw: the source may come back, and if not, its call ends.
             if held.socket is socket and held.closing is None:
-                self._park(key, held)
+                if socket.admitted is None:
+                    self._park(key, held)
+                else:
+                    held.socket = None
+                    self._forget(key, held)
+                    self._own(self._lose(held))
 
     async def _start(self, socket: Socket) -> tuple[AudioStart, SourceKey, _Held]:
         """Wait for a valid start and open or resume its source. Wrong frames are answered and forgiven, a few times."""
@@ -286,6 +292,11 @@ class AudioEndpoint:
             await socket.close(CLOSE_NORMAL)
         finally:
             self._forget(key, held)
+
+    @staticmethod
+    async def _lose(held: _Held) -> None:
+        await held.source.close()
+        held.source.call.lost()
 
     def _park(self, key: SourceKey, held: _Held) -> None:
         log.info("audio source lost", extra={"grace_s": self._settings.resume_grace_s})

@@ -6,10 +6,11 @@ from typing import Protocol
 
 from server.auth.identity import Identity
 from server.auth.origin import OriginPolicy
+from server.auth.passes import HEADER, Pass
 from server.auth.rights import Resource, may, require
 from server.auth.tokens import Authenticator
-from server.ingest.websocket import CLOSE_POLICY, Scope, Socket
-from server.wire.errors import CuelineError, Forbidden
+from server.ingest.websocket import CLOSE_POLICY, CLOSE_TRY_AGAIN, Scope, Socket
+from server.wire.errors import CuelineError, Forbidden, Unauthorised
 from server.wire.ids import AgentId, TenantId
 
 
@@ -20,6 +21,13 @@ class Owners(Protocol):
         """Whether there is such a call, and whose it is. Raises `Unavailable` when that cannot be known now."""
 
 
+class Passes(Protocol):
+    """Knows what another process of this server vouches for."""
+
+    async def redeem(self, text: str) -> Pass:
+        """The call that a source was let in to. Raises `Unauthorised`, or `Unavailable` when it cannot be known now."""
+
+
 class Door:
     """Lets sources in.
 
@@ -27,24 +35,33 @@ class Door:
         authenticator: Knows identities.
         origins: Which web pages may connect; where nobody signs in, any other page could bring calls in.
         owners: Knows whose calls are.
+        passes: Of sources that came to another process; None: there is no other.
     """
 
-    def __init__(self, authenticator: Authenticator, origins: OriginPolicy, owners: Owners) -> None:
+    def __init__(
+        self, authenticator: Authenticator, origins: OriginPolicy, owners: Owners, passes: Passes | None = None
+    ) -> None:
         self._authenticator = authenticator
         self._origins = origins
         self._owners = owners
+        self._passes = passes
 
     async def knock(self, socket: Socket) -> bool:
         """Whether the peer is known; one that is not has been told and closed."""
         try:
             if not self._origins.allows(_header(socket.scope, b"origin"), _header(socket.scope, b"host")):
                 raise Forbidden("pages of this origin may not connect", field="Origin")
+            if (text := _header(socket.scope, HEADER.encode())) is not None:
+                if self._passes is None:
+                    raise Unauthorised("there is no other process that could have let it in", field=HEADER)
+                socket.admitted = await self._passes.redeem(text)
+                return True
             authorization = authorization_of(socket.scope)
             await self._authenticator.prepare(authorization)
             self._authenticator.authenticate(authorization)
         except CuelineError as error:
             await socket.send_error(error)
-            await socket.close(CLOSE_POLICY, error.code)
+            await socket.close(CLOSE_TRY_AGAIN if error.retryable else CLOSE_POLICY, error.code)
             return False
         return True
 
@@ -64,11 +81,18 @@ class Door:
             Forbidden: Another tenant than the token's, no right to bring calls in, or somebody else's call.
             Unavailable: Whose call it is cannot be known now.
         """
+        if (admitted := socket.admitted) is not None:  # where it arrived, all the rest was asked
+            if (tenant_id, conversation_id) != (admitted.tenant_id, admitted.conversation_id):
+                raise Forbidden("the pass is for another call", field="conversation_id")
+            agent = AgentId(agent_id) if agent_id is not None else None
+            return Identity(admitted.tenant_id, None, frozenset({"telephony"})), agent
         identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
         return identity, await self.enter(identity, agent_id, conversation_id)
 
     async def assign(self, socket: Socket, tenant_id: TenantId, agent_id: str) -> None:
         """Check that a source may give its call to an agent. Raises as `admit`."""
+        if socket.admitted is not None:
+            raise Forbidden("a pass lets audio in, nothing else", field="type")
         identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
         require(identity, "ingest", Resource("call", identity.tenant_id, AgentId(agent_id)))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from server.auth.passes import Pass
 from server.wire.codec import error_message, json_encoder
 from server.wire.errors import CuelineError
 
@@ -43,11 +44,13 @@ class Socket:
 
     Attributes:
         last_text: Newest text frame that came.
+        admitted: The call that another process of this server let its source in to; None: it comes from outside.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.last_text = ""
+        self.admitted: Pass | None = None
         self._receive = receive
         self._send = send
         self._is_open = False

@@ -86,6 +86,7 @@ class LiveCall:
 
     Attributes:
         records: Its own on their way to the store.
+        is_left: Another process has it, or will have it: nothing more of it is safe here.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class LiveCall:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self.is_left = False
         self._tick: asyncio.TimerHandle | None = None
         self._tick_s: float | None = None
         self._unwritten: list[Event] = []
@@ -217,6 +219,7 @@ class LiveCall:
 
     async def hand_over(self) -> None:
         """Publish what is in the mailbox and stop without an end: another process goes on with the call."""
+        self.is_left = True
         if self._task is not None:
             self._post(End(None))
             await self._task
@@ -240,6 +243,7 @@ class LiveCall:
         try:
             await self._work()
         except Fenced:
+            self.is_left = True
             log.warning("the call is another process's by now")
         finally:
             for item in (*(item for _, item in self._unanswered), *drained(self._mailbox)):

@@ -12,6 +12,7 @@ from server.live.call import LiveCall
 from server.live.history import History, read_history, read_state
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey
+from server.log.leases import Elsewhere
 from server.speech.contract import SpeechEvent
 from server.wire.clock import Stamps
 from server.wire.errors import Busy, Conflict, Overloaded, Unavailable
@@ -60,12 +61,16 @@ class LiveSource:
         self.call.assign(agent_id)
 
     async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
-        """Leave the call, after its last words are stored; the last one to leave ends it."""
+        """Leave the call, after its last words are stored; the last one to leave ends it.
+
+        Raises:
+            CuelineError: They are not safe yet, or another process has the call.
+        """
         if self._is_over:
             return
         self._is_over = True
         try:
-            if not self.call.is_over:
+            if self.call.is_left or not self.call.is_over:
                 await self.call.stored()
         finally:  # words that are not safe yet must not hold the call open, nor its id for ever
             await self._desk.leave(self, call_ended=call_ended, reason=reason)
@@ -86,7 +91,7 @@ class LiveCalls:
         grace_s: How long a call without a source waits for one.
 
     Attributes:
-        on_lost: Told of a call that another process took, so that its sources are sent away.
+        on_lost: Told of a call that another process has, so that its sources go there.
     """
 
     def __init__(self, stations: Stations, *, max_calls: int, grace_s: float) -> None:
@@ -115,9 +120,11 @@ class LiveCalls:
         """Open or join a call; see `server.ingest.contract.Desk`."""
         key = (tenant_id, conversation_id)
         async with self._opening.setdefault(key, asyncio.Lock()):
-            taken = {role for source in self._sources.get(key, ()) for role in source.roles}
             if self._is_stopping:
+                if (address := await self._stations.leases.whereabouts(_channel(key))) is not None:
+                    raise Elsewhere(address)
                 raise Unavailable("this server is shutting down")
+            taken = {role for source in self._sources.get(key, ()) for role in source.roles}
             if taken & set(roles):
                 raise Busy("this side of the conversation is being streamed by another source", field="roles")
             call = self._calls.get(key)

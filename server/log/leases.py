@@ -43,6 +43,13 @@ class Leases(Protocol):
             Unavailable: That cannot be known now.
         """
 
+    async def whereabouts(self, key: ChannelKey) -> str | None:
+        """Address of another process that owns a call's channel, None if none does.
+
+        Raises:
+            Unavailable: That cannot be known now.
+        """
+
     async def release(self, key: ChannelKey, *, is_over: bool) -> None:
         """Own it no more: the call is over, or another process shall go on with it."""
 
@@ -54,6 +61,10 @@ class SoleOwner:
 
     async def acquire(self, key: ChannelKey) -> None:
         """See `Leases`."""
+
+    async def whereabouts(self, key: ChannelKey) -> str | None:
+        """See `Leases`."""
+        return None
 
     async def release(self, key: ChannelKey, *, is_over: bool) -> None:
         """See `Leases`."""

@@ -157,6 +157,12 @@ class RedisLeases:
         lease = await self._log.link.run("GET", Keys.of(key).lease)
         return None if lease is None else str(lease.decode().partition(" ")[0])
 
+    async def whereabouts(self, key: ChannelKey) -> str | None:
+        """See `Leases`."""
+        lease = await self._log.link.run("GET", Keys.of(key).lease)
+        owner = "" if lease is None else lease.decode()
+        return owner.partition(" ")[2] if owner and owner != self._owner else None
+
     async def release(self, key: ChannelKey, *, is_over: bool) -> None:
         """See `Leases`. While Redis is away the lease just runs out."""
         keys = Keys.of(key)

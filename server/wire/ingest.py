@@ -22,7 +22,8 @@ MAX_TEXT_CHARS = 100_000
 MAX_WORDS = 20_000
 
 Encoding = Literal["linear16", "mulaw"]
-LanguageTag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$(?!\n)")]
+LANGUAGE_PATTERN = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$(?!\n)"
+LanguageTag = Annotated[str, msgspec.Meta(pattern=LANGUAGE_PATTERN)]
 
 
 class AudioStart(msgspec.Struct, frozen=True, tag="start"):

@@ -98,7 +98,7 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
     door = Door(authenticator, origins, directory)
     audio = AudioEndpoint(calls, ScriptedRecogniser({}), door, settings.ingest, metrics, fleet.relay)
     transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
-    await fleet.start(calls, audio)
+    await fleet.start(calls, [audio])
     feed = FeedEndpoint(log, fleet.redeemer, metrics, directory=directory, origins=origins)
     desk = TicketDesk(authenticator, fleet.tickets, origins=origins)
 

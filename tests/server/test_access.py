@@ -37,7 +37,9 @@ from server.ingest.adapters import audiohook, lca, twilio
 from server.ingest.adapters.contract import Adapter
 from server.ingest.adapters.endpoint import AdapterEndpoint
 from server.ingest.audio_socket import AudioEndpoint
+from server.ingest.carried_source import Way
 from server.ingest.door import Door
+from server.ingest.relay import Relay
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.log.contract import ChannelKey
 from server.main import Server
@@ -236,6 +238,7 @@ class World:
         door = Door(authenticator, origins, _Directory())
         desk = TicketDesk(authenticator, tickets, limiter=RateLimiter(1e6, 1e6))
         ears = ScriptedRecogniser([])
+        way = Way(self.desk, ears, Relay(), metrics)
         adapters: dict[str, Adapter] = {
             lca.PATH: lca.LcaAdapter(authenticator, tickets),
             twilio.PATH: twilio.TwilioAdapter(settings.twilio, authenticator),
@@ -270,10 +273,7 @@ class World:
                 ),
                 "/v1/ingest/audio": AudioEndpoint(self.desk, ears, door, settings, metrics),
                 "/v1/ingest/transcripts": TranscriptEndpoint(self.desk, door, settings, metrics),
-                **{
-                    path: AdapterEndpoint(adapter, self.desk, ears, door, origins, settings, metrics)
-                    for path, adapter in adapters.items()
-                },
+                **{path: AdapterEndpoint(adapter, way, door, origins, settings) for path, adapter in adapters.items()},
             },
             self.web,
         )

@@ -67,7 +67,7 @@ async def processes(server: RedisServer, tmp_path: Path) -> AsyncIterator[list[P
         )
         calls = LiveCalls(stations, max_calls=10, grace_s=0.3)
         audio = AudioEndpoint(calls, ScriptedRecogniser({}), None, IngestSettings(), metrics)
-        await fleet.start(calls, audio)
+        await fleet.start(calls, [audio])
         found.append(Process(log, fleet, calls, store))
     yield found
     for process in found:

@@ -37,7 +37,7 @@ async def test_a_call_that_a_killed_process_left_open_ends_after_the_grace_perio
     log.follow(AGENT, lambda entry: ended.set() if entry.is_over else None)
     calls = await calls_on(log)
     fleet = fleet_of(log, Settings())
-    await fleet.start(calls, None)
+    await fleet.start(calls, ())
     async with asyncio.timeout(20):
         await ended.wait()
     recovery = await log.recover(ChannelKey(TENANT, "call:left"), None)
@@ -57,7 +57,7 @@ async def test_its_source_may_come_back_to_it(tmp_path: Path) -> None:
         await log.append(key, [Event(told, Stamps())])
     calls = await calls_on(log)
     fleet = fleet_of(log, Settings())
-    await fleet.start(calls, None)
+    await fleet.start(calls, ())
     source = await calls.open(
         TENANT, ConversationId("left"), agent_id=AgentId("anna"), language="en", roles=("customer",)
     )

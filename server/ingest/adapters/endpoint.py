@@ -2,21 +2,24 @@
 
     handshake → greeted or 403 · frames → effects → sources of a call · lost socket → the call waits for its return
 
+The call may live in another process, or move to one: its sources are carried there (`carried_source`), and the peer
+learns nothing of it. A process that leaves goes on carrying until its peers hang up.
+
 Source: DESIGN 14; OPERATIONS, "contact event decides; stream end only as fallback".
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from server.auth.origin import OriginPolicy
 from server.config.settings import IngestSettings
 from server.ingest.adapters.contract import Adapter, Audio, Begin, Close, Effect, End, Handshake, Pause, Reply, Session
 from server.ingest.audio import MAX_FRAME_BYTES
-from server.ingest.audio_source import AudioSource
-from server.ingest.contract import Desk
+from server.ingest.carried_source import Announced, CarriedSource, Way
 from server.ingest.door import Door
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
@@ -28,9 +31,6 @@ from server.ingest.websocket import (
     Send,
     Socket,
 )
-from server.metrics import Metrics
-from server.speech.contract import Recogniser
-from server.wire.clock import wall_ms
 from server.wire.errors import BadAudio, BadMessage, Conflict, CuelineError, Forbidden, TooLarge
 from server.wire.ids import ConversationId, TenantId
 
@@ -53,32 +53,21 @@ class AdapterEndpoint:
 
     Args:
         adapter: Its protocol.
-        desk: Opens calls.
-        recogniser: Opens speech streams.
+        way: Carries its sources.
         door: Knows who may bring which call in.
         origins: Which web pages may connect.
         settings: Limits.
-        metrics: Counts.
     """
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        desk: Desk,
-        recogniser: Recogniser,
-        door: Door,
-        origins: OriginPolicy,
-        settings: IngestSettings,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, adapter: Adapter, way: Way, door: Door, origins: OriginPolicy, settings: IngestSettings) -> None:
         self.adapter = adapter
-        self._desk = desk
-        self._recogniser = recogniser
+        self.settings = settings
+        self.metrics = way.metrics
+        self._way = way
         self._door = door
         self._origins = origins
-        self.settings = settings
-        self.metrics = metrics
         self._peers: set[_Peer] = set()
+        self._empty = asyncio.Event()
         self._left: dict[CallKey, tuple[float, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,12 +89,33 @@ class AdapterEndpoint:
             pass
         finally:
             self._peers.discard(peer)
+            if not self._peers:
+                self._empty.set()
 
     async def stop(self) -> None:
-        """Send every peer away and hand its last words on."""
+        """Alone: send every peer away and hand its last words on. Among others: carry its call on, see `carry`."""
         for peer in list(self._peers):
-            await peer.end("shutdown")
-            await peer.socket.close(CLOSE_GOING_AWAY, "shutting down")
+            if self._way.relay.is_possible:
+                peer.move()
+            else:
+                await peer.end("shutdown")
+                await peer.socket.close(CLOSE_GOING_AWAY, "shutting down")
+
+    async def carry(self) -> None:
+        """Return once the last peer has hung up: until then its words go to its call's next owner."""
+        while self._peers:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def send_away(self) -> None:
+        """No longer carry what still is there; its calls wait for it to come back, to any other process."""
+        await asyncio.gather(*(peer.send_away() for peer in list(self._peers)))
+
+    def move(self, tenant_id: TenantId, conversation_id: ConversationId) -> None:
+        """A call is another process's by now: its sources go there."""
+        for peer in self._peers:
+            if peer.key == (tenant_id, conversation_id):
+                peer.move()
 
     async def _greet(self, handshake: Handshake) -> Session:
         if not self._origins.allows(handshake.headers.get("origin"), handshake.headers.get("host")):
@@ -114,29 +124,17 @@ class AdapterEndpoint:
 
     # -- what a peer needs of its endpoint --------------------------------------------------------------------------
 
-    async def open(self, begin: Begin) -> list[AudioSource]:
-        """Open a call's sources; their streams are opened by `AudioSource.open`."""
+    async def open(self, begin: Begin, on_failed: Callable[[CuelineError], None]) -> list[CarriedSource]:
+        """A call's sources, not opened."""
         identity = begin.identity
         agent_id = await self._door.enter(identity, begin.agent_id, begin.conversation_id)
         key = (identity.tenant_id, begin.conversation_id)
         start_ms = self._start_ms(key)
-        sources: list[AudioSource] = []
-        try:
-            for audio_format in begin.formats:
-                call = await self._desk.open(
-                    *key,
-                    agent_id=agent_id,
-                    language=begin.language,
-                    roles=audio_format.roles,
-                    customer_id=begin.customer_id,
-                )
-                language = begin.language or "en"
-                sources.append(AudioSource(*key, language, audio_format, call, self._recogniser, start_ms=start_ms))
-        except BaseException:
-            for source in sources:
-                source.call.lost()
-            raise
-        return sources
+        announced = (
+            Announced(*key, audio_format, agent_id, begin.language, begin.customer_id, start_ms)
+            for audio_format in begin.formats
+        )
+        return [CarriedSource(self._way, one, on_failed) for one in announced]
 
     def left(self, key: CallKey, end_ms: float) -> None:
         """Remember where a lost peer's clock stood: if it comes back, the time it was away has passed."""
@@ -153,23 +151,35 @@ class AdapterEndpoint:
         return round(end_ms + away_s * 1000) if away_s <= self.settings.resume_grace_s else 0
 
 
+async def carry_on(endpoints: Sequence[AdapterEndpoint], limit_s: float) -> None:
+    """For a process that leaves: carry what has arrived here until its peers hang up, then send away who is left."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await asyncio.gather(*(endpoint.carry() for endpoint in endpoints))
+    except TimeoutError:
+        log.warning("telephony sockets are closed in the midst of their calls: this process was to leave")
+    finally:
+        await asyncio.gather(*(endpoint.send_away() for endpoint in endpoints))
+
+
 class _Peer:
     """One socket, its session, and the sources it feeds."""
 
     def __init__(self, endpoint: AdapterEndpoint, socket: Socket, session: Session) -> None:
+        self.key: CallKey | None = None
         self.socket = socket
         self._endpoint = endpoint
         self._session = session
-        self._sources: list[AudioSource] = []
-        self._key: CallKey | None = None
+        self._sources: list[CarriedSource] = []
         self._bad_frames = 0
+        self._giving_up: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         """Work frames until the protocol, the peer or a limit ends it."""
         settings = self._endpoint.settings
         try:
             while True:
-                limit_s = settings.idle_timeout_s if self._key is not None else settings.start_timeout_s
+                limit_s = settings.idle_timeout_s if self.key is not None else settings.start_timeout_s
                 try:
                     async with asyncio.timeout(limit_s):
                         frame = await self.socket.receive()
@@ -178,10 +188,17 @@ class _Peer:
                     await self.socket.close(CLOSE_TRY_AGAIN, "idle")
                     return
                 await self._work(frame)
+                for source in self._sources:
+                    await source.breathe()
         except _Over:
             pass
         finally:
             await self._lose()
+
+    def move(self) -> None:
+        """Its call goes on in another process."""
+        for source in self._sources:
+            source.move()
 
     async def _work(self, frame: str | bytes) -> None:
         try:
@@ -204,7 +221,7 @@ class _Peer:
                 case Audio(index, frame):
                     if index >= len(self._sources):
                         raise BadAudio("audio came before the call began")
-                    await self._sources[index].feed(frame, wall_ms())
+                    await self._sources[index].feed(frame)
                 case Reply(text):
                     await self.socket.send_text(text)
                 case Pause():
@@ -219,52 +236,62 @@ class _Peer:
                     raise _Over
 
     async def _begin(self, begin: Begin) -> None:
-        if self._key is not None:
+        if self.key is not None:
             raise Conflict("this socket has begun a call already")
-        metrics, name = self._endpoint.metrics, self._endpoint.adapter.name
+        name = self._endpoint.adapter.name
         try:
-            self._sources = await self._endpoint.open(begin)
-            self._key = (begin.identity.tenant_id, begin.conversation_id)
-            metrics.ingest_sources.labels(name).inc(len(self._sources))
-            metrics.live_streams.inc(self._num_roles())
-            for source in self._sources:
+            sources = await self._endpoint.open(begin, self._on_failed)
+            self.key = (begin.identity.tenant_id, begin.conversation_id)
+            for source in sources:
                 await source.open()
+                self._sources.append(source)
+                self._endpoint.metrics.ingest_sources.labels(name).inc()
         except CuelineError as error:
             await self._refuse(error)
             await self.end("no_recogniser")
-            await self.socket.close(CLOSE_TRY_AGAIN if error.retryable else CLOSE_POLICY, error.code)
+            await self._close_after(error)
             raise _Over from error
-        log.info(
-            "audio source connected", extra={"source": name, "roles": [s.audio_format.roles for s in self._sources]}
-        )
+        log.info("audio source connected", extra={"source": name, "roles": [f.roles for f in begin.formats]})
+
+    def _on_failed(self, error: CuelineError) -> None:
+        """A source is not carried any further: the peer is told, and may come back."""
+        if self._giving_up is None:
+            self._giving_up = asyncio.create_task(self._give_up(error), name="give-up-peer")
+
+    async def _give_up(self, error: CuelineError) -> None:
+        with contextlib.suppress(_Over):
+            await self._refuse(error)
+        await self._close_after(error)
+
+    async def _close_after(self, error: CuelineError) -> None:
+        await self.socket.close(CLOSE_TRY_AGAIN if error.retryable else CLOSE_POLICY, error.code)
 
     async def end(self, reason: str) -> None:
         """The call is over: hand its last words on. Idempotent."""
-        sources = self._forget()
-        for source in sources:
-            await source.close()
-        for source in sources:
-            await source.call.stop(reason=reason)
+        await self._leave(call_ended=True, reason=reason)
+
+    async def send_away(self) -> None:
+        """Close its socket; the call waits for it to come back."""
+        await self._leave(call_ended=False)
+        await self.socket.close(CLOSE_GOING_AWAY, "shutting down")
 
     async def _lose(self) -> None:
         """The socket is gone without the call's end: the call waits a while for it to come back."""
-        key = self._key
-        sources = self._forget()
-        for source in sources:
-            if key is not None:
-                self._endpoint.left(key, max(source.arrivals.end_ms for source in sources))
-            await source.close()
-            source.call.lost()
+        if self.key is not None and self._sources:
+            self._endpoint.left(self.key, max(source.end_ms for source in self._sources))
+        await self._leave(call_ended=False)
+        if self._giving_up is not None:
+            await asyncio.wait([self._giving_up])
 
-    def _forget(self) -> list[AudioSource]:
-        metrics, name = self._endpoint.metrics, self._endpoint.adapter.name
-        metrics.ingest_sources.labels(name).dec(len(self._sources))
-        metrics.live_streams.dec(self._num_roles())
+    async def _leave(self, *, call_ended: bool, reason: str = "") -> None:
         sources, self._sources = self._sources, []
-        return sources
-
-    def _num_roles(self) -> int:
-        return sum(len(source.audio_format.roles) for source in self._sources)
+        self._endpoint.metrics.ingest_sources.labels(self._endpoint.adapter.name).dec(len(sources))
+        leaving = (source.leave(call_ended=call_ended, reason=reason) for source in sources)
+        failures = [
+            failure for failure in await asyncio.gather(*leaving, return_exceptions=True) if failure is not None
+        ]
+        if failures:
+            raise failures[0]
 
     async def _refuse(self, error: CuelineError) -> None:
         self._endpoint.metrics.ingest_errors.labels(self._endpoint.adapter.name, error.code).inc()

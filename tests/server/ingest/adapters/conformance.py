@@ -14,7 +14,9 @@ from server.auth.tokens import AnonymousAuthenticator, SharedKeyAuthenticator
 from server.config.settings import IngestSettings
 from server.ingest.adapters.endpoint import MAX_BAD_FRAMES, AdapterEndpoint
 from server.ingest.audio import AudioFormat
+from server.ingest.carried_source import Way
 from server.ingest.door import Door
+from server.ingest.relay import Relay
 from server.metrics import Metrics
 from tests.server.ingest.fakes import Desk, Ears
 
@@ -149,12 +151,10 @@ class Conformance:
         origins = OriginPolicy()
         return AdapterEndpoint(
             self.dialect.adapter(authenticator),
-            desk,
-            ears,
+            Way(desk, ears, Relay(), metrics),
             Door(authenticator, origins, desk),
             origins,
             IngestSettings(resume_grace_s=1.0),
-            metrics,
         )
 
     @pytest.fixture
