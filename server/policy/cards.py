@@ -50,7 +50,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     is_update: bool = False
 
 
-class Card(msgspec.Struct):
+class Card(msgspec.Struct, omit_defaults=True):
     """One card. `number` is 0 while it waits to be shown; `since_ms` is the time of the words that called for it.
 
     `key`, `title`, `body` and `cites` are a finding's; a card of a policy's action says what the action says.

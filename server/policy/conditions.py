@@ -38,13 +38,13 @@ class Claim(msgspec.Struct, gc=False):
     version: int = 0
 
 
-class View(msgspec.Struct):
+class View(msgspec.Struct, omit_defaults=True):
     """One revision of an utterance with the claims that have arrived for it."""
 
     revision: int
-    text: str
-    words: str
-    is_final: bool
+    text: str = ""
+    words: str = ""
+    is_final: bool = False
     claims: dict[str, Claim] = {}
 
     @property

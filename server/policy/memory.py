@@ -18,7 +18,7 @@ class Track(msgspec.Struct, array_like=True, gc=False):
     is_decided: bool = False
 
 
-class Turn(msgspec.Struct):
+class Turn(msgspec.Struct, omit_defaults=True):
     """One utterance under observation; `views` ascend by revision, a final is alone.
 
     Once `is_judged` every moment is decided, and the final is without words and claims.
@@ -34,7 +34,7 @@ class Turn(msgspec.Struct):
     is_judged: bool = False
 
 
-class Occurrence(msgspec.Struct):
+class Occurrence(msgspec.Struct, omit_defaults=True):
     """A moment that happened and was not withdrawn. `cause` are the occurrences it hangs on."""
 
     number: int
@@ -46,7 +46,7 @@ class Occurrence(msgspec.Struct):
     cause: list[tuple[str, int]] = []
 
 
-class Window(msgspec.Struct):
+class Window(msgspec.Struct, omit_defaults=True):
     """A stretch in which something has to be said."""
 
     since_ms: int

@@ -168,7 +168,7 @@ class MomentMatcher:
         """Let go of a final once every moment is decided on it; absences alone look back on what held."""
         if view.is_final and (not view.words or self._book.reads[turn.speaker] <= view.claims.keys()):
             turn.is_judged = True
-            turn.views = [View(view.revision, "", "", is_final=True)]
+            turn.views = [View(view.revision, is_final=True)]
             turn.tracks = {name: track for name, track in turn.tracks.items() if self._book.moments[name].is_absence}
             turn.counted = []
 
@@ -211,10 +211,11 @@ class MomentMatcher:
 
     def _count_run(self, turn: Turn, view: View, output: str) -> None:
         """Lengthen or break the runs of `for_turns`, once for each output of a final turn."""
-        if not view.is_final or not view.is_turn or output in turn.counted:
+        leaves = self._book.runs.get((turn.speaker, output))
+        if not leaves or not view.is_final or not view.is_turn or output in turn.counted:
             return
         turn.counted.append(output)
-        for leaf in self._book.runs.get((turn.speaker, output), ()):
+        for leaf in leaves:
             found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
             run = self.state.runs.setdefault(leaf.path, Run())
             run.turn_id, run.before = turn.utterance_id, run.length

@@ -213,14 +213,19 @@ class PatternIndex(Generic[Key]):
         self._patterns = tuple(patterns)
         self._always: list[int] = []
         self._by_word: dict[str, list[int]] = {}
-        self._by_prefix: dict[str, list[int]] = {}
+        prefixes: list[tuple[str, int]] = []
         for index, (_, pattern) in enumerate(self._patterns):
             if not pattern.starts:
                 self._always.append(index)
             for start in pattern.starts:
-                table, word = (self._by_prefix, start[:-1]) if start.endswith("*") else (self._by_word, start)
-                table.setdefault(word, []).append(index)
-        self._prefix_lengths = sorted({len(prefix) for prefix in self._by_prefix})
+                if start.endswith("*"):
+                    prefixes.append((start[:-1], index))
+                else:
+                    self._by_word.setdefault(start, []).append(index)
+        self._head_chars = min((len(prefix) for prefix, _ in prefixes), default=0)
+        self._by_head: dict[str, list[tuple[str, int]]] = {}
+        for prefix, index in prefixes:
+            self._by_head.setdefault(prefix[: self._head_chars], []).append((prefix, index))
 
     def find(self, words: str) -> dict[Key, WordPattern]:
         """Return the first pattern of each owner that occurs.
@@ -229,10 +234,13 @@ class PatternIndex(Generic[Key]):
             words: From `normalise`.
         """
         candidates = set(self._always)
-        for word in set(words.split()):
-            candidates.update(self._by_word.get(word, ()))
-            for length in self._prefix_lengths:
-                candidates.update(self._by_prefix.get(word[:length], ()))
+        by_word, by_head, head_chars = self._by_word, self._by_head, self._head_chars
+        for word in words.split():
+            if word in by_word:
+                candidates.update(by_word[word])
+            head = word[:head_chars]
+            if head in by_head:
+                candidates.update([index for prefix, index in by_head[head] if word.startswith(prefix)])
         found: dict[Key, WordPattern] = {}
         for index in sorted(candidates):
             owner, pattern = self._patterns[index]
