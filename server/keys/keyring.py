@@ -161,8 +161,7 @@ class Keyring:
             ValueError: This is nothing sealed.
         """
         header = header_of(sealed)
-        found = self._opened.get(header)
-        if found is not None:
+        if (found := self._opened.get(header)) is not None:
             self._opened.move_to_end(header)
             return found[1]
         tenant_id, wrapped = _named(header)
@@ -180,11 +179,16 @@ class Keyring:
         """
         return (await self.cipher_of(sealed)).open(sealed, context)
 
+    def cipher_now(self, sealed: bytes) -> DataCipher | None:
+        """The data key that something was sealed with, if it is in memory. Raises `ValueError`: this is not sealed."""
+        found = self._opened.get(header_of(sealed))
+        return None if found is None else found[1]
+
     def open_now(self, sealed: bytes, context: bytes) -> bytes | None:
         """What was sealed there, if its key is in memory; None otherwise, and for what does not open."""
         try:
-            found = self._opened.get(header_of(sealed))
-            return None if found is None else found[1].open(sealed, context)
+            cipher = self.cipher_now(sealed)
+            return None if cipher is None else cipher.open(sealed, context)
         except ValueError:
             return None
 

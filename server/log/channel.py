@@ -11,12 +11,12 @@ snapshot. `floor` is 0 unless the disk was away for so long that entries were le
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from server.log.contract import ChannelKey, Entry, Event, Position
+from server.log.frames import Contents, Outline, in_epoch
 from server.log.snapshot import States, compacted, ends_state
 from server.wire.codec import json_encoder
 from server.wire.publication import Publication, Transcript, kind_of
@@ -65,8 +65,9 @@ class Channel:
         queued: Offset up to which everything was handed to the writer.
         written: Offset up to which the disk has everything.
         is_opened: Its file begins with its epoch.
-        is_sealed: Its file says that nothing is missing.
+        is_complete: Its file says that nothing is missing.
         is_stored: It has a file; False where there is one that cannot be read, so that this life stays in memory.
+        is_locked: Nobody has opened its file yet: `states` and `memory` know only what came since.
         states: Compacted entries before the tail.
         tail: Newest entries, offsets without holes.
         tail_bytes: Size of the tail's bodies.
@@ -82,8 +83,9 @@ class Channel:
     queued: int = 0
     written: int = 0
     is_opened: bool = False
-    is_sealed: bool = False
+    is_complete: bool = False
     is_stored: bool = True
+    is_locked: bool = False
     states: States = field(default_factory=States)
     tail: list[Entry] = field(default_factory=list)
     tail_bytes: int = 0
@@ -108,7 +110,7 @@ class Channel:
         self.tail.append(entry)
         self.tail_bytes += len(entry.body)
         self.touched_s = now_s
-        self.is_sealed = False
+        self.is_complete = False
         return entry
 
     def after(self, offset: int) -> tuple[Entry, ...] | None:
@@ -145,16 +147,34 @@ class Channel:
         if self.tail_start > self.written:
             self.floor = self.tail_start
 
-    def restore(self, entries: Iterable[Entry], max_tail_bytes: int) -> None:
-        """Take over what the disk holds: ascending offsets, complete after `floor`."""
-        for entry in entries:
+    @staticmethod
+    def of_file(key: ChannelKey, outline: Outline) -> Channel:
+        """A channel that goes on behind what its file holds, in a new epoch if a client may have seen more."""
+        return Channel(
+            key,
+            outline.epoch if outline.is_certain else new_epoch(),
+            last=outline.last,
+            floor=outline.floor,
+            queued=outline.last,
+            written=outline.last,
+            is_opened=outline.is_certain,
+            is_complete=outline.is_certain,
+            is_locked=True,
+        )
+
+    def unlock(self, contents: Contents, max_tail_bytes: int) -> None:
+        """Take in what its file held before the tail."""
+        older = [entry for entry in contents.entries if entry.position.offset <= self.tail_start]
+        known = older[-1].position.offset if older else 0
+        newer = [entry for entry in self.states.entries() if entry.position.offset > known]
+        tail = self.tail
+        self.floor = max(self.floor, contents.floor)
+        self.is_locked, self.states, self.tail, self.tail_bytes = False, States(), [], 0
+        for entry in (*(in_epoch(entry, self.epoch) for entry in older), *newer, *tail):
             if entry.position.offset > self.floor:
                 self.tail.append(entry)
                 self.tail_bytes += len(entry.body)
-                self.last = entry.position.offset
             else:
                 self.states.fold((entry,))
-        self.last = max(self.last, self.floor)
-        self.queued = self.written = self.last
-        self.is_opened = True
+        self.memory = self.memory or contents.memory
         self.fold(max_tail_bytes)

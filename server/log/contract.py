@@ -107,17 +107,25 @@ class EventLog(Protocol):
         """What the channel's last writer left to the next one; empty if nothing.
 
         Raises:
-            Unavailable: It cannot be read now.
+            Gone: The tenant's key was destroyed.
+            Unavailable: It, or the key to it, cannot be had now.
         """
 
     async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
-        """Complete tail after a known position, else snapshot."""
+        """Complete tail after a known position, else snapshot.
+
+        Raises:
+            Gone: The tenant's key was destroyed.
+            Unavailable: It, or the key to it, cannot be had now.
+        """
 
     async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
         """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
 
         Raises:
             Conflict: The position is of another epoch, or what followed it is no longer held.
+            Gone: The tenant's key was destroyed.
+            Unavailable: It, or the key to it, cannot be had now.
         """
 
     def follow(
@@ -128,8 +136,8 @@ class EventLog(Protocol):
         `lost` is called when entries may be missing that can no longer be told: the reader has to recover.
         """
 
-    async def trim(self, key: ChannelKey) -> None:
-        """Forget a channel whose call ended and whose retention passed."""
+    async def trim(self, key: ChannelKey) -> int:
+        """Forget a channel whose call ended and whose retention passed; how many entries it had had. Needs no key."""
 
     def channels(self) -> AsyncIterator[ChannelKey]:
         """All channels held, live and ended."""

@@ -1,8 +1,10 @@
 """The embedded event log: memory answers, followers are called at once, a thread keeps the disk up to date.
 
     append ──▶ channel (number, stamp, encode once) ──▶ followers          before `append` returns
-                  └──▶ group commit ──▶ one file a channel                  within `linger_s`, never waited for
+                  └──▶ group commit ──▶ one file a channel, sealed          within `linger_s`, never waited for
 
+Files are sealed by the tenant's key. A key service that is away holds up no call: what is appended waits in memory for
+a key, or goes on behind a file that cannot be opened yet, and only who wants to read that file is told so.
 After a clean stop epochs go on; after any other end each channel continues what survived in a new epoch, so that every
 client is told. When the disk fails the log serves from memory, says so, and writes what it still holds once the disk is
 back. Bounded: a channel's tail, the writer's queue, idle channels, age and size on disk. Used from the event loop only.
@@ -18,19 +20,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
+from server.keys.keyring import DataCipher, Keyring
 from server.log.channel import Channel, new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
-from server.log.files import Append, ChannelFiles, Contents, Job, Opened, Remembered, Remove, Replace, Sealed, in_epoch
+from server.log.file_reader import FileReader
+from server.log.files import Append, ChannelFiles, Job, Remove, Replace
+from server.log.frames import Complete, Contents, Opened, Remembered, in_epoch
 from server.store.group_commit import GroupCommit
 from server.wire.clock import wall_ms
-from server.wire.errors import ConfigError, Conflict, Unavailable
+from server.wire.errors import ConfigError, Conflict, CuelineError, Gone, Unavailable
 from server.wire.publication import Notice
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _FRAME_OVERHEAD_BYTES = 128
 
@@ -82,6 +84,7 @@ class EmbeddedLog:
     Args:
         folder: Where it lives; made if missing. One process a folder.
         limits: Bounds.
+        keys: Seal what is said; None: it lies in the files as it is.
         on_notice: Told when the log stops and starts being durable.
         now_s: Monotonic clock.
     """
@@ -91,12 +94,14 @@ class EmbeddedLog:
         folder: Path,
         *,
         limits: LogLimits | None = None,
+        keys: Keyring | None = None,
         on_notice: Callable[[Notice], None] = lambda _: None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = LogCounters()
         self._folder = folder
         self._limits = limits or LogLimits()
+        self._keys = keys
         self._on_notice = on_notice
         self._now_s = now_s
         self._files = ChannelFiles(folder)
@@ -109,6 +114,7 @@ class EmbeddedLog:
             on_trouble=self._troubled,
             retry_cap_s=self._limits.retry_cap_s,
         )
+        self._reader = FileReader(self._files, self._writer, keys)
         self._channels: dict[ChannelKey, Channel] = {}
         self._stored: set[ChannelKey] = set()
         self._behind: set[ChannelKey] = set()
@@ -134,10 +140,12 @@ class EmbeddedLog:
         self._sweeper.add_done_callback(_loud)
 
     async def append(self, key: ChannelKey, events: Sequence[Event], memory: bytes = b"") -> tuple[Entry, ...]:
-        """Append in order; followers see the entries before this returns. Never waits for a disk to write."""
+        """Append in order; followers see the entries before this returns. Waits for no disk to write, and no key."""
+        if self._is_gone(key):
+            return ()  # nobody could read it
         channel = self._channels.get(key)
         if channel is None:
-            channel = await self._open(key, or_detached=True)
+            channel = await self._channel(key, or_detached=True)
         now_s, t8 = self._now_s(), wall_ms()
         entries = tuple([channel.append(event, now_s, t8) for event in events])
         if memory:
@@ -156,27 +164,34 @@ class EmbeddedLog:
         """Complete tail after a known position, else snapshot.
 
         The answer is true at the moment this returns: a `follow` in the same turn of the loop misses nothing.
+
+        Raises:
+            Gone: The tenant's key was destroyed.
+            Unavailable: Its file, or the key to it, is not at hand now.
         """
         channel = await self._open(key)
         if after is not None and channel.last - after.offset <= self._limits.max_recovery_entries:
-            tail = await self._entries_after(key, after)
-            if tail is not None:
-                self.counters.tails += 1
-                position = tail[-1].position if tail else after
-                return Recovery(position=position, recovered=True, snapshot=(), tail=tail)
-            channel = await self._open(key)
+            with contextlib.suppress(Unavailable):  # then what memory has, if that is whole
+                tail = await self._entries_after(key, after)
+                if tail is not None:
+                    self.counters.tails += 1
+                    position = tail[-1].position if tail else after
+                    return Recovery(position=position, recovered=True, snapshot=(), tail=tail)
+        channel = await self._unlocked(key)
         self.counters.snapshots += 1
         return Recovery(position=channel.position, recovered=False, snapshot=channel.snapshot(), tail=())
 
     async def memory(self, key: ChannelKey) -> bytes:
         """See `EventLog`."""
-        return (await self._open(key)).memory
+        return (await self._open(key)).memory or (await self._unlocked(key)).memory
 
     async def read(self, key: ChannelKey, after: Position | None, limit: int) -> tuple[Entry, ...]:
         """Up to `limit` entries after a position (None: from the oldest held on), in order and without holes.
 
         Raises:
             Conflict: The position is of another epoch, or what followed it is no longer held.
+            Gone: The tenant's key was destroyed.
+            Unavailable: Its file, or the key to it, is not at hand now.
         """
         if after is None:
             channel = await self._open(key)
@@ -204,14 +219,16 @@ class EmbeddedLog:
 
         return end
 
-    async def trim(self, key: ChannelKey) -> None:
+    async def trim(self, key: ChannelKey) -> int:
         """Forget a channel whose call ended and whose retention passed. One that is used again is a new one.
 
         Raises:
             Unavailable: The disk fails at present; the file goes when it works again, unless the process ends before.
         """
+        num_entries = (await self._channel(key, or_detached=True)).last
         await self._forget(key)
         await self._writer.committed()
+        return num_entries
 
     async def channels(self) -> AsyncIterator[ChannelKey]:
         """All channels held, live and ended."""
@@ -224,12 +241,13 @@ class EmbeddedLog:
             return
         self._sweeper.cancel()
         await asyncio.wait([self._sweeper])
+        self._drop_gone()
         for channel in self._channels.values():
             self._persist(channel)
-            self._seal(channel)
+            self._complete(channel)
         try:
             await self._writer.committed()
-            if all(channel.is_sealed or channel.last == 0 for channel in self._channels.values()):
+            if all(channel.is_complete or channel.last == 0 for channel in self._channels.values()):
                 await self._writer.run_in_thread(self._files.mark_clean)
         except (Unavailable, OSError):
             logger.error("the log could not be written to its end; the next start begins new epochs")
@@ -239,8 +257,14 @@ class EmbeddedLog:
         await self._writer.stop()
         self._files.close()
 
-    async def _open(self, key: ChannelKey, *, or_detached: bool = False) -> Channel:
-        """The channel, from memory, from the disk, or new.
+    async def _open(self, key: ChannelKey) -> Channel:
+        """The channel, for a reader. Raises as `read`."""
+        if self._is_gone(key):
+            raise Gone("the key of this tenant was destroyed")
+        return await self._channel(key)
+
+    async def _channel(self, key: ChannelKey, *, or_detached: bool = False) -> Channel:
+        """The channel, from memory, from the disk, or new; one whose key is not in memory is locked.
 
         Args:
             key: Which.
@@ -260,7 +284,10 @@ class EmbeddedLog:
 
     async def _restored(self, key: ChannelKey, *, or_detached: bool) -> Channel:
         try:
-            channel = await self._in_thread(key, partial(self._load, key))
+            outline = await self._reader.outline(key)
+            channel = Channel(key, new_epoch()) if outline is None else Channel.of_file(key, outline)
+            if outline is not None and (contents := await self._reader.opened_now(key, outline)) is not None:
+                channel.unlock(contents, self._limits.max_tail_bytes)
             self.counters.restored += 1
         except Unavailable:
             if not or_detached:
@@ -269,37 +296,25 @@ class EmbeddedLog:
         self._channels[key] = channel
         return channel
 
-    def _load(self, key: ChannelKey) -> Channel:
-        """In the thread: a channel as its file has it, in a new epoch if a client may have seen more than that."""
-        channel = Channel(key, new_epoch())
-        contents = self._read(key)
-        if contents is not None:
-            if contents.is_certain:
-                channel.epoch = contents.epoch
-            channel.floor = contents.floor
-            entries = (in_epoch(entry, channel.epoch) for entry in contents.entries)
-            channel.restore(entries, self._limits.max_tail_bytes)
-            channel.memory = contents.memory
-            channel.is_opened = channel.is_sealed = contents.is_certain
+    async def _unlocked(self, key: ChannelKey) -> Channel:
+        """The channel, with all that its file holds. Raises as `read`."""
+        while (channel := await self._open(key)).is_locked:
+            contents = await self._reader.read(key) or Contents(channel.tail_start, (), 0)
+            if channel.is_locked and self._channels.get(key) is channel:
+                channel.unlock(contents, self._limits.max_tail_bytes)
         return channel
 
-    def _read(self, key: ChannelKey) -> Contents | None:
-        contents = self._files.read(key)
-        if contents is not None and contents.skipped_bytes:
-            logger.error(
-                "a channel is damaged", extra={"channel": key.channel, "skipped_bytes": contents.skipped_bytes}
-            )
-        return contents
+    def _is_gone(self, key: ChannelKey) -> bool:
+        return self._keys is not None and self._keys.is_destroyed(key.tenant_id)
 
-    async def _in_thread(self, key: ChannelKey, job: Callable[[], T]) -> T:
-        try:
-            return await self._writer.run_in_thread(job)
-        except OSError as error:
-            logger.error("a channel cannot be read", extra={"channel": key.channel, "error": str(error)})
-            raise Unavailable("the log of this channel cannot be read at present") from error
+    def _drop_gone(self) -> None:
+        """With a tenant's key its words go from memory, too."""
+        for key in [key for key in self._channels if self._is_gone(key)]:
+            del self._channels[key]
+            self._behind.discard(key)
 
     async def _entries_after(self, key: ChannelKey, after: Position) -> tuple[Entry, ...] | None:
-        """Everything after a position, None if that is no longer held."""
+        """Everything after a position, None if that is no longer held. Raises as `read`."""
         while True:
             channel = await self._open(key)
             if after.epoch != channel.epoch or not channel.floor <= after.offset <= channel.last:
@@ -307,10 +322,7 @@ class EmbeddedLog:
             tail = channel.after(after.offset)
             if tail is not None:
                 return tail
-            try:
-                contents = await self._in_thread(key, partial(self._read, key))
-            except Unavailable:
-                return None
+            contents = await self._reader.read(key)
             channel = await self._open(key)
             if contents is None or after.epoch != channel.epoch or channel.floor > after.offset:
                 return None
@@ -321,20 +333,29 @@ class EmbeddedLog:
             # The tail was folded on while the file was read: the part between is on the disk by now.
 
     def _persist(self, channel: Channel) -> None:
-        """Hand the writer what it does not have yet; if it has no room, try again when it has."""
+        """Hand the writer what it does not have yet; if it has no room, or there is no key, try again when there is."""
         if not channel.is_stored or channel.queued == channel.last:
             return
+        try:
+            cipher = self._cipher(channel.key)
+        except Unavailable:
+            self._behind.add(channel.key)
+            return
+        except Gone:
+            return  # `_drop_gone` forgets it
         job: Job
         missing = channel.after(channel.queued)
         remembered = (Remembered(channel.memory),) if channel.memory and not (missing and channel.is_remembered) else ()
         if missing is None:  # it was refused for so long that its entries are only states by now
-            opened = Opened(channel.epoch, channel.tail_start)
-            states = channel.states.entries()
-            job = Replace(channel.key, channel.position, (opened, *remembered, *states, *channel.tail))
+            opened = Opened(channel.epoch, channel.tail_start, cipher is not None)
+            items = (opened, *remembered, *channel.states.entries(), *channel.tail)
+            # Of one that is locked the file alone knows the older states.
+            job = (Append if channel.is_locked else Replace)(channel.key, channel.position, items, cipher)
         elif channel.is_opened:
-            job = Append(channel.key, channel.position, (*remembered, *missing))
+            job = Append(channel.key, channel.position, (*remembered, *missing), cipher)
         else:
-            job = Append(channel.key, channel.position, (Opened(channel.epoch, channel.floor), *remembered, *missing))
+            opened = Opened(channel.epoch, channel.floor, cipher is not None)
+            job = Append(channel.key, channel.position, (opened, *remembered, *missing), cipher)
         size_bytes = sum(len(item.body) + _FRAME_OVERHEAD_BYTES for item in job.items if isinstance(item, Entry))
         size_bytes += sum(len(item.memory) for item in remembered)
         if self._writer.offer(job, size_bytes):
@@ -348,13 +369,16 @@ class EmbeddedLog:
         else:
             self._behind.add(channel.key)
 
-    def _seal(self, channel: Channel) -> None:
+    def _cipher(self, key: ChannelKey) -> DataCipher | None:
+        return None if self._keys is None else self._keys.cipher(key.tenant_id)
+
+    def _complete(self, channel: Channel) -> None:
         """Say in its file that nothing is missing; only true of a channel whose entries were all handed over."""
-        if channel.is_stored and channel.queued == channel.last > 0 and not channel.is_sealed:
-            sealed = Sealed(self._files.generation, channel.last)
-            opened = () if channel.is_opened else (Opened(channel.epoch, channel.floor),)
-            if self._writer.offer(Append(channel.key, channel.position, (*opened, sealed)), _FRAME_OVERHEAD_BYTES):
-                channel.is_opened = channel.is_sealed = True
+        if channel.is_stored and channel.queued == channel.last > 0 and not channel.is_complete:
+            complete = Complete(self._files.generation, channel.last)
+            opened = () if channel.is_opened else (Opened(channel.epoch, channel.floor, self._keys is not None),)
+            if self._writer.offer(Append(channel.key, channel.position, (*opened, complete)), _FRAME_OVERHEAD_BYTES):
+                channel.is_opened = channel.is_complete = True
 
     def _committed(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -363,8 +387,11 @@ class EmbeddedLog:
                 continue
             if job.upto.epoch == channel.epoch:
                 channel.written = max(channel.written, job.upto.offset)
-            if isinstance(job.items[-1], Sealed) and channel.is_sealed and self._is_idle(channel):
+            if isinstance(job.items[-1], Complete) and channel.is_complete and self._is_idle(channel):
                 self._evict(channel)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
         for key in tuple(self._behind):
             if self._writer.unwritten_bytes * 2 < self._limits.max_unwritten_bytes:
                 self._persist(self._channels[key])
@@ -395,8 +422,11 @@ class EmbeddedLog:
         return idle_s >= self._limits.idle_s and channel.key not in self._followers
 
     async def _sweep(self) -> None:
+        await self._reseal()
         while True:
             await asyncio.sleep(self._limits.sweep_s)
+            self._drop_gone()
+            self._catch_up()
             for channel in [channel for channel in self._channels.values() if self._is_idle(channel)]:
                 self._evict(channel)
             try:
@@ -411,13 +441,29 @@ class EmbeddedLog:
                     await self._forget(key)
                     self.counters.forgotten += 1
 
+    async def _reseal(self) -> None:
+        """Seal what an earlier version left in the clear; of a tenant whose key was destroyed it goes."""
+        if self._keys is None:
+            return
+        try:
+            for key in await self._writer.run_in_thread(self._files.in_the_clear):
+                try:
+                    await self._keys.prepare(key.tenant_id)
+                    cipher = self._keys.cipher(key.tenant_id)
+                except Gone:
+                    await self._forget(key)
+                else:
+                    await self._writer.run_in_thread(partial(self._files.reseal, key, cipher))
+        except (OSError, CuelineError) as error:
+            logger.error("the log of an earlier version could not be sealed", extra={"error": str(error)})
+
     def _evict(self, channel: Channel) -> None:
-        """Drop from memory what the disk holds; the seal has to be there first, then `_committed` drops it."""
-        if channel.last == 0 or channel.is_sealed:
+        """Drop from memory what the disk holds; `Complete` has to be there first, then `_committed` drops it."""
+        if channel.last == 0 or channel.is_complete:
             del self._channels[channel.key]
             self.counters.evicted += 1
         else:
-            self._seal(channel)
+            self._complete(channel)
 
 
 def _tell(sink: Callable[[Entry], None], entry: Entry) -> None:

@@ -82,8 +82,7 @@ class RedisLog:
         self.link = self._link = RedisLink(connect, [*ALL, *scripts], timeout_s=timeout_s, on_up=self._on_up)
         self._push = RedisPush(connect, self._on_message, self._on_joined, timeout_s=timeout_s)
         self._limits = limits or RedisLimits()
-        self.keys = keys
-        self._seal = Seal(keys)
+        self.keys, self._seal = keys, Seal(keys)
         self._reader = RedisReader(self._link, self._limits, self._seal, now_s)
         self._on_notice = on_notice
         self._now_s = now_s
@@ -320,8 +319,7 @@ class RedisLog:
 
     def _start_over(self, key: ChannelKey) -> None:
         """What readers here were told since Redis went away is not what the log says."""
-        follower = self._followers.get(Keys.of(key).stream)
-        if follower is not None:
+        if (follower := self._followers.get(Keys.of(key).stream)) is not None:
             follower.start_over()
 
     async def own(self, key: ChannelKey, fence: str) -> None:
@@ -445,8 +443,7 @@ class RedisLog:
             self._spawn(self._catch_up(follower))
 
     def _on_joined(self, topic: str) -> None:
-        follower = self._followers.get(topic)
-        if follower is not None:
+        if (follower := self._followers.get(topic)) is not None:
             self._spawn(self._catch_up(follower))
 
     async def _catch_up(self, follower: Follower) -> None:
@@ -461,12 +458,14 @@ class RedisLog:
             return  # after the reconnect it is asked again; what is sealed for ever is told to nobody
         follower.catch_up(after, recovery)
 
-    async def trim(self, key: ChannelKey) -> None:
+    async def trim(self, key: ChannelKey) -> int:
         """See `EventLog`. Raises `Unavailable` while Redis does not answer."""
         keys = Keys.of(key)
+        last = int(await self._link.run("HGET", keys.meta, "last") or 0)
         await self._link.run("DEL", keys.stream, keys.states, keys.meta, keys.memory)
         await self._link.run("ZREM", INDEX, keys.stream)
         self._held.pop(key, None)
+        return last
 
     async def channels(self) -> AsyncIterator[ChannelKey]:
         """All channels held, live and ended."""

@@ -14,7 +14,7 @@ MAX_A_SWEEP = 100
 """Channels that one sweep looks at; the next one goes on with those that are then the oldest."""
 
 
-async def sweep(link: RedisLink, limits: RedisLimits, trim: Callable[[ChannelKey], Awaitable[None]]) -> int:
+async def sweep(link: RedisLink, limits: RedisLimits, trim: Callable[[ChannelKey], Awaitable[int]]) -> int:
     """Forget what is older than the retention, and, while Redis is nearly full, what is longest unused.
 
     A call that somebody owns is never forgotten. Returns how many channels were forgotten for room.

@@ -23,9 +23,7 @@ class EventLogPlace:
     async def erase(self, tenant_id: TenantId, conversation_id: str) -> int:
         """See `Place`; items are publications."""
         key = ChannelKey(tenant_id, call_channel(ConversationId(conversation_id)))
-        position = (await self._log.recover(key, None)).position
-        await self._log.trim(key)
-        return position.offset
+        return await self._log.trim(key)
 
 
 class CachePlace:

@@ -17,6 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.log.contract import ChannelKey, Entry, Event
 from server.log.embedded import EmbeddedLog, LogLimits
 from server.log.files import ChannelFiles, Job
@@ -36,17 +38,25 @@ def copy_if_there(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-class EmbeddedHarness:
-    """Crashes by going on with a copy of the folder, taken while the log runs."""
+async def ring(folder: Path) -> Keyring:
+    keys = Keyring(LocalKeys(folder))
+    await keys.check([CALL.tenant_id, TenantId("retail_bank")])
+    return keys
 
-    def __init__(self, folder: Path, limits: LogLimits = SMALL) -> None:
+
+class EmbeddedHarness:
+    """Crashes by going on with a copy of the folder, taken while the log runs. Every life has a keyring of its own."""
+
+    def __init__(self, folder: Path, limits: LogLimits = SMALL, *, is_sealed: bool = True) -> None:
         self.folder = folder
         self.limits = limits
+        self.is_sealed = is_sealed
         self.life = 0
         self.log: EmbeddedLog
 
     async def start(self) -> EmbeddedLog:
-        self.log = EmbeddedLog(self.folder / str(self.life), limits=self.limits)
+        keys = await ring(self.folder / "keys") if self.is_sealed else None
+        self.log = EmbeddedLog(self.folder / str(self.life), limits=self.limits, keys=keys)
         await self.log.start()
         return self.log
 
@@ -65,9 +75,10 @@ class EmbeddedHarness:
         await self.log.stop()
 
 
-@pytest.fixture(params=[SMALL, LogLimits()], ids=["small", "default"])
+@pytest.fixture(params=[(SMALL, True), (LogLimits(), False)], ids=["small", "default"])
 async def harness(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[LogHarness]:
-    harness = EmbeddedHarness(tmp_path, request.param)
+    limits, is_sealed = request.param
+    harness = EmbeddedHarness(tmp_path, limits, is_sealed=is_sealed)
     yield harness
     await harness.stop()
 
@@ -340,7 +351,10 @@ async def test_a_channel_that_cannot_be_read_does_not_stop_a_live_call(
 @virtual_time
 async def test_damage_is_loud_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = await started(tmp_path)
-    said = await log.append(CALL, words(5))
+    said: list[Entry] = []
+    for event in words(5):
+        said += await log.append(CALL, [event])
+        await asyncio.sleep(0.01)
     await log.stop()
     (path,) = channel_files(tmp_path)
     spoiled = path.read_bytes().replace(b"words 2", b"wordz 2")
