@@ -1,18 +1,19 @@
 """Logits of a batch to labelled values: all heads in one pass over one matrix.
 
     logits of every head, side by side [rows, columns] ──calibrate──▶ softmax | tanh ──▶ Reading
-    Reading.value(head, row) ──▶ dict or list, leading score
+    Reading.numbers ──head_views──▶ dict or list, leading score
 
 Laying the heads side by side takes 30 array operations a batch, in place, whatever the number of heads; one head after
 the other took 110. It is their number that counts: after a model's pass each finds the caches cold. Sigmoids stay
 `tanh(x / 2)` until a value is built, `sigmoid(x) = (1 + tanh(x / 2)) / 2`. Python values are built only where a graph's
-`when` is true.
+`when` is true (`head_views`). For the same reason rows that come after another turn are read in the same pass: each is
+one more row of the matrix, with what that turn handed on added to its logits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.head_spec import HeadSpec
+from inference.head_views import Binary, Distribution, Multi, Numbers, Single, Speakers, Value, View
 
 LogitArray = NDArray[np.floating[Any]]
 """`[rows, labels]`, raw model output."""
@@ -28,13 +30,7 @@ LogitArray = NDArray[np.floating[Any]]
 ScoreArray = NDArray[np.float32]
 """`[rows, columns] float32`, between 0 and 1."""
 
-Value = tuple[Any, float | None]
-"""What an output shows, and its leading score."""
-
 _NO_SCORES: ScoreArray = np.empty((0, 0), np.float32)
-
-View = Callable[["Reading", int, str | None], Value]
-"""One head's part of a reading: row and speaker in."""
 
 
 class HeadBank:
@@ -58,12 +54,14 @@ class HeadBank:
         self._scales: list[NDArray[np.float32]] = []
         self._biases: list[NDArray[np.float32]] = []
         self._views: dict[str, View] = {}
-        self._labels = labels
-        self._carried = {t: spec for t, spec in specs.items() if spec.carry is not None}
-        self._after: HeadBank | None = None
+        self._carried: list[tuple[slice, int]] = []
         for tensor in (*softmax, *multi, *binary):
             spec = specs[tensor]
-            self._add(tensor, 1 if spec.kind == "binary" else len(labels[tensor]), spec.temperature, spec.bias)
+            width = 1 if spec.kind == "binary" else len(labels[tensor])
+            if spec.carry is not None:
+                column = sum(len(scale) for scale in self._scales)
+                self._carried.append((slice(column, column + width), spec.carry_first))
+            self._add(tensor, width, spec.temperature, spec.bias)
         num_scalars = len(binary)
         for position, tensor in enumerate(softmax):
             spec = specs[tensor]
@@ -71,15 +69,18 @@ class HeadBank:
             if spec.scope is not None:
                 self._add(spec.scope, 1, spec.scope_temperature, [spec.scope_bias])
                 scope, num_scalars = num_scalars, num_scalars + 1
-            kind = _Single if spec.kind == "single" else _Distribution
-            head = kind(tuple(labels[tensor]), position, scope, _as_float32(spec.scope_threshold))
-            self._views[tensor] = head.value
+            own = tuple(labels[tensor])
+            self._views[tensor] = (
+                Single(own, position, scope, _as_float32(spec.scope_threshold)).values
+                if spec.kind == "single"
+                else Distribution(own, position).values
+            )
         for position, tensor in enumerate(multi):
-            self._views[tensor] = _Multi(tuple(labels[tensor]), position, _allowed(specs[tensor], labels[tensor])).value
+            self._views[tensor] = Multi(tuple(labels[tensor]), position, _allowed(specs[tensor], labels[tensor])).values
         for position, tensor in enumerate(binary):
             threshold = specs[tensor].threshold
             first = threshold[0] if isinstance(threshold, list) else threshold
-            self._views[tensor] = _Binary(specs[tensor].flag, position, _as_float32(first)).value
+            self._views[tensor] = Binary(specs[tensor].flag, position, _as_float32(first)).values
         widths = [len(labels[tensor]) for tensor in softmax]
         starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.intp)
         self._starts = starts[:-1]
@@ -118,15 +119,28 @@ class HeadBank:
         """How the value of each logits tensor is built."""
         return self._views
 
-    def read(self, arrays: Mapping[str, LogitArray]) -> Reading:
-        """Score every row of a batch with every head.
+    def read(
+        self, arrays: Mapping[str, LogitArray], rows: Sequence[int] = (), carried: Sequence[ScoreArray] = ()
+    ) -> Reading:
+        """Score every row of a batch with every head, and some rows once more, after the turn before each.
 
         Args:
-            arrays: At least `tensors`, each `[rows, labels]`.
+            arrays: At least `tensors`, each `[rows, labels]`; not changed.
+            rows: Rows that come after a turn that handed something on.
+            carried: What it was, `[columns] float32` for each of these.
+
+        Returns:
+            The rows of the batch, and below them one for each of `rows`.
         """
         if not self._columns:
             return Reading(self._views, [], _NO_SCORES, {}, {}, _NO_SCORES, frozenset())
         logits = np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
+        if rows:
+            num_rows = len(logits)
+            logits = np.concatenate((logits, logits.take(rows, 0)))
+            for place, numbers in enumerate(carried, num_rows):
+                for own, first in self._carried:
+                    logits[place, own] += numbers[first : first + own.stop - own.start]
         np.multiply(logits, self._scale, logits)
         np.add(logits, self._bias, logits)
         broken: frozenset[int] = frozenset()
@@ -139,39 +153,11 @@ class HeadBank:
         claims: dict[tuple[int, int], list[tuple[float, int]]] = {}
         if self._num_multi:
             multi = halves[:, : self._num_multi]
-            rows, columns = (multi >= self._thresholds).nonzero()
-            for row, column, half in zip(rows.tolist(), columns.tolist(), multi[rows, columns].tolist(), strict=True):
+            at, columns = (multi >= self._thresholds).nonzero()
+            for row, column, half in zip(at.tolist(), columns.tolist(), multi[at, columns].tolist(), strict=True):
                 head, label = self._multi_of[column]
-                claims.setdefault((row, head), []).append((-_sigmoid(half), label))
+                claims.setdefault((row, head), []).append((-0.5 - 0.5 * half, label))
         return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].copy(), broken)
-
-    def read_after(
-        self, arrays: Mapping[str, LogitArray], rows: Sequence[int], carried: Sequence[ScoreArray | None]
-    ) -> Reading:
-        """Score rows with the heads to which the turn before hands something on; the others have no value in it.
-
-        What is kept of a batch stays as it was: the same words are said after other turns as well.
-
-        Args:
-            arrays: As for `read`; not changed.
-            rows: Rows of these, in the order of the reading's.
-            carried: `[columns] float32` for each of these rows, None for a turn with none before it.
-        """
-        if self._after is None:
-            self._after = HeadBank(self._carried, self._labels)  # a race makes it twice, both the same
-        width = max((len(numbers) for numbers in carried if numbers is not None), default=0)
-        added = np.zeros((len(rows), width), np.float32)
-        for place, numbers in enumerate(carried):
-            if numbers is not None:
-                added[place] = numbers
-        moved = dict(arrays)
-        for tensor, spec in self._carried.items():
-            logits = arrays[tensor][rows]
-            columns = added[:, spec.carry_first : spec.carry_first + logits.shape[1]]
-            moved[tensor] = np.add(logits, columns, dtype=np.float32)
-            if spec.scope is not None:
-                moved[spec.scope] = arrays[spec.scope][rows]
-        return self._after.read(moved)
 
     def _read_softmax(self, logits: ScoreArray) -> tuple[list[NDArray[np.intp]], ScoreArray, dict[int, ScoreArray]]:
         """Return the best label by head and row, the sums by row and head, and all scores of distributions.
@@ -215,6 +201,17 @@ class Reading:
     halves: ScoreArray
     broken: frozenset[int]
 
+    @property
+    def numbers(self) -> Numbers:
+        """The same as plain Python numbers: one conversion an array costs less than one a number."""
+        return Numbers(
+            [labels.tolist() for labels in self.best],
+            self.totals.tolist(),
+            {head: scores.tolist() for head, scores in self.shares.items()},
+            self.claims,
+            self.halves.tolist(),
+        )
+
     def value(self, tensor: str, row: int, speaker: str | None = None) -> Value:
         """Build the value of one row.
 
@@ -228,74 +225,8 @@ class Reading:
         """
         if row in self.broken:
             raise ValueError("the model's logits are not finite")
-        return self.views[tensor](self, row, speaker)
-
-
-@dataclass(frozen=True, slots=True)
-class _Single:
-    """The best label, and whether the text is within the labels at all."""
-
-    labels: tuple[str, ...]
-    position: int
-    scope: int | None
-    scope_threshold: float
-
-    def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        score = 1.0 / reading.totals.item(row, self.position)
-        label = self.labels[reading.best[self.position].item(row)]
-        if self.scope is None:
-            return {"label": label, "score": score}, score
-        scope = _sigmoid(reading.halves.item(row, self.scope))
-        in_scope = scope >= self.scope_threshold
-        return {"label": label, "score": score, "in_scope": in_scope, "in_scope_score": scope}, score
-
-
-@dataclass(frozen=True, slots=True)
-class _Distribution:
-    """The best label and the score of each."""
-
-    labels: tuple[str, ...]
-    position: int
-    scope: int | None
-    scope_threshold: float
-
-    def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        scores = reading.shares[self.position][row].tolist()
-        best = reading.best[self.position].item(row)
-        by_label = dict(zip(self.labels, scores, strict=True))
-        return {"label": self.labels[best], "score": scores[best], "scores": by_label}, scores[best]
-
-
-@dataclass(frozen=True, slots=True)
-class _Multi:
-    """Every label at or above its threshold, best first."""
-
-    labels: tuple[str, ...]
-    position: int
-    speakers: Mapping[str, frozenset[int]]
-
-    def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        claims = reading.claims.get((row, self.position))
-        allowed = self.speakers.get(speaker) if speaker is not None else None
-        if claims is not None and allowed is not None:
-            claims = [claim for claim in claims if claim[1] in allowed]
-        if not claims:
-            return [], None
-        best_first = sorted(claims)
-        return [{"label": self.labels[label], "score": -score} for score, label in best_first], -best_first[0][0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Binary:
-    """One score, and whether it reaches the threshold."""
-
-    flag: str | None
-    position: int
-    threshold: float
-
-    def value(self, reading: Reading, row: int, speaker: str | None) -> Value:
-        score = _sigmoid(reading.halves.item(row, self.position))
-        return ({"score": score} if self.flag is None else {self.flag: score >= self.threshold, "score": score}), score
+        speakers: Speakers = [speaker]
+        return self.views[tensor](self.numbers, [row], speakers)[0]
 
 
 def _allowed(spec: HeadSpec, labels: Sequence[str]) -> dict[str, frozenset[int]]:
@@ -303,30 +234,6 @@ def _allowed(spec: HeadSpec, labels: Sequence[str]) -> dict[str, frozenset[int]]
     return {speaker: frozenset(index[label] for label in own) for speaker, own in (spec.speakers or {}).items()}
 
 
-def _sigmoid(half: float) -> float:
-    """Return the score of a logit from its `tanh(x / 2)`."""
-    return 0.5 + 0.5 * half
-
-
 def _as_float32(threshold: float) -> float:
     """Round a threshold as scores are rounded, so that a score equal to it reaches it."""
     return float(np.float32(threshold))
-
-
-def best_first(scores: ScoreArray, is_claimed: NDArray[np.bool_]) -> tuple[list[tuple[int, float]], list[int]]:
-    """Collect the claimed columns of each row by descending score, equal scores by column.
-
-    Args:
-        scores: `[rows, columns] float32`.
-        is_claimed: `[rows, columns] bool`.
-
-    Returns:
-        `(column, score)` of all rows one after the other, and where each row starts, one more than rows.
-    """
-    rows, columns = is_claimed.nonzero()
-    if not rows.size:
-        return [], [0] * (len(scores) + 1)
-    found = scores[rows, columns]
-    order = np.lexsort((columns, -found, rows))
-    starts: list[int] = np.searchsorted(rows, np.arange(len(scores) + 1)).tolist()
-    return list(zip(columns[order].tolist(), found[order].tolist(), strict=True)), starts

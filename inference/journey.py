@@ -8,11 +8,13 @@ A journey belongs to one thread at a time: the event loop's, then a worker's, th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress, count
 from typing import Any
 
 from numpy.typing import NDArray
 
-from inference.heads import HeadBank, Reading, Value
+from inference.head_views import Numbers, Speakers, Value
+from inference.heads import HeadBank, Reading, ScoreArray
 from inference.plan import Slot
 from inference.program import Program, ProgramStep, Test
 from inference.prototypes import PrototypeBook, PrototypeReading
@@ -47,6 +49,25 @@ class BatchResult:
         if self._reading is None:
             self._reading = self.bank.read(self.arrays)
         return self._reading
+
+    def read_after(self, rows: Sequence[int], carried: Sequence[ScoreArray]) -> tuple[Reading, int]:
+        """Read rows once more, each after its own turn before.
+
+        What is kept of a batch stays as it was: the same words are said after other turns as well.
+
+        Args:
+            rows: At least one; the same row may come several times.
+            carried: What the turn before each handed on, `[columns] float32`.
+
+        Returns:
+            A reading, and where these rows begin in it.
+        """
+        if self._reading is None:
+            num_rows = len(next(iter(self.arrays.values())))
+            self._reading = reading = self.bank.read(self.arrays, rows, carried)
+            return reading, num_rows
+        own = {tensor: self.arrays[tensor][list(rows)] for tensor in self.bank.tensors}
+        return self.bank.read(own, range(len(rows)), carried), len(rows)
 
     def moments(self, tensor: str, row: int, book: PrototypeBook, prototypes: PrototypeSet) -> Value:
         """Compare a row's embedding with its tenant's examples: while the batch is under way, all rows at once."""
@@ -104,7 +125,7 @@ class Journey:
         for name, slot in program.inputs:
             self.values[slot] = given.get(name)
         self.results: dict[int, tuple[BatchResult, int]] = {}
-        self._after: dict[int, Reading] = {}
+        self._after: dict[int, tuple[Reading, int]] = {}
         self.ready: list[Output] = []
         self.arrived_s = self.queued_s = now_s
         self.queue_ms = self.compute_ms = self.started_s = 0.0
@@ -171,13 +192,13 @@ class Journey:
         result, row = self.results[index]
         return result.arrays[tensor][row]
 
-    def read_after(self, index: int, carried: NDArray[Any]) -> Reading:
-        """Return what the heads behind a model step say of this row alone after the turn before; row 0 of it."""
-        reading = self._after.get(index)
-        if reading is None:
+    def read_after(self, index: int, carried: ScoreArray) -> tuple[Reading, int]:
+        """Return what the heads behind a model step say of this row after the turn before, and its row there."""
+        after = self._after.get(index)
+        if after is None:
             result, row = self.results[index]
-            self._after[index] = reading = result.bank.read_after(result.arrays, [row], [carried])
-        return reading
+            self._after[index] = after = result.read_after([row], [carried])
+        return after
 
     def token_ids(self) -> TokenBytes | None:
         """Return the ids that the model step reads; None where it reads tensors."""
@@ -194,6 +215,32 @@ class Journey:
             )
 
 
+class _Entered:
+    """The rows of a batch that enter a step; those of equal conditions are found once."""
+
+    __slots__ = ("_journeys", "_speakers", "afters", "rows", "sinks")
+
+    def __init__(self, journeys: Sequence[Journey], rows: Sequence[int], afters: Sequence[int]) -> None:
+        """Take journeys and, for each, its row in a reading and the row after the turn before."""
+        self._journeys = journeys
+        self.rows = rows
+        self.afters = afters
+        self.sinks = [(j.values, j.ready.append, j.queue_ms, j.compute_ms, j.started_s) for j in journeys]
+        self._speakers: dict[Slot | None, Speakers] = {None: [None] * len(rows)}
+
+    def column(self, step: ProgramStep, reading: Reading, numbers: Numbers) -> list[Value]:
+        """Return the step's value of every row."""
+        if not step.head:
+            assert step.compute is not None
+            return [step.compute(journey) for journey in self._journeys]
+        slot = step.speaker
+        speakers = self._speakers.get(slot)
+        if speakers is None:
+            assert slot is not None
+            self._speakers[slot] = speakers = [journey.values[slot] for journey in self._journeys]
+        return reading.views[step.head](numbers, self.rows if step.carry is None else self.afters, speakers)
+
+
 def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchResult, now_s: float) -> None:
     """Take the rows of a batch, all just behind one model step of one program, past the heads behind it.
 
@@ -207,51 +254,55 @@ def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchRe
         now_s: Stamp of the outputs.
     """
     program, first = journeys[0].program, journeys[0].at
-    reading = result.reading
     steps = program.heads_behind[first - 1]
-    after = _read_after(steps, journeys, rows, result)
-    places = range(len(rows))
-    able = [trio for trio in zip(journeys, rows, places, strict=True) if trio[1] not in reading.broken]
-    entered: dict[Test | None, list[tuple[Journey, int, int]]] = {None: able}
+    if not steps:
+        return
+    reading, afters = _read(steps, journeys, rows, result)
+    numbers, broken = reading.numbers, reading.broken
+    if broken:
+        trios = [trio for trio in zip(journeys, rows, afters, strict=True) if broken.isdisjoint(trio[1:])]
+        journeys, rows, afters = zip(*trios, strict=True) if trios else ((), (), ())
+    entered: dict[Test | None, _Entered] = {None: _Entered(journeys, rows, afters)}
     skipped: dict[Test | None, list[Journey]] = {None: []}
     for step in steps:
-        when, slot, speaker = step.when, step.output, step.speaker
-        if when is not None and when not in entered:
-            truths = [when(journey.values) for journey, _, _ in able]
-            entered[when] = [trio for trio, is_true in zip(able, truths, strict=True) if is_true]
-            skipped[when] = [trio[0] for trio, is_true in zip(able, truths, strict=True) if not is_true]
-        is_after = after is not None and step.carry is not None and step.head in after.views
-        source = after if after is not None and is_after else reading
-        view = source.views[step.head] if step.head else None
+        when, slot, model, version = step.when, step.output, step.model, step.version
+        if when not in entered:
+            assert when is not None
+            truths = [when(journey.values) for journey in journeys]
+            entered[when] = _Entered(
+                list(compress(journeys, truths)), list(compress(rows, truths)), list(compress(afters, truths))
+            )
+            skipped[when] = [journey for journey, is_true in zip(journeys, truths, strict=True) if not is_true]
+        inside = entered[when]
         names = [name for name, _ in step.emits]
-        for journey, row, place in entered[when]:
-            values = journey.values
-            if view is not None:
-                value, score = view(source, place if is_after else row, None if speaker is None else values[speaker])
-            else:
-                assert step.compute is not None
-                value, score = step.compute(journey)
+        column = inside.column(step, reading, numbers)
+        for (values, append, queue_ms, compute_ms, started_s), (value, score) in zip(inside.sinks, column, strict=True):
             values[slot] = value
-            queue_ms, compute_ms, started_s = journey.queue_ms, journey.compute_ms, journey.started_s
             for name in names:
-                output = Output(name, value, score, step.model, step.version, queue_ms, compute_ms, started_s, now_s)
-                journey.ready.append(output)
+                append(Output(name, value, score, model, version, queue_ms, compute_ms, started_s, now_s))
         for journey in skipped[when]:
             journey.emit(step, None, None, now_s)
-    for journey, _, _ in able:
+    for journey in journeys:
         journey.at = first + len(steps)
 
 
-def _read_after(
+def _read(
     steps: Sequence[ProgramStep], journeys: Sequence[Journey], rows: Sequence[int], result: BatchResult
-) -> Reading | None:
-    """Read the heads that depend on the turn before, a row a journey; None where no journey has one before it."""
+) -> tuple[Reading, Sequence[int]]:
+    """Read the heads, and those of journeys with a turn before them once more after it.
+
+    Returns:
+        The reading, and each journey's row after the turn before it: its plain row where there was none.
+    """
     step = next((step for step in steps if step.carry is not None), None)
     if step is None or step.carry is None:
-        return None
-    slot = step.carry
-    before: list[Carry | None] = [journey.values[slot] for journey in journeys]
-    carried = [None if carry is None else carry.of(step.model, step.version) for carry in before]
-    if all(numbers is None for numbers in carried):
-        return None
-    return result.bank.read_after(result.arrays, rows, carried)
+        return result.reading, rows
+    befores: list[Carry | None] = [journey.values[step.carry] for journey in journeys]
+    found = [None if carry is None else carry.of(step.model, step.version) for carry in befores]
+    carried = [numbers for numbers in found if numbers is not None]
+    if not carried:
+        return result.reading, rows
+    after_rows = [row for row, numbers in zip(rows, found, strict=True) if numbers is not None]
+    reading, first = result.read_after(after_rows, carried)
+    places = count(first)
+    return reading, [row if numbers is None else next(places) for row, numbers in zip(rows, found, strict=True)]

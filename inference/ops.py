@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.heads import Value
+from inference.head_views import Value
 from inference.plan import Op, Slot, Step
-from inference.request import Carry, EmbeddingArray
+from inference.request import Carry, EmbeddingArray, PrototypeSet
 from inference.service import Service
 from inference.tokens import ID_BYTES
 
@@ -80,7 +80,8 @@ def _classify(
         who = None if speaker is None else journey.values[speaker]
         before: Carry | None = None if carry is None else journey.values[carry]
         if before is not None and (numbers := before.of(model, version)) is not None:
-            return journey.read_after(index, numbers).value(tensor, 0, who)
+            reading, after = journey.read_after(index, numbers)
+            return reading.value(tensor, after, who)
         return result.reading.value(tensor, row, who)
 
     return classify
@@ -93,7 +94,7 @@ def _moments(step: Step, service: Service | None, tensor_of: Mapping[Slot, Sourc
 
     def moments(journey: Journey) -> Value:
         prototypes = journey.request.prototypes
-        if isinstance(prototypes, Mapping):
+        if prototypes is not None and not isinstance(prototypes, PrototypeSet):
             prototypes = prototypes.get(version)
         if prototypes is None or not prototypes.phrases:
             return [], None

@@ -3,7 +3,7 @@
     PrototypeSet per tenant ──stacked──▶ vectors [phrases, dims]
     embeddings [rows, dims] @ vectors.T ──best phrase of each label──▶ scores [rows, labels] ──own labels, threshold──▶
 
-Fifty tenants cost one product, not fifty; each row then looks only at its own tenant's labels.
+Fifty tenants cost one product, not fifty; each row then looks at its own tenant's few labels, as plain numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.heads import Value, best_first
+from inference.head_views import Value
 from inference.request import EmbeddingArray, PrototypeSet
 
 _MAX_STACKED_PHRASES = 2048
@@ -59,7 +59,7 @@ class _Part:
     Attributes:
         prototypes: The set itself; held, so that its `id` stays its own.
         labels: Its labels that have phrases.
-        thresholds: `[labels] float32`, of these.
+        thresholds: Of these, each exactly a float32.
         phrases: In the order of the stack's columns.
         label_columns: Where its labels are in the stack.
         first_phrase: Where its phrases begin.
@@ -68,7 +68,7 @@ class _Part:
 
     prototypes: PrototypeSet
     labels: tuple[str, ...]
-    thresholds: NDArray[np.float32]
+    thresholds: Sequence[float]
     phrases: tuple[str, ...]
     label_columns: slice
     first_phrase: int
@@ -78,27 +78,21 @@ class _Part:
 class PrototypeReading:
     """One batch compared with one stack. Immutable, callable from any thread."""
 
-    __slots__ = ("_claims", "_parts", "_similarities", "_starts")
+    __slots__ = ("_best", "_parts", "_similarities")
 
     def __init__(
-        self,
-        parts: Mapping[int, _Part],
-        similarities: NDArray[np.float32],
-        claims: list[tuple[int, float]],
-        starts: list[int],
+        self, parts: Mapping[int, _Part], similarities: NDArray[np.float32], best: NDArray[np.float32]
     ) -> None:
         """Keep a comparison.
 
         Args:
             parts: Tenants by `id` of their set.
             similarities: `[rows, phrases]`.
-            claims: Label column and score of every tenant's claims, best first, row after row.
-            starts: Where each row's claims start.
+            best: `[rows, labels]`, of each label's phrases.
         """
         self._parts = parts
         self._similarities = similarities
-        self._claims = claims
-        self._starts = starts
+        self._best = best
 
     def holds(self, prototypes: PrototypeSet) -> bool:
         """Whether the set was part of the stack that the batch was compared with."""
@@ -107,22 +101,30 @@ class PrototypeReading:
     def value(self, row: int, prototypes: PrototypeSet) -> Value:
         """Build `[{label, score, phrase}]` of one row, best first, for its own tenant's labels."""
         part = self._parts[id(prototypes)]
-        own = part.label_columns
-        value = []
-        for column, score in self._claims[self._starts[row] : self._starts[row + 1]]:
-            if own.start <= column < own.stop:
-                label = column - own.start
-                first, last = part.starts[label], part.starts[label + 1]
-                similar = self._similarities[row, part.first_phrase + first : part.first_phrase + last]
-                phrase = part.phrases[first + int(similar.argmax())]
-                value.append({"label": part.labels[label], "score": score, "phrase": phrase})
-        return value, value[0]["score"] if value else None
+        scores: list[float] = self._best[row, part.label_columns].tolist()
+        claims = [
+            (-score, label)
+            for label, (score, threshold) in enumerate(zip(scores, part.thresholds, strict=True))
+            if score >= threshold
+        ]
+        if not claims:
+            return [], None
+        claims.sort()
+        return [
+            {"label": part.labels[label], "score": -score, "phrase": self._phrase(part, row, label)}
+            for score, label in claims
+        ], -claims[0][0]
+
+    def _phrase(self, part: _Part, row: int, label: int) -> str:
+        first, last = part.starts[label], part.starts[label + 1]
+        similar = self._similarities[row, part.first_phrase + first : part.first_phrase + last]
+        return part.phrases[first + int(similar.argmax())]
 
 
 class PrototypeStack:
     """The phrases of some tenants below each other, sorted by label. Immutable."""
 
-    __slots__ = ("_parts", "_starts", "_thresholds", "_vectors")
+    __slots__ = ("_parts", "_starts", "_vectors")
 
     def __init__(self, sets: Iterable[PrototypeSet] = ()) -> None:
         self._parts: dict[int, _Part] = {}
@@ -135,7 +137,7 @@ class PrototypeStack:
             self._parts[id(prototypes)] = _Part(
                 prototypes=prototypes,
                 labels=tuple(prototypes.labels[label] for label in present.tolist()),
-                thresholds=prototypes.thresholds[present],
+                thresholds=prototypes.thresholds[present].tolist(),
                 phrases=tuple(prototypes.phrases[i] for i in order.tolist()),
                 label_columns=slice(len(starts), len(starts) + len(present)),
                 first_phrase=num_phrases,
@@ -145,9 +147,6 @@ class PrototypeStack:
             starts.extend(num_phrases + start for start in first.tolist())
             num_phrases += len(order)
         self._starts = np.array(starts, np.intp)
-        self._thresholds = np.concatenate(
-            [part.thresholds for part in self._parts.values()] or [np.empty(0, np.float32)]
-        )
         self._vectors = np.ascontiguousarray(np.concatenate(vectors).T) if num_phrases else None
 
     @property
@@ -166,12 +165,10 @@ class PrototypeStack:
             embeddings: `[rows, dims] float32`, L2-normalised.
         """
         if self._vectors is None:
-            return PrototypeReading(
-                self._parts, np.empty((len(embeddings), 0), np.float32), [], [0] * (len(embeddings) + 1)
-            )
+            nothing = np.empty((len(embeddings), 0), np.float32)
+            return PrototypeReading(self._parts, nothing, nothing)
         similarities = embeddings @ self._vectors
-        best = np.maximum.reduceat(similarities, self._starts, axis=1)
-        return PrototypeReading(self._parts, similarities, *best_first(best, best >= self._thresholds))
+        return PrototypeReading(self._parts, similarities, np.maximum.reduceat(similarities, self._starts, axis=1))
 
 
 class PrototypeBook:
