@@ -326,6 +326,9 @@ class AudioEndpoint:
         try:
             await held.source.close()
             await held.source.call.stop(reason="source_lost")
+        except CuelineError as error:
+            # Not acknowledged, so whoever has the call by now hears it from its source.
+            log.warning("the last words of a source are not stored", extra={"reason": error.code})
         finally:
             self._forget(key, held)
 

@@ -29,7 +29,10 @@ from server.feed.directory import CallDirectory
 from server.feed.endpoint import FeedEndpoint
 from server.feed.transport import DirectProtocol
 from server.fleet import fleet_of
+from server.ingest.adapters import audiohook, lca, twilio
+from server.ingest.adapters.endpoint import AdapterEndpoint, carry_on
 from server.ingest.audio_socket import AudioEndpoint
+from server.ingest.carried_source import Way
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.live import LiveCalls, Stations
@@ -37,10 +40,10 @@ from server.log.embedded import EmbeddedLog, LogLimits
 from server.log.redis import RedisLog
 from server.log.redis_leases import SCRIPTS
 from server.metrics import Metrics
-from server.speech.scripted import ScriptedRecogniser
 from server.store.outbox import Outbox, OutboxLimits
 from server.store.sql import SqlStore
 from server.wire.codec import json_encoder
+from tests.integration.seconds import Seconds
 from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
 
 
@@ -95,10 +98,20 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
     authenticator = AnonymousAuthenticator("test", "anna", ("test",))
     origins = OriginPolicy((), is_loopback_only=life.host == "127.0.0.1")
     directory = CallDirectory(calls, fleet.owners(store))
-    door = Door(authenticator, origins, directory)
-    audio = AudioEndpoint(calls, ScriptedRecogniser({}), door, settings.ingest, metrics, fleet.relay)
+    door = Door(authenticator, origins, directory, fleet.passes)
+    recogniser = Seconds()
+    audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
     transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
-    await fleet.start(calls, [audio])
+    protocols = {
+        lca.PATH: lca.LcaAdapter(authenticator, fleet.tickets),
+        twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),
+        audiohook.PATH: audiohook.AudioHookAdapter(settings.ingest.audiohook, authenticator),
+    }
+    way = Way(calls, recogniser, fleet.relay, metrics)
+    adapters = {
+        path: AdapterEndpoint(adapter, way, door, origins, settings.ingest) for path, adapter in protocols.items()
+    }
+    await fleet.start(calls, [audio, *adapters.values()])
     feed = FeedEndpoint(log, fleet.redeemer, metrics, directory=directory, origins=origins)
     desk = TicketDesk(authenticator, fleet.tickets, origins=origins)
 
@@ -110,14 +123,14 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
 
     async def drain():
         await fleet.leave_calls(calls)
-        await asyncio.gather(audio.stop(), transcripts.stop())
+        await asyncio.gather(*(one.stop() for one in (audio, transcripts, *adapters.values())))
         await calls.stop()
         await feed.drain()
 
     listener = bind(life.host, life.port, is_shared=True)
     application = Application(
-        {"/v1/feed": feed, "/v1/ingest/transcripts": transcripts, "/v1/ingest/audio": audio}, web
-    )  # fmt: skip
+        {"/v1/feed": feed, "/v1/ingest/transcripts": transcripts, "/v1/ingest/audio": audio, **adapters}, web
+    )
     config = uvicorn.Config(
         application,
         loop="none",
@@ -128,7 +141,7 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
         log_config=None,
         timeout_graceful_shutdown=2,
     )
-    server = UvicornServer(config, drain)
+    server = UvicornServer(config, drain, lambda: carry_on(tuple(adapters.values()), settings.fleet.drain_s))
     private = fleet.listeners[0].getsockname()[1] if fleet.listeners else life.port
     server.on_started = lambda: tell(f"{private} {time.time():.3f}")
     await server.serve(sockets=[listener, *fleet.listeners])

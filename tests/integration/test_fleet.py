@@ -6,88 +6,22 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-import msgspec
 import pytest
 
-from server.cli.workers import free_port
-from server.log.contract import ChannelKey
 from server.log.redis import RedisLog
-from server.log.redis_keys import Keys
-from server.wire.ids import TenantId
 from tests.integration.calls import Agent, Source, words_and_moments
-from tests.integration.fleet_process import Life
-from tests.server.log.redis_server import RedisServer, redis_server
+from tests.integration.fleet import FleetUnderTest, channel, fleet_of
 
-ROOT = Path(__file__).resolve().parents[2]
 CALLS = 6
 TAKEN_OVER_WITHIN_S = 3.0
 
 
-class Process:
-    """One of the fleet."""
-
-    def __init__(self, process: asyncio.subprocess.Process, private_port: int) -> None:
-        self.process = process
-        self.private_port = private_port
-
-    async def end(self, how: signal.Signals) -> None:
-        self.process.send_signal(how)
-        async with asyncio.timeout(20):
-            await self.process.wait()
-
-
-class FleetUnderTest:
-    def __init__(self, redis: RedisServer) -> None:
-        self.redis = redis
-        self.port = free_port("127.0.0.1")
-        self.processes: list[Process] = []
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
-
-    async def start_one(self) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.integration.fleet_process"),
-            msgspec.json.encode(Life(port=self.port, redis=self.redis.url)).decode(),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            line = await process.stdout.readline()
-        assert line, "a process of the fleet did not start"
-        started = Process(process, int(line.split()[0]))
-        self.processes.append(started)
-        return started
-
-    async def owner_of(self, call: str) -> Process:
-        """Whose address its lease names."""
-        lease = self.redis.command("GET", Keys.of(channel(call)).lease).decode()
-        port = int(lease.split()[-1].rpartition(":")[2])
-        return next(process for process in self.processes if process.private_port == port)
-
-
 @pytest.fixture
 async def fleet() -> AsyncIterator[FleetUnderTest]:
-    with redis_server() as redis:
-        fleet = FleetUnderTest(redis)
-        try:
-            await asyncio.gather(*(fleet.start_one() for _ in range(3)))
-            yield fleet
-        finally:
-            for process in fleet.processes:
-                if process.process.returncode is None:
-                    process.process.kill()
-                    await process.process.wait()
-
-
-def channel(call: str) -> ChannelKey:
-    return ChannelKey(TenantId("test"), f"call:{call}")
+    async with fleet_of(3) as started:
+        yield started
 
 
 @contextlib.asynccontextmanager
