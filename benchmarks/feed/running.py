@@ -20,8 +20,10 @@ from server.auth.tickets import Tickets
 from server.feed.endpoint import FeedEndpoint
 from server.feed.session import Limits
 from server.feed.transport import DirectProtocol
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.log.contract import Event, EventLog
-from server.log.embedded import EmbeddedLog
+from server.log.embedded import EmbeddedLog, LogLimits
 from server.metrics import Metrics
 from server.wire.clock import Stamps
 from server.wire.ids import AgentId, TenantId
@@ -89,10 +91,17 @@ class RunningFeed(Generic[Log]):
         return [self.desk.issue(SOMEONE, time.monotonic()) for _ in range(num)]
 
 
+async def keyring(folder: Path) -> Keyring:
+    """The tenant's key, and a keyring of one process."""
+    keys = Keyring(LocalKeys(folder / "keys"))
+    await keys.prepare(TENANT)
+    return keys
+
+
 @contextlib.asynccontextmanager
 async def feed_server(folder: Path) -> AsyncIterator[RunningFeed[EmbeddedLog]]:
-    """The feed alone, as `server.main` runs it: same protocol class, same log, no models."""
-    log = EmbeddedLog(folder)
+    """The feed alone, as `server.main` runs it: same protocol class, same sealed log, no models."""
+    log = EmbeddedLog(folder / "log", limits=LogLimits(linger_s=0.002), keys=await keyring(folder))
     await log.start()
     try:
         async with feed_on(log) as feed:

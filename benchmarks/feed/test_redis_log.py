@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from benchmarks.feed.running import TENANT, event, feed_on, swarm_process
+from benchmarks.feed.running import TENANT, event, feed_on, keyring, swarm_process
 from server.log.contract import ChannelKey, EventLog
 from server.log.embedded import EmbeddedLog
 from server.log.redis import RedisLog
@@ -63,9 +63,9 @@ async def delays_of(writer: EventLog, reader: EventLog) -> list[float]:
 
 async def measure(folder: Path, url: str) -> dict[str, list[float]]:
     async with (
-        started(EmbeddedLog(folder)) as embedded,
-        started(RedisLog(url, timeout_s=5)) as here,
-        started(RedisLog(url, timeout_s=5)) as there,
+        started(EmbeddedLog(folder / "log", keys=await keyring(folder))) as embedded,
+        started(RedisLog(url, timeout_s=5, keys=await keyring(folder))) as here,
+        started(RedisLog(url, timeout_s=5, keys=await keyring(folder))) as there,
     ):
         return {
             "embedded": await delays_of(embedded, embedded),
