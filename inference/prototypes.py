@@ -62,8 +62,8 @@ class _Part:
         thresholds: Of these, each exactly a float32.
         phrases: In the order of the stack's columns.
         label_columns: Where its labels are in the stack.
-        first_phrase: Where its phrases begin.
-        starts: First phrase of each label, counted from `first_phrase`, and the number of phrases.
+        phrase_columns: Where its phrases are.
+        starts: First phrase of each label, counted from the first of these columns.
     """
 
     prototypes: PrototypeSet
@@ -71,7 +71,7 @@ class _Part:
     thresholds: Sequence[float]
     phrases: tuple[str, ...]
     label_columns: slice
-    first_phrase: int
+    phrase_columns: slice
     starts: tuple[int, ...]
 
 
@@ -110,15 +110,12 @@ class PrototypeReading:
         if not claims:
             return [], None
         claims.sort()
+        similar: list[float] = self._similarities[row, part.phrase_columns].tolist()
+        labels, phrases, starts = part.labels, part.phrases, part.starts
         return [
-            {"label": part.labels[label], "score": -score, "phrase": self._phrase(part, row, label)}
+            {"label": labels[label], "score": -score, "phrase": phrases[similar.index(-score, starts[label])]}
             for score, label in claims
         ], -claims[0][0]
-
-    def _phrase(self, part: _Part, row: int, label: int) -> str:
-        first, last = part.starts[label], part.starts[label + 1]
-        similar = self._similarities[row, part.first_phrase + first : part.first_phrase + last]
-        return part.phrases[first + int(similar.argmax())]
 
 
 class PrototypeStack:
@@ -140,8 +137,8 @@ class PrototypeStack:
                 thresholds=prototypes.thresholds[present].tolist(),
                 phrases=tuple(prototypes.phrases[i] for i in order.tolist()),
                 label_columns=slice(len(starts), len(starts) + len(present)),
-                first_phrase=num_phrases,
-                starts=(*first.tolist(), len(order)),
+                phrase_columns=slice(num_phrases, num_phrases + len(order)),
+                starts=tuple(first.tolist()),
             )
             vectors.append(prototypes.vectors[order])
             starts.extend(num_phrases + start for start in first.tolist())
