@@ -287,7 +287,9 @@ class EmbeddedLog:
             outline = await self._reader.outline(key)
             channel = Channel(key, new_epoch()) if outline is None else Channel.of_file(key, outline)
             if outline is not None and (contents := await self._reader.opened_now(key, outline)) is not None:
-                channel.unlock(contents, self._limits.max_tail_bytes)
+                # In the thread, too: a long call's is some 20 ms, and nobody else has this channel yet.
+                unlock = partial(channel.unlock, contents, self._limits.max_tail_bytes)
+                await self._writer.run_in_thread(unlock)
             self.counters.restored += 1
         except Unavailable:
             if not or_detached:
