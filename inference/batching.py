@@ -21,20 +21,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from operator import attrgetter
-from typing import Any
 
 from inference.cost import CostModel
 from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.request import RowClass
-
-Lane = tuple[str, int]
-"""Rows of one lane may share a batch: model name and version."""
-
+from inference.row import Account, Admission, Lane, Refusal, Row
 
 _LEAST_OWNER_ROWS = 16  # more than a call that speaks ever has queued
 _MAX_OWNERS = 1024  # calls remembered before those with nothing queued are forgotten
@@ -86,53 +81,6 @@ class BatchingSettings:
         return max(_LEAST_OWNER_ROWS, self.max_queued_rows // 4)
 
 
-class Refusal(Enum):
-    """Why a row was not admitted."""
-
-    FULL = "queue full"
-    FLOOD = "too many rows of one call queued"
-    LATE = "deadline passed"
-    HOPELESS = "deadline cannot be met"
-    TOO_LONG = "longer than any bucket"
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One row in the queue.
-
-    Attributes:
-        lane: Rows of one lane may share a batch.
-        tokens: Its length.
-        row_class: Who goes first.
-        owner: Call it belongs to.
-        identity: Rows of one identity replace each other by revision; None: never replaced.
-        revision: Grows with the utterance.
-        deadline_s: When the answer becomes worthless.
-        arrived_s: When it was submitted.
-        item: The shell's own object.
-        since_s: Arrival that counts for its place: inherited from a row it replaces, later where its call floods.
-        is_pushed: Whether its call's own rows made it count as later.
-        cost_s: What it would take alone, when it was queued.
-        order: Place in the queue, set by the policy.
-        sequence: Breaks ties in order of arrival, set by the policy.
-    """
-
-    lane: Lane
-    tokens: int
-    row_class: RowClass
-    owner: str
-    identity: Hashable | None
-    revision: int
-    deadline_s: float
-    arrived_s: float
-    item: Any = None
-    since_s: float = 0.0
-    is_pushed: bool = False
-    cost_s: float = 0.0
-    order: float = 0.0
-    sequence: int = 0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Rows that run together.
@@ -155,19 +103,6 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that are not padding."""
         return sum(row.tokens for row in self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What happened to a submitted row.
-
-    Attributes:
-        refusal: Why it was not taken; None: it is queued.
-        superseded: The row that will not run: the older one it replaced, or itself where a newer one is queued.
-    """
-
-    refusal: Refusal | None = None
-    superseded: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,21 +133,6 @@ class _Queue:
     entries: list[tuple[float, int, Row]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Owner:
-    """One call's queued rows of one class.
-
-    Attributes:
-        rows: How many.
-        cost_s: What they would take one by one.
-        last_s: Arrival that the last of them counts from; its next row is never ahead of it.
-    """
-
-    rows: int = 0
-    cost_s: float = 0.0
-    last_s: float = -math.inf
-
-
 class BatchingPolicy:
     """Rows in, batches out. See the module for the rules.
 
@@ -233,7 +153,10 @@ class BatchingPolicy:
         self._running: list[Batch] = []
         self._tokens_queued = [0] * len(RowClass)
         self._tokens_pushed = 0
-        self._owners: dict[tuple[str, RowClass], _Owner] = {}
+        self._accounts: dict[tuple[str, RowClass], Account] = {}
+        self._max_rows_queued = [settings.max_rows_queued(row_class) for row_class in RowClass]
+        self._handicaps_s = [settings.handicap_s(row_class) for row_class in RowClass]
+        self._max_owner_rows = settings.max_owner_rows
         self._queued = 0
         self._sequence = 0
 
@@ -276,16 +199,16 @@ class BatchingPolicy:
                 return Admission(superseded=row)
             if row.revision == older.revision:
                 older = None  # The same words asked again, by another consumer: both are answered.
-        owner = self._owner(row)
+        row.account = account = self._account(row)
         if older is not None and older.row_class is row.row_class:
             row.since_s, row.is_pushed = older.since_s, older.is_pushed
         else:
             if older is not None:
                 row.since_s = min(row.since_s, older.since_s)
-            if owner is not None and owner.rows:
-                row.since_s = max(row.since_s + owner.cost_s, owner.last_s)
+            if account is not None and account.rows:
+                row.since_s = max(row.since_s + account.cost_s, account.last_s)
                 row.is_pushed = True
-        refusal = self._refusal(lane, row, owner, now_s, replaces=older is not None)
+        refusal = self._refusal(lane, row, now_s, replaces=older is not None)
         if refusal is not None:
             return Admission(refusal)
         if older is not None:
@@ -318,13 +241,12 @@ class BatchingPolicy:
                 continue
             if leader.row_class is RowClass.SHADOW and not self._has_room_for_shadow():
                 break
-            window = [row for _, _, row in lane.entries[: self._settings.window_rows]]
-            rows = self._company(lane, leader, window, now_s)
+            rows = self._company(lane, leader, now_s)
             wake_s = self._wait_until(lane, rows, now_s)
             if wake_s is not None:
                 return Pop(None, tuple(late), wake_s)
             self._take(lane, rows)
-            shape = lane.ladder.fit(len(rows), max(row.tokens for row in rows))
+            shape = lane.ladder.fit(len(rows), max(map(_LENGTH, rows)))
             rows.sort(key=_URGENCY)
             batch = Batch(leader.lane, tuple(rows), shape, lane.cost.predict_s(shape.padded_tokens), now_s)
             self._running.append(batch)
@@ -344,25 +266,26 @@ class BatchingPolicy:
 
     # -- the rules ---------------------------------------------------------------------------------------------------
 
-    def _owner(self, row: Row) -> _Owner | None:
-        """What is known of a row's call; None where it belongs to none."""
+    def _account(self, row: Row) -> Account | None:
+        """What a row's call has queued in its class; None where it belongs to no call."""
         if not row.owner:
             return None
         key = (row.owner, row.row_class)
-        if key not in self._owners:
-            if len(self._owners) >= _MAX_OWNERS:
-                self._owners = {known: owner for known, owner in self._owners.items() if owner.rows}
-            self._owners[key] = _Owner()
-        return self._owners[key]
+        account = self._accounts.get(key)
+        if account is None:
+            if len(self._accounts) >= _MAX_OWNERS:
+                self._accounts = {known: used for known, used in self._accounts.items() if used.rows}
+            account = self._accounts[key] = Account()
+        return account
 
-    def _refusal(self, lane: _Queue, row: Row, owner: _Owner | None, now_s: float, *, replaces: bool) -> Refusal | None:
+    def _refusal(self, lane: _Queue, row: Row, now_s: float, *, replaces: bool) -> Refusal | None:
         if row.tokens > lane.ladder.max_tokens:
             return Refusal.TOO_LONG
         if now_s >= row.deadline_s:
             return Refusal.LATE
-        if not replaces and self._queued >= self._settings.max_rows_queued(row.row_class):
+        if not replaces and self._queued >= self._max_rows_queued[row.row_class]:
             return Refusal.FULL
-        if not replaces and owner is not None and owner.rows >= self._settings.max_owner_rows:
+        if not replaces and row.account is not None and row.account.rows >= self._max_owner_rows:
             return Refusal.FLOOD
         if row.deadline_s < math.inf and self._queued and self._ready_s(lane, row, now_s) > row.deadline_s:
             return Refusal.HOPELESS
@@ -382,7 +305,7 @@ class BatchingPolicy:
         # A deadline pulls a row forward until it would start just in time, but never before its arrival.
         row.cost_s = lane.cost.predict_s(row.tokens)
         start_s = row.deadline_s - 2.0 * row.cost_s
-        row.order = max(row.since_s, min(row.since_s + self._settings.handicap_s(row.row_class), start_s))
+        row.order = max(row.since_s, min(row.since_s + self._handicaps_s[row.row_class], start_s))
         if row.row_class is RowClass.SHADOW:
             row.order = math.inf
         self._sequence += 1
@@ -416,11 +339,8 @@ class BatchingPolicy:
             self._tokens_pushed += sign * row.tokens
         else:
             self._tokens_queued[row.row_class] += sign * row.tokens
-        if row.owner:
-            owner = self._owners[row.owner, row.row_class]
-            owner.rows += sign
-            owner.cost_s = max(owner.cost_s + sign * row.cost_s, 0.0) if owner.rows else 0.0
-            owner.last_s = max(owner.last_s, row.since_s) if owner.rows else -math.inf
+        if row.account is not None:
+            row.account.count(row, sign)
 
     def _has_room_for_shadow(self) -> bool:
         """Whether a slot is left for the next live row, or there is but one and it is free."""
@@ -435,55 +355,66 @@ class BatchingPolicy:
         # Prediction decides only while others wait: an idle slot tries, which also corrects a cost learned too high.
         return self._queued > 1 and now_s + lane.cost.predict_s(row.tokens) > row.deadline_s
 
-    def _company(self, lane: _Queue, leader: Row, window: Iterable[Row], now_s: float) -> list[Row]:
+    def _company(self, lane: _Queue, leader: Row, now_s: float) -> list[Row]:
         """The leader and those of the window closest to it in length: as many as make each token cheapest.
 
-        Grows a run of rows sorted by length around the leader, on the side that adds less padding, and keeps the run
-        with the lowest learned cost per token that is not padding. Rows of a lower class join only once they have
+        Grows from the leader over the window sorted by length, on the side that adds less padding, and keeps as many
+        as have the lowest learned cost per token that is not padding. Rows of a lower class join only once they have
         waited out their handicap. Free slots share what is queued.
         """
         settings = self._settings
+        a_s, b_s = lane.cost.a_s, lane.cost.b_s
         free_slots = max(1, self._slots - len(self._running))
         max_rows = min(settings.max_batch_rows, math.ceil(self._queued / free_slots))
         if leader.row_class is RowClass.SHADOW:
             max_rows = min(max_rows, settings.max_shadow_rows)
+        if max_rows <= 1:
+            return [leader]
         budget = settings.max_padded_tokens
-        if leader.deadline_s < math.inf and lane.cost.a_s > 0.0:
-            budget = min(budget, int((leader.deadline_s - now_s - lane.cost.b_s) / lane.cost.a_s))
-        # Whoever would be late in a batch of its own is left for its turn to lead, when it is dropped.
-        a_s, b_s = lane.cost.a_s, lane.cost.b_s
-        able = [
-            row
-            for row in window
-            if row is leader
-            or (
-                (row.row_class <= leader.row_class or row.order <= now_s)
-                and row.deadline_s - now_s > a_s * row.tokens + b_s
-            )
-        ]
-        able.sort(key=_LENGTH)
-        low = high = able.index(leader)
+        if leader.deadline_s < math.inf and a_s > 0.0:
+            budget = min(budget, int((leader.deadline_s - now_s - b_s) / a_s))
+        leader_class = leader.row_class
+
+        def next_able(place: int, way: int) -> int:
+            """Skip rows that must wait, and those that would be late in a batch of their own.
+
+            The latter are left for their turn to lead, when they are dropped.
+            """
+            while 0 <= place < len(window):
+                row = window[place]
+                is_due = row.row_class <= leader_class or row.order <= now_s
+                if is_due and row.deadline_s - now_s > a_s * row.tokens + b_s:
+                    return place
+                place += way
+            return -1
+
+        window = [row for _, _, row in lane.entries[: settings.window_rows]]
+        window.sort(key=_LENGTH)
+        at = window.index(leader)
+        low, high = next_able(at - 1, -1), next_able(at + 1, 1)
+        rows = [leader]
         longest = tokens = leader.tokens
-        best, best_cost_s = (low, high), lane.cost.predict_s(longest) / tokens
-        while (count := high - low + 1) < max_rows:
-            shorter = longest - able[low - 1].tokens if low > 0 else math.inf
-            longer = (able[high + 1].tokens - longest) * count if high + 1 < len(able) else math.inf
-            if shorter <= longer and low > 0:
-                low -= 1
-                tokens += able[low].tokens
-            elif high + 1 < len(able):
-                high += 1
-                longest = able[high].tokens
-                tokens += longest
+        best, best_cost_s = 1, (a_s * longest + b_s) / tokens
+        while len(rows) < max_rows:
+            shorter = longest - window[low].tokens if low >= 0 else math.inf
+            longer = (window[high].tokens - longest) * len(rows) if high >= 0 else math.inf
+            if shorter <= longer and low >= 0:
+                row, low = window[low], next_able(low - 1, -1)
+            elif high >= 0:
+                row, high = window[high], next_able(high + 1, 1)
+                longest = row.tokens
             else:
                 break
-            padded = (count + 1) * longest
-            if padded > budget or count + 1 > lane.ladder.max_rows(longest):
+            rows.append(row)
+            tokens += row.tokens
+            padded = len(rows) * longest
+            if padded > budget or len(rows) > lane.ladder.max_rows(longest):
                 break
-            cost_s = lane.cost.predict_s(padded) / tokens
+            cost_s = (a_s * padded + b_s) / tokens
             if cost_s <= best_cost_s:
-                best, best_cost_s = (low, high), cost_s
-        return able[best[0] : best[1] + 1]
+                best, best_cost_s = len(rows), cost_s
+        del rows[best:]
+        return rows
 
     def _wait_until(self, lane: _Queue, rows: Sequence[Row], now_s: float) -> float | None:
         """When to stop waiting for company; None: run now.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
 
-from inference.batching import Admission, Batch, BatchingPolicy, Lane, Refusal, Row
+from inference.batching import Batch, BatchingPolicy
 from inference.errors import BackendUnavailable, DeadlineExceeded, InferenceError, ModelFailed, OverloadedError
 from inference.journey import BatchResult, Journey, pass_heads
 from inference.memo import Memo
@@ -25,6 +25,7 @@ from inference.ops import call_function
 from inference.plan import Op
 from inference.program import ProgramStep
 from inference.request import Outcome, Output, RowClass
+from inference.row import Admission, Lane, Refusal, Row
 from inference.runner import halves, run_rows
 from inference.service import Service
 from inference.tokens import ID_BYTES

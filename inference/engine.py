@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from inference.ask import ask
 from inference.backends.contract import Backend, HasStatus
 from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRuntimeSettings
-from inference.batching import BatchingPolicy, Lane, Refusal
+from inference.batching import BatchingPolicy
 from inference.compile import PlanCache
 from inference.crew import Crew, Remembered
 from inference.embedding import embed, first_with_embedding
@@ -36,6 +36,7 @@ from inference.plan import Op, Plan
 from inference.program import ProgramStep
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import EmbeddingArray, Outcome, Output, Prototypes, Request, Retrieve, RowClass
+from inference.row import Lane, Refusal
 from inference.service import Service
 from inference.settings import EngineSettings
 

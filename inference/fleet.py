@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from inference.backends.contract import Backend
-from inference.batching import BatchingSettings, Lane
+from inference.batching import BatchingSettings
 from inference.errors import InferenceError, ModelError
 from inference.model_config import VersionPolicy
 from inference.plan import Plan
@@ -21,6 +21,7 @@ from inference.priority import LOADING, run_giving_way
 from inference.program import Program
 from inference.repository import Model, ModelRepository, ModelVersion
 from inference.request import Retrieve
+from inference.row import Lane
 from inference.service import Service
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from inference.batching import Lane
 from inference.cost import CostModel
+from inference.row import Lane
 
 WINDOW_S = 60
 

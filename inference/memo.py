@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from inference.batching import Lane
+from inference.row import Lane
 from inference.tokens import TokenBytes
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference.backends.contract import Backend, LoadedModel, is_token_input, warm
-from inference.batching import BatchingSettings, Lane
+from inference.batching import BatchingSettings
 from inference.cost import CostModel
 from inference.errors import ModelError
 from inference.golden import check_version
@@ -19,6 +19,7 @@ from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.prototypes import PrototypeBook
 from inference.repository import ModelVersion
+from inference.row import Lane
 from inference.tokens import Tokenizer
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from inference.batching import Lane
 from inference.engine import Engine
 from inference.errors import InferenceError, ModelError
 from inference.life.judge import check_description, check_timings, seems_slow
@@ -21,6 +20,7 @@ from inference.life.trial import Trial
 from inference.life.watch import check_sums
 from inference.priority import LOADING, run_giving_way
 from inference.repository import ModelRepository, ModelVersion
+from inference.row import Lane
 from inference.service import Service
 
 

@@ -13,18 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.batching import (
-    Batch,
-    BatchingPolicy,
-    BatchingSettings,
-    Lane,
-    Refusal,
-    Row,
-)
+from inference.batching import Batch, BatchingPolicy, BatchingSettings
 from inference.cost import CostModel
 from inference.ladder import Ladder
 from inference.plan import Bucket
 from inference.request import RowClass
+from inference.row import Lane, Refusal, Row
 from inference.runner import halves
 from tests.examples import examples
 
