@@ -7,19 +7,29 @@ import os
 import sys
 from pathlib import Path
 
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.log.embedded import EmbeddedLog
 from server.store.outbox import Outbox
 from server.store.sql import SqlStore
 from tests.server.log.events import CALL, transcript
-from tests.server.store.records import utterance
+from tests.server.store.records import TENANT, utterance
+
+
+async def ring(folder: Path) -> Keyring:
+    """A keyring of a process that lives in this folder."""
+    keys = Keyring(LocalKeys(folder / "keys"))
+    await keys.check([TENANT, CALL.tenant_id])
+    return keys
 
 
 async def main(folder: Path, first: int) -> None:
-    store = SqlStore(f"sqlite+aiosqlite:///{folder / 'cueline.db'}")
+    keys = await ring(folder)
+    store = SqlStore(f"sqlite+aiosqlite:///{folder / 'cueline.db'}", keys=keys)
     await store.start()
-    log = EmbeddedLog(folder / "log")
+    log = EmbeddedLog(folder / "log", keys=keys)
     await log.start()
-    outbox = Outbox(folder / "outbox", store)
+    outbox = Outbox(folder / "outbox", store, keys=keys)
     await outbox.start()
     os.write(1, b"ready\n")
     number = first
