@@ -3,8 +3,8 @@
     start   address for relayed sources · secret of the tickets · leases renewed, orphans adopted
     drain   calls left to the others · sources sent away with a come-back code · feeds told to come back
 
-Alone, on the embedded log, there are no others: calls end with the process. Those of one that was killed are found open
-in the log by the next; each ends there, unless its source comes back.
+Alone, on the embedded log, there are no others: calls end with the process, and those of one that was killed in its
+next life (`server.live.leftover`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from server.log.leases import Leases, SoleOwner
 from server.log.presence import LocalPresence
 from server.log.redis_seal import Seal
 from server.wire.errors import ConfigError, Conflict, CuelineError, Unavailable
-from server.wire.ids import AgentId, ConversationId, TenantId, agent_channel, call_channel
+from server.wire.ids import AgentId, ConversationId, TenantId, call_channel
 from server.wire.publication import CallState
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AGENT = agent_channel("")
 SECRET = "cueline:tickets/secret"
 SECRET_EVERY_S = 2.0
 """How soon a process learns of the secret of a Redis that began anew."""
@@ -110,15 +109,9 @@ class _Envelope(msgspec.Struct, frozen=True):
 
 
 class Fleet:
-    """The only process. What several need is in `SharedFleet`.
+    """The only process. What several need is in `SharedFleet`."""
 
-    Args:
-        event_log: Its log.
-    """
-
-    def __init__(self, event_log: EventLog) -> None:
-        self._event_log = event_log
-        self._resuming: asyncio.Task[None] | None = None
+    def __init__(self) -> None:
         self.leases: Leases = SoleOwner()
         self.relay = Relay()
         self.passes: FleetPasses | None = None
@@ -129,21 +122,8 @@ class Fleet:
         self._calls: LiveCalls
 
     async def start(self, calls: LiveCalls, doors: Sequence[Door]) -> None:
-        """Take part: go on with the calls that a process before this one was killed in."""
+        """Take part."""
         self._calls = calls
-        self._resuming = asyncio.create_task(self._resume(calls), name="resume-calls")
-
-    async def _resume(self, calls: LiveCalls) -> None:
-        # An agent's channel knows which of the calls are open; those of all calls there were would be many to read.
-        agents = [key async for key in self._event_log.channels() if key.channel.startswith(AGENT)]
-        for key in agents:
-            try:
-                recovery = await self._event_log.recover(key, None)
-                for entry in (*recovery.snapshot, *recovery.tail):
-                    if entry.kind == "call" and not entry.is_over:
-                        await calls.adopt(ChannelKey(key.tenant_id, call_channel(entry.key)))
-            except CuelineError as error:
-                log.warning("a call that was left open could not be gone on with", extra={"reason": error.code})
 
     async def is_live(self, tenant_id: TenantId, conversation_id: str) -> bool:
         """Whether a call is live, in whatever process. Raises `Unavailable` when that cannot be known now."""
@@ -170,9 +150,6 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take part no more."""
-        if self._resuming is not None:
-            self._resuming.cancel()
-            await asyncio.wait([self._resuming])
 
 
 class SharedFleet(Fleet):
@@ -184,7 +161,7 @@ class SharedFleet(Fleet):
     """
 
     def __init__(self, event_log: RedisLog, settings: Settings) -> None:
-        super().__init__(event_log)
+        super().__init__()
         from server.log.redis_leases import RedisLeases  # its client is an extra
         from server.log.redis_presence import RedisPresence
 
@@ -348,7 +325,7 @@ def fleet_of(event_log: EventLog, settings: Settings) -> Fleet:
     """The fleet that this log makes possible."""
     if settings.log.backend == "redis":
         return SharedFleet(event_log, settings)  # type: ignore[arg-type]
-    return Fleet(event_log)
+    return Fleet()
 
 
 def _private_listener(host: str) -> sockets.socket:

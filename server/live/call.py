@@ -66,6 +66,8 @@ TURN_ITEMS = 16
 about a millisecond."""
 LAST_ANNOTATIONS_S = 2.0
 """What was said last is still annotated before the call ends, but an engine in trouble holds no call open longer."""
+KNOWN_WITHIN_S = 0.5
+"""A start waits so long for the disk, which takes some milliseconds; one in trouble holds no call up."""
 NOTICE_EVERY_S = 30.0
 """A standing overload is told again after so long, not at every utterance."""
 
@@ -109,7 +111,7 @@ class LiveCall:
         self._standing = Standing(
             tenant_id, conversation_id, agent_id, customer_id, pinned.policy_name, pinned.languages, language
         )
-        self._standing.go_on(memory.customer_id, memory.revision, memory.started_ms)
+        self._standing.go_on(memory.customer_id, memory.language, memory.revision, memory.started_ms)
         self._pinned = pinned
         self._assembler = Assembler(tenant_id, conversation_id, history.known)
         self._stations = stations
@@ -152,6 +154,9 @@ class LiveCall:
 
     async def start(self) -> None:
         """Publish that it began and take mail."""
+        self.records.put(self._standing.record("started"))
+        if not self._stations.leases.is_shared:
+            await self._be_known()
         await self._announce("started")
         if self._resumed.is_new:
             self._publish_guidance(self._policy.on_start(self._now_s()), Stamps())
@@ -159,6 +164,11 @@ class LiveCall:
         await self._flush()
         self._schedule_tick()
         self._task = asyncio.create_task(self._run(), name=f"call-{self.conversation_id}")
+
+    async def _be_known(self) -> None:
+        """Be in the journal before anybody is told of it: if its process is killed then, the next one ends it."""
+        if (stored := self.records.stored()) is not None:
+            await asyncio.wait([asyncio.ensure_future(stored)], timeout=KNOWN_WITHIN_S)
 
     def _bring_up_to_date(self) -> None:
         """Store and publish what only the other one has, and judge what nobody judged."""
@@ -288,7 +298,10 @@ class LiveCall:
         try:
             self._publish_guidance(self._policy.on_end(self._now_s()), Stamps())
         finally:
+            # The other way round than at the start: what the store takes for over is not looked after any more.
+            record = self._standing.record("ended")
             await self._announce("ended", reason)
+            self.records.put(record)
 
     def _take_all(self, items: Sequence[Item]) -> None:
         for item in items:
@@ -439,18 +452,17 @@ class LiveCall:
 
     async def _announce(self, state: str, reason: str = "") -> None:
         payload = self._standing.payload(state, reason)
-        record = self._standing.record(state)
         self._publish(payload, Stamps())
         self._is_memorable = True
         await self._flush()
         await self._tell_agent(payload)
-        self.records.put(record)
 
     async def _assign(self, agent_id: AgentId) -> None:
         """Take the call from one agent's list to another's."""
         if agent_id != self.agent_id:
             await self._tell_agent(self._standing.payload("ended", "transferred"))
             self._standing.agent_id = agent_id
+            self.records.put(self._standing.record("started"))
             await self._announce("started")
 
     async def _tell_agent(self, payload: CallState) -> None:
@@ -478,6 +490,7 @@ class LiveCall:
                 revision=self._standing.revision,
                 started_ms=self._standing.started_ms,
                 customer_id=self._standing.customer_id,
+                language=self._standing.language,
                 num_gaps=self._gap_revision,
             )
         )

@@ -10,14 +10,17 @@ from weakref import WeakValueDictionary
 
 from server.live.call import LiveCall
 from server.live.history import History, read_history, read_state
+from server.live.memory import unpack
 from server.live.stations import Pinned, Stations
-from server.log.contract import ChannelKey
+from server.log.contract import ChannelKey, Event
 from server.log.leases import Elsewhere
 from server.speech.contract import SpeechEvent
-from server.wire.clock import Stamps
+from server.store.contract import ConversationRecord
+from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import Busy, Conflict, Overloaded, Unavailable
-from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, call_channel
+from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_channel, call_channel
 from server.wire.ingest import UtteranceIn
+from server.wire.publication import CallState
 
 log = logging.getLogger(__name__)
 
@@ -238,8 +241,12 @@ class LiveCalls:
         if not self._sources.get(key):
             self._wait(key)
 
-    async def adopt(self, channel: ChannelKey) -> None:
+    async def adopt(self, channel: ChannelKey, record: ConversationRecord | None = None) -> None:
         """Go on with a call whose process is gone; it ends unless a source comes back within the grace period.
+
+        Args:
+            channel: The call's.
+            record: What the store knows of it; the log may know nothing if the process died when the call began.
 
         Raises:
             Elsewhere: Another process was quicker.
@@ -250,14 +257,44 @@ class LiveCalls:
             if key in self._calls or self._is_stopping:
                 return
             state = await read_state(self._stations.log, channel)
-            if state is None or state.state == "ended":
+            if (state is None and record is None) or (state is not None and state.state == "ended"):
                 await self._stations.leases.acquire(channel)
-                await self._stations.leases.release(channel, is_over=True)
+                try:
+                    if state is not None:
+                        await self._finish(channel, state)
+                finally:
+                    await self._stations.leases.release(channel, is_over=True)
                 return
-            agent_id = AgentId(state.agent_id) if state.agent_id else None
-            await self._begin(key, agent_id, state.languages[0] if state.languages else None, (), None)
+            if state is not None:
+                agent_id, language = state.agent_id, state.languages[0] if state.languages else None
+            else:
+                assert record is not None
+                agent_id, language = record.agent_id, record.language
+            await self._begin(key, AgentId(agent_id) if agent_id else None, language, (), None)
             log.info("call adopted", extra={"tenant": key[0]})
             self._wait(key)
+
+    async def _finish(self, channel: ChannelKey, ended: CallState) -> None:
+        """A call whose process died once it had ended: its agent and the store are told, for who was not."""
+        memory = unpack(await self._stations.log.memory(channel))
+        if ended.agent_id is not None:
+            key = ChannelKey(channel.tenant_id, agent_channel(ended.agent_id))
+            await self._stations.log.append(key, (Event(ended, Stamps()),))
+        if memory is not None:
+            self._stations.outbox.put(
+                ConversationRecord(
+                    tenant_id=channel.tenant_id,
+                    conversation_id=ended.conversation_id,
+                    revision=memory.revision,
+                    agent_id=ended.agent_id,
+                    state="ended",
+                    policy=ended.policy,
+                    language=memory.language,
+                    started_ms=memory.started_ms,
+                    ended_ms=wall_ms(),
+                    customer_id=memory.customer_id,
+                )
+            )
 
     def lose_call(self, channel: ChannelKey) -> None:
         """Another process owns this call by now: its sources are sent there and nothing more is published here."""

@@ -2,7 +2,8 @@
 
 store: began and did not end ─▶ adopt ─▶ its source comes back, or the call ends after the grace period
 
-Processes that share a log find what a dead one left by its leases; this is for the only process of an embedded one.
+Processes that share a log find what a dead one left by its leases; this is for the only process of an embedded one. The
+store knows of every call: one that begins is in its outbox before anybody is told of it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ async def adopt_leftovers(calls: LiveCalls, store: Store, outbox: Drained, tenan
     try:
         await outbox.drained()
         for tenant_id in map(TenantId, tenants):
-            for conversation_id in await store.unended(tenant_id, MAX_CALLS):
-                await calls.adopt(ChannelKey(tenant_id, call_channel(ConversationId(conversation_id))))
+            for record in await store.unended(tenant_id, MAX_CALLS):
+                await calls.adopt(ChannelKey(tenant_id, call_channel(ConversationId(record.conversation_id))), record)
     except CuelineError as error:
         log.warning("calls without an end are left as they are", extra={"reason": error.code})

@@ -40,6 +40,7 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
         revision: Of the conversation's newest record.
         started_ms: Wall time at which the call began; 0: it begins now.
         customer_id: The telephony side's name for the customer.
+        language: Expected language; empty: as its source says.
         num_gaps: Revision of the newest record of a gap.
     """
 
@@ -47,6 +48,7 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     started_ms: float = 0.0
     customer_id: str | None = None
+    language: str = ""
     num_gaps: int = 0
 
 
@@ -88,6 +90,14 @@ _decoder = msgspec.msgpack.Decoder(CallMemory)
 def pack(memory: CallMemory) -> bytes:
     """As it is kept; never empty."""
     return zlib.compress(_encoder.encode(memory), _LEVEL)
+
+
+def unpack(data: bytes) -> CallMemory | None:
+    """What `pack` kept; None: nothing, or what cannot be read."""
+    try:
+        return _decoder.decode(zlib.decompress(data)) if data else None
+    except (zlib.error, msgspec.DecodeError):
+        return None
 
 
 def resume(book: RuleBook, data: bytes, now_s: float) -> Resumed:

@@ -26,6 +26,7 @@ class Standing:
     Attributes:
         agent_id: Whose call it is, None while nobody's.
         customer_id: See above.
+        language: See above.
         revision: Of the newest record.
         started_ms: Wall time at which it began.
     """
@@ -42,17 +43,19 @@ class Standing:
     ) -> None:
         self.agent_id = agent_id
         self.customer_id = customer_id
+        self.language = language
         self.revision = 0
         self.started_ms = wall_ms()
         self._tenant_id = tenant_id
         self._conversation_id = conversation_id
         self._policy = policy
         self._languages = languages
-        self._language = language
 
-    def go_on(self, customer_id: str | None, revision: int, started_ms: float) -> None:
+    def go_on(self, customer_id: str | None, language: str, revision: int, started_ms: float) -> None:
         """What is known of it from another process; `started_ms` 0: it begins now."""
         self.customer_id = self.customer_id or customer_id
+        if started_ms:
+            self.language = language or self.language
         self.revision = revision
         self.started_ms = started_ms or self.started_ms
 
@@ -78,7 +81,7 @@ class Standing:
             agent_id=self.agent_id,
             state=state,
             policy=self._policy,
-            language=self._language,
+            language=self.language,
             started_ms=self.started_ms,
             ended_ms=wall_ms() if state == "ended" else None,
             customer_id=self.customer_id,

@@ -137,7 +137,7 @@ class Store(Protocol):
     async def begun_before(self, tenant_id: TenantId, before_ms: float, limit: int) -> list[str]:
         """Conversations that began before that, oldest first."""
 
-    async def unended(self, tenant_id: TenantId, limit: int) -> list[str]:
+    async def unended(self, tenant_id: TenantId, limit: int) -> list[ConversationRecord]:
         """Conversations that began and did not end, newest first."""
 
     async def tenants(self) -> list[TenantId]:

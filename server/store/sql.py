@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.keys.keyring import Keyring
 from server.store import schema
-from server.store.contract import UNANSWERED, ErasureRecord, Record, owner_of
+from server.store.contract import UNANSWERED, ConversationRecord, ErasureRecord, Record, owner_of
 from server.store.database import MAX_CONNECTIONS, STATEMENT_TIMEOUT_S, open_database
 from server.store.erasing import erase, erased_among
 from server.store.migrate import migrate
@@ -205,17 +205,18 @@ class SqlStore:
         async with self._transaction() as connection:
             return [found[0] for found in await connection.execute(query)]
 
-    async def unended(self, tenant_id: TenantId, limit: int) -> list[str]:
+    async def unended(self, tenant_id: TenantId, limit: int) -> list[ConversationRecord]:
         """Conversations that began and did not end, newest first."""
         table = schema.conversations
         query = (
-            select(table.c.conversation_id)
+            select(table)
             .where(table.c.tenant_id == tenant_id, table.c.state != "ended")
             .order_by(table.c.started_ms.desc())
             .limit(limit)
         )
         async with self._transaction() as connection:
-            return [found[0] for found in await connection.execute(query)]
+            found = (await connection.execute(query)).mappings()
+            return [ConversationRecord(**row) for row in found]
 
     async def tenants(self) -> list[TenantId]:
         """Tenants that have conversations here."""

@@ -36,6 +36,7 @@ from server.ingest.carried_source import Way
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
 from server.live import LiveCalls, Stations
+from server.live.leftover import adopt_leftovers
 from server.log.embedded import EmbeddedLog, LogLimits
 from server.log.redis import RedisLog
 from server.log.redis_leases import SCRIPTS
@@ -112,6 +113,9 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
         path: AdapterEndpoint(adapter, way, door, origins, settings.ingest) for path, adapter in protocols.items()
     }
     await fleet.start(calls, [audio, *adapters.values()])
+    leftovers = None
+    if not fleet.leases.is_shared:
+        leftovers = asyncio.create_task(adopt_leftovers(calls, store, outbox, ("test",)))
     feed = FeedEndpoint(log, fleet.redeemer, metrics, directory=directory, origins=origins)
     desk = TicketDesk(authenticator, fleet.tickets, origins=origins)
 
@@ -145,6 +149,8 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
     private = fleet.listeners[0].getsockname()[1] if fleet.listeners else life.port
     server.on_started = lambda: tell(f"{private} {time.time():.3f}")
     await server.serve(sockets=[listener, *fleet.listeners])
+    if leftovers is not None:
+        leftovers.cancel()
     await fleet.stop()
     if life.data:
         await outbox.stop()

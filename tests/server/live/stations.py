@@ -89,6 +89,7 @@ class MemoryStore:
         self.known = {}
         self.covered = {}
         self.rows = []
+        self.unended_calls = []
         self.is_away = False
 
     async def revisions(self, tenant_id, conversation_id):
@@ -100,7 +101,7 @@ class MemoryStore:
         return {"utterances": self.rows}
 
     async def unended(self, *_):
-        return ["c1"]
+        return self.unended_calls
 
     async def agent_of(self, *_):
         return False, None

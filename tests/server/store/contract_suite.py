@@ -189,8 +189,9 @@ class StoreSuite:
         assert await store.begun_before(TENANT, 3.0, 10) == ["c1", "c2"]
         assert await store.begun_before(TENANT, 3.0, 1) == ["c1"]
         await store.apply([conversation("c1", revision=2, state="ended", started_ms=1.0, customer_id="ann")])
-        assert await store.unended(TENANT, 10) == ["c3", "c2"]
-        assert await store.unended(TENANT, 1) == ["c3"]
+        c3 = conversation("c3", started_ms=3.0, customer_id="ann")
+        assert await store.unended(TENANT, 10) == [c3, conversation("c2", started_ms=2.0, customer_id="bob")]
+        assert await store.unended(TENANT, 1) == [c3]
         assert sorted(await store.tenants()) == sorted([TENANT, OTHER])
 
     async def test_whose_and_whether(self, store: Store) -> None:
