@@ -1,26 +1,27 @@
 """Open-loop load over `/v1/ingest/transcripts`: utterances leave on a fixed schedule whatever the server does.
 
 Latency runs from the instant an utterance was due, not from when it could be sent, so a slow server cannot hide behind
-a slow client (coordinated omission). Texts never repeat. The generator shares the machine with the server.
+a slow client (coordinated omission). Texts never repeat. Generator and readers share the machine with the server, so
+they are as lean as can be: run them under uvloop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
 
-from server.replay.feed_client import FeedClient, Received, Subscribed
-from server.wire.feed import MAX_SUBSCRIPTIONS
+from benchmarks.pipeline.load_socket import CONNECT_TIMEOUT_S, LoadSocket
+from server.wire.feed import MAX_SUBSCRIPTIONS, Auth, Sub, TicketResponse
 from server.wire.ids import call_channel
+from server.wire.ingest import Stop, TranscriptStart, UtteranceIn
 
 SETTLE_S = 5.0
 
@@ -80,6 +81,25 @@ class _Book:
         )
 
 
+class _Frame(msgspec.Struct):
+    """What is measured of a frame of the feed, of a source's socket or of the annotator; the rest is only skipped."""
+
+    type: str = ""
+    kind: str = ""
+    ch: str = ""
+    utterance_id: str = ""
+    d: msgspec.Raw = msgspec.Raw()
+
+
+class _Body(msgspec.Struct):
+    utterance_id: str = ""
+
+
+_frame = msgspec.json.Decoder(_Frame)
+_body = msgspec.json.Decoder(_Body)
+_encode = msgspec.json.Encoder().encode
+
+
 async def run_load(
     url: str, texts: Iterator[str], *, rate_per_s: float, duration_s: float, conversations: int, prefix: str
 ) -> LoadResult:
@@ -96,29 +116,16 @@ async def run_load(
     book = _Book()
     ids = [f"{prefix}-{index}" for index in range(conversations)]
     groups = [ids[i : i + MAX_SUBSCRIPTIONS] for i in range(0, len(ids), MAX_SUBSCRIPTIONS)]
-    subscribed = asyncio.Semaphore(0)
-    followers = [asyncio.create_task(_follow(url, group, book, subscribed)) for group in groups]
-    sockets: list[ClientConnection] = []
-    drains: list[asyncio.Task[None]] = []
+    feeds = [await _follow(url, group, book) for group in groups]
+    sources = [await _Source.open(url, conversation_id) for conversation_id in ids]
     try:
-        for _ in ids:
-            await subscribed.acquire()
-        for conversation_id in ids:
-            socket = await connect(f"{url}/v1/ingest/transcripts", compression=None, max_queue=None)
-            await socket.send(json.dumps({"type": "start", "conversation_id": conversation_id}))
-            await socket.recv()
-            sockets.append(socket)
-            drains.append(asyncio.create_task(_drain(socket)))
-        late_ms = await _send(sockets, ids, texts, rate_per_s, duration_s, book)
+        late_ms = await _send([source.socket for source in sources], ids, texts, rate_per_s, duration_s, book)
         await _settle(book)
-        for socket in sockets:
-            await socket.send('{"type":"stop"}')
-        await asyncio.gather(*drains)
+        for source in sources:
+            source.socket.send(_encode(Stop()))
+        await asyncio.gather(*(source.stopped.wait() for source in sources))
     finally:
-        for task in (*followers, *drains):
-            task.cancel()
-        await asyncio.gather(*followers, *drains, return_exceptions=True)
-        for socket in sockets:
+        for socket in (*feeds, *(source.socket for source in sources)):
             await socket.close()
     return book.result(rate_per_s, late_ms)
 
@@ -129,24 +136,25 @@ async def run_bare_load(
     """The same schedule for `annotator`, which answers on the socket that the utterance came on."""
     book = _Book()
     ids = [f"{prefix}-{index}" for index in range(conversations)]
-    sockets = [await connect(f"{url}/{name}", compression=None, max_queue=None) for name in ids]
-    readers = [
-        asyncio.create_task(_read_annotations(name, socket, book)) for name, socket in zip(ids, sockets, strict=True)
-    ]
+
+    async def connected(name: str) -> LoadSocket:
+        def on_text(frame: bytes, received_s: float) -> None:
+            book.answer(f"{name}/{_frame.decode(frame).utterance_id}", received_s)
+
+        return await LoadSocket.connect(f"{url}/{name}", on_text)
+
+    sockets = [await connected(name) for name in ids]
     try:
         late_ms = await _send(sockets, ids, texts, rate_per_s, duration_s, book)
         await _settle(book)
     finally:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
         for socket in sockets:
             await socket.close()
     return book.result(rate_per_s, late_ms)
 
 
 async def _send(
-    sockets: list[ClientConnection],
+    sockets: list[LoadSocket],
     ids: list[str],
     texts: Iterator[str],
     rate_per_s: float,
@@ -162,43 +170,86 @@ async def _send(
             await asyncio.sleep(delay_s)
         index = number % len(sockets)
         at_ms = int((due_s - start_s) * 1000)
-        message = {
-            "type": "utterance",
-            "utterance_id": f"u{number}",
-            "revision": 1,
-            "speaker": "customer",
-            "start_ms": at_ms,
-            "end_ms": at_ms + 900,
-            "text": next(texts),
-            "is_final": True,
-        }
-        book.due_s[f"{ids[index]}/u{number}"] = due_s
+        name = f"u{number}"
+        utterance = UtteranceIn(
+            utterance_id=name,
+            revision=1,
+            speaker="customer",
+            start_ms=at_ms,
+            end_ms=at_ms + 900,
+            text=next(texts),
+            is_final=True,
+        )
+        book.due_s[f"{ids[index]}/{name}"] = due_s
         late_ms.append((time.monotonic() - due_s) * 1000)
-        await sockets[index].send(json.dumps(message))
+        sockets[index].send(_encode(utterance))
     return late_ms
 
 
-async def _follow(url: str, ids: list[str], book: _Book, subscribed: asyncio.Semaphore) -> None:
-    async with FeedClient(url) as feed:
+async def _follow(url: str, ids: list[str], book: _Book) -> LoadSocket:
+    """Read the feed of some calls on one socket, from now on."""
+    request = urllib.request.Request(f"{url.replace('ws', 'http', 1)}/v1/tickets", method="POST")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ticket() -> str:
+        with opener.open(request, timeout=CONNECT_TIMEOUT_S) as response:
+            return msgspec.json.decode(response.read(), type=TicketResponse).ticket
+
+    num_subscribed = 0
+    authenticated, subscribed = asyncio.Event(), asyncio.Event()
+
+    def on_text(body: bytes, received_s: float) -> None:
+        frame = _frame.decode(body)
+        if frame.kind == "annotation":
+            book.answer(f"{frame.ch.partition(':')[2]}/{_body.decode(frame.d).utterance_id}", received_s)
+        elif frame.type == "authenticated":
+            authenticated.set()
+        elif frame.type == "subscribed":
+            nonlocal num_subscribed
+            num_subscribed += 1
+            if num_subscribed == len(ids):
+                subscribed.set()
+        elif frame.type == "ping":
+            socket.send(b'{"type":"pong"}')
+
+    socket = await LoadSocket.connect(f"{url}/v1/feed", on_text)
+    socket.send(_encode(Auth(ticket=await asyncio.to_thread(ticket))))
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        await authenticated.wait()
         for conversation_id in ids:
-            await feed.subscribe(call_channel(conversation_id))
-        async for event in feed.events():
-            match event:
-                case Subscribed():
-                    subscribed.release()
-                case Received(publication, received_s) if publication.kind == "annotation":
-                    book.answer(f"{publication.ch.partition(':')[2]}/{publication.d['utterance_id']}", received_s)
+            socket.send(_encode(Sub(ch=call_channel(conversation_id))))
+        await subscribed.wait()
+    return socket
 
 
-async def _read_annotations(name: str, socket: ClientConnection, book: _Book) -> None:
-    async for frame in socket:
-        book.answer(f"{name}/{msgspec.json.decode(frame)['utterance_id']}", time.monotonic())
+@dataclass
+class _Source:
+    """A transcript source.
 
+    Attributes:
+        socket: Where its utterances go.
+        started: The server took its call.
+        stopped: The server has stored all of it.
+    """
 
-async def _drain(socket: ClientConnection) -> None:
-    async for frame in socket:
-        if msgspec.json.decode(frame)["type"] == "stopped":
-            return
+    socket: LoadSocket
+    started: asyncio.Event
+    stopped: asyncio.Event
+
+    @classmethod
+    async def open(cls, url: str, conversation_id: str) -> _Source:
+        told = {"started": asyncio.Event(), "stopped": asyncio.Event()}
+
+        def on_text(body: bytes, _: float) -> None:
+            frame = _frame.decode(body)
+            if frame.type != "ack":
+                told[frame.type].set()
+
+        socket = await LoadSocket.connect(f"{url}/v1/ingest/transcripts", on_text)
+        socket.send(_encode(TranscriptStart(conversation_id=conversation_id)))
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await told["started"].wait()
+        return cls(socket, told["started"], told["stopped"])
 
 
 async def _settle(book: _Book) -> None:

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
 from benchmarks.machine import Usage, usage_of
@@ -144,7 +145,7 @@ def test_a_steady_stream_of_updates_over_fifty_calls(server):
     def attempt() -> list[str]:
         number = next(attempts)
         with usage_of(server.process.pid) as usage:
-            held = asyncio.run(
+            held = uvloop.run(
                 run_load(server.ws, texts, rate_per_s=100, duration_s=8, conversations=50, prefix=f"held-{number}")
             )
         rows = usage.tested_s * 1000 / held.sent / bare_ms
@@ -157,7 +158,7 @@ def test_a_steady_stream_of_updates_over_fifty_calls(server):
         return faults
 
     best_of_three(attempt)
-    aim = asyncio.run(run_load(server.ws, texts, rate_per_s=200, duration_s=8, conversations=50, prefix="aim"))
+    aim = uvloop.run(run_load(server.ws, texts, rate_per_s=200, duration_s=8, conversations=50, prefix="aim"))
     print(f"open loop, {aim}")
 
 

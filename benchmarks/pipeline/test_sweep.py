@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 
 from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
 from benchmarks.machine import usage_of
@@ -66,11 +67,11 @@ def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str
         return result
 
     print(f"\n{name}")
-    asyncio.run(measure(START_PER_S))  # warm
-    lone = asyncio.run(measure(LONE_PER_S))
+    uvloop.run(measure(START_PER_S))  # warm
+    lone = uvloop.run(measure(LONE_PER_S))
     bare_lone = bare_lone_ms()
     with usage_of(pid) as usage:
-        found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
+        found = uvloop.run(sweep(measure, LIMITS_MS, START_PER_S))
     folder = PROJECT_ROOT / "reports" / "load" / name
     write_report(folder, found, LIMITS_MS, limit, lone.percentile(50), bare_lone, str(usage))
     print(f"a lone update p50 {lone.percentile(50):.1f} ms, tokenised and run alone {bare_lone:.1f} ms")
