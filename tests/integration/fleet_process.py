@@ -35,6 +35,8 @@ from server.ingest.audio_socket import AudioEndpoint
 from server.ingest.carried_source import Way
 from server.ingest.door import Door
 from server.ingest.transcript_socket import TranscriptEndpoint
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.live import LiveCalls, Stations
 from server.live.leftover import adopt_leftovers
 from server.log.embedded import EmbeddedLog, LogLimits
@@ -44,6 +46,7 @@ from server.metrics import Metrics
 from server.store.outbox import Outbox, OutboxLimits
 from server.store.sql import SqlStore
 from server.wire.codec import json_encoder
+from server.wire.ids import TenantId
 from tests.integration.seconds import Seconds
 from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
 
@@ -57,6 +60,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         host: Where it listens, and where others of the fleet reach it.
         data: Folder of outbox and log; empty: the outbox forgets, and nothing is known of earlier lives.
         store: URL of the database; empty: SQLite in `data`.
+        keys: Folder of the tenants' keys; empty: nothing is sealed.
         timeout_ms: What Redis may take to answer.
         max_outbox_bytes: Disk that the outbox may use.
     """
@@ -65,6 +69,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     redis: str = ""
     host: str = "127.0.0.1"
     data: str = ""
+    keys: str = ""
     store: str = ""
     timeout_ms: int = 2000
     max_outbox_bytes: int = 1024**3
@@ -80,18 +85,21 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
         ingest=IngestSettings(resume_grace_s=5.0),
     )
     metrics = Metrics()
+    keys = Keyring(LocalKeys(Path(life.keys))) if life.keys else None
+    if keys is not None:
+        await keys.prepare(TenantId("test"))
     log: RedisLog | EmbeddedLog
     if life.redis:
-        log = RedisLog(life.redis, timeout_s=life.timeout_ms / 1000, scripts=SCRIPTS)
+        log = RedisLog(life.redis, timeout_s=life.timeout_ms / 1000, scripts=SCRIPTS, keys=keys)
     else:
-        log = EmbeddedLog(Path(life.data) / "log", limits=LogLimits(linger_s=0.002))
+        log = EmbeddedLog(Path(life.data) / "log", limits=LogLimits(linger_s=0.002), keys=keys)
     await log.start()
     store, outbox = MemoryStore(), MemoryOutbox()
     if life.data:
-        store = SqlStore(life.store or f"sqlite+aiosqlite:///{life.data}/cueline.db")
+        store = SqlStore(life.store or f"sqlite+aiosqlite:///{life.data}/cueline.db", keys=keys)
         await store.start()
         limits = OutboxLimits(max_disk_bytes=life.max_outbox_bytes, retry_cap_s=0.5)
-        outbox = Outbox(Path(life.data) / "outbox", store, limits=limits)
+        outbox = Outbox(Path(life.data) / "outbox", store, limits=limits, keys=keys)
         await outbox.start()
     fleet = fleet_of(log, settings)
     stations = Stations(log, outbox, store, ScriptedOrchestrator(), OnePolicy(), metrics, leases=fleet.leases)

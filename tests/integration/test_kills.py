@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from server.cli.workers import free_port
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.log.contract import ChannelKey
 from server.log.embedded import EmbeddedLog
 from server.store.sql import SqlStore
@@ -30,7 +32,7 @@ CALL = ChannelKey(TenantId("test"), "call:c1")
 
 @pytest.fixture
 async def lives(tmp_path: Path) -> AsyncIterator[Lives]:
-    lives = Lives(Life(port=free_port("127.0.0.1"), data=str(tmp_path)))
+    lives = Lives(Life(port=free_port("127.0.0.1"), data=str(tmp_path), keys=str(tmp_path / "keys")))
     yield lives
     if lives.process is not None and lives.process.exitcode is None:
         await lives.end(is_killed=True)
@@ -63,14 +65,15 @@ async def test_killed_at_fifty_random_moments_of_a_call_everything_agrees(lives:
     assert num_spoken > NUM_KILLS / 3
     assert agent.words == source.acked
     assert agent.ends == 1
-    log = EmbeddedLog(tmp_path / "log")
+    keys = Keyring(LocalKeys(tmp_path / "keys"))
+    log = EmbeddedLog(tmp_path / "log", keys=keys)
     await log.start()
     entries = await log.read(CALL, None, 10**6)
     assert offsets(entries) == list(range(1, len(entries) + 1))
     states = [decoded(entry)["d"] for entry in (await log.recover(CALL, None)).snapshot if entry.kind == "transcript"]
     assert {state["utterance_id"]: state["text"] for state in states} == source.acked
     await log.stop()
-    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'cueline.db'}")
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'cueline.db'}", keys=keys)
     await store.start()
     stored = await store.conversation(CALL.tenant_id, "c1")
     await store.stop()
