@@ -10,7 +10,6 @@ next life (`server.live.leftover`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket as sockets
@@ -42,7 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SECRET = "cueline:tickets/secret"
+SECRET = "cueline:tickets/sealed-secret"
+SECRET_OWNER = TenantId("_fleet")
+"""Whose key seals the secret that tickets and passes are made with: who reads Redis must not be able to make them."""
 SECRET_EVERY_S = 2.0
 """How soon a process learns of the secret of a Redis that began anew."""
 
@@ -308,17 +309,36 @@ class SharedFleet(Fleet):
         return answer is not None
 
     async def _share_secret(self) -> None:
-        """The first process of a Redis gives the secret, the others take it; the former one stays good."""
-        await self._log.link.run("SET", SECRET, self._sealed.secrets[0].hex(), "NX")
-        secret = bytes.fromhex((await self._log.link.run("GET", SECRET)).decode())
-        if secret != self._sealed.secrets[0]:
-            self._sealed.secrets = [secret, self._sealed.secrets[0]]
+        """The first process of a Redis gives the secret, the others take it; the former one stays good.
+
+        Raises:
+            ConfigError: What Redis has was not sealed by this fleet's key.
+            Gone: The fleet's key was destroyed.
+            Unavailable: Redis or the key service does not answer.
+        """
+        keys, mine = self._log.keys, self._sealed.secrets[0]
+        if keys is not None:
+            await keys.prepare(SECRET_OWNER)
+        given = mine if keys is None else keys.seal(SECRET_OWNER, mine, SECRET.encode())
+        await self._log.link.run("SET", SECRET, given, "NX")
+        secret = await self._log.link.run("GET", SECRET) or given
+        if keys is not None:
+            try:
+                secret = await keys.open(secret, SECRET.encode())
+            except ValueError:
+                raise ConfigError("another fleet, or somebody else, writes there", field="log.url") from None
+        if secret != mine:
+            self._sealed.secrets = [secret, mine]
 
     async def _keep_secret(self) -> None:
         while True:
             await asyncio.sleep(SECRET_EVERY_S)
-            with contextlib.suppress(Unavailable):
+            try:
                 await self._share_secret()
+            except Unavailable:
+                continue
+            except CuelineError as error:
+                log.error("the secret of the tickets cannot be shared", extra={"reason": error.message})
 
 
 def fleet_of(event_log: EventLog, settings: Settings) -> Fleet:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from server.auth.fleet_tickets import FleetTickets
 from server.config.settings import IngestSettings, LogSettings, Settings
-from server.fleet import Fleet, fleet_of
+from server.fleet import SECRET, Fleet, SharedFleet, fleet_of
 from server.ingest.audio_socket import AudioEndpoint
 from server.keys.keyring import Keyring
 from server.keys.local import LocalKeys
@@ -23,7 +24,7 @@ from server.metrics import Metrics
 from server.speech.contract import Final, Interim
 from server.speech.scripted import ScriptedRecogniser
 from server.wire.clock import Stamps
-from server.wire.errors import Conflict
+from server.wire.errors import ConfigError, Conflict
 from server.wire.ids import AgentId, ConversationId, TenantId
 from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
 from tests.server.log.events import decoded
@@ -170,3 +171,22 @@ async def test_who_listens_on_redis_learns_nothing_of_a_question(
         assert await asked.get() == "and the next one"
     assert "what this version does not know" in caplog.text
     await source.stop()
+
+
+async def test_who_reads_redis_cannot_make_tickets_nor_who_writes_it(
+    server: RedisServer, processes: list[Process]
+) -> None:
+    here, there = (process.fleet for process in processes)
+    assert isinstance(here.tickets, FleetTickets)
+    assert isinstance(there, SharedFleet)
+    assert isinstance(there.tickets, FleetTickets)
+    secret = here.tickets.secrets[0]
+    assert secret in there.tickets.secrets
+    kept = server.command("GET", SECRET)
+    assert b"_fleet" in kept
+    assert secret not in kept
+    assert secret.hex().encode() not in kept
+    server.command("SET", SECRET, "a secret that somebody else knows")
+    with pytest.raises(ConfigError):
+        await there._share_secret()
+    assert there.tickets.secrets[0] == secret
