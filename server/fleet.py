@@ -14,7 +14,7 @@ import logging
 import os
 import socket as sockets
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 SECRET = "cueline:tickets/sealed-secret"
 SECRET_OWNER = TenantId("_fleet")
 """Whose key seals the secret that tickets and passes are made with: who reads Redis must not be able to make them."""
+FORGET = "cueline:forget"
+"""Topic under which processes ask each other to empty their caches."""
 SECRET_EVERY_S = 2.0
 """How soon a process learns of the secret of a Redis that began anew."""
 
@@ -146,6 +148,14 @@ class Fleet:
         """
         self._calls.ask(tenant_id, conversation_id, text)
 
+    def everywhere(self, forget: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+        """Do something here when another process asks for it; returns what asks the others. Alone there are none."""
+
+        async def ask() -> None:
+            pass
+
+        return ask
+
     async def leave_calls(self, calls: LiveCalls) -> None:
         """Before the doors close: let go of the calls that others go on with."""
 
@@ -206,6 +216,18 @@ class SharedFleet(Fleet):
         self._leases.start()
         self._presence.start()
         self._task = asyncio.create_task(self._keep_secret(), name="fleet-secret")
+
+    def everywhere(self, forget: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+        """See `Fleet`. What `everywhere` returns raises `Unavailable` while Redis does not answer."""
+
+        def asked(_: bytes) -> None:
+            forget()
+
+        async def ask() -> None:
+            await self._log.link.run("PUBLISH", FORGET, "")
+
+        self._log.listen(FORGET, asked)
+        return ask
 
     async def leave_calls(self, calls: LiveCalls) -> None:
         """Adopt no more and leave every call to the others, whole: its words are published, nothing ends."""

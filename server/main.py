@@ -247,7 +247,8 @@ class Server:
         audit = AuditLog(settings.private_path / "audit")
         await audit.start()
         self._stack.push_async_callback(audit.stop)
-        places = (EventLogPlace(event_log), CachePlace("predictions", engine.forget_words))
+        forget = engine.forget_words
+        places = (EventLogPlace(event_log), CachePlace("predictions", forget, fleet.everywhere(forget)))
         erasure = Erasure(store, outbox, fleet, audit, places)
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
         directory = CallDirectory(calls, fleet.owners(store), fleet.presence)

@@ -11,7 +11,7 @@ import pytest
 
 from server.auth.fleet_tickets import FleetTickets
 from server.config.settings import IngestSettings, LogSettings, Settings
-from server.fleet import SECRET, Fleet, SharedFleet, fleet_of
+from server.fleet import FORGET, SECRET, Fleet, SharedFleet, fleet_of
 from server.ingest.audio_socket import AudioEndpoint
 from server.keys.keyring import Keyring
 from server.keys.local import LocalKeys
@@ -21,6 +21,7 @@ from server.log.leases import Elsewhere
 from server.log.redis import RedisLog
 from server.log.redis_leases import SCRIPTS
 from server.metrics import Metrics
+from server.privacy.places import CachePlace
 from server.speech.contract import Final, Interim
 from server.speech.scripted import ScriptedRecogniser
 from server.wire.clock import Stamps
@@ -190,3 +191,16 @@ async def test_who_reads_redis_cannot_make_tickets_nor_who_writes_it(
     with pytest.raises(ConfigError):
         await there._share_secret()
     assert there.tickets.secrets[0] == secret
+
+
+async def test_a_cache_is_emptied_in_every_process(processes: list[Process]) -> None:
+    here, there = (process.fleet for process in processes)
+    emptied: dict[str, asyncio.Event] = {"here": asyncio.Event(), "there": asyncio.Event()}
+    here.everywhere(emptied["here"].set)
+    ask_others = there.everywhere(emptied["there"].set)
+    for process in processes:
+        await process.log._push.joined(FORGET)
+    place = CachePlace("predictions", lambda: 7, ask_others)
+    assert await place.erase(TENANT, CALL) == 7
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(event.wait() for event in emptied.values()))
