@@ -23,7 +23,7 @@ from inference.journey import BatchResult, Journey, pass_heads
 from inference.memo import Memo
 from inference.ops import call_function
 from inference.plan import Op
-from inference.program import ProgramStep
+from inference.program import Program, ProgramStep
 from inference.request import Outcome, Output, RowClass
 from inference.row import Admission, Lane, Refusal, Row
 from inference.runner import halves, run_rows
@@ -284,11 +284,15 @@ class Crew:
         )
         self._memo.keep(service.lane, ((ids, (run.result, row)) for row, ids in enumerate(run.ids)))
         now_s = self._clock()
-        programs: dict[tuple[int, int], tuple[list[Journey], list[int]]] = {}
+        programs: dict[tuple[Program, int], tuple[list[Journey], list[int]]] = {}
+        took_ms = took_s * 1000.0
         for journey, row in zip(journeys, run.row_of, strict=True):
-            journey.compute_ms += took_s * 1000.0
+            journey.compute_ms += took_ms
             journey.take_result(run.result, row, now_s)
-            alike = programs.setdefault((id(journey.program), journey.at), ([], []))
+            key = (journey.program, journey.at)
+            alike = programs.get(key)
+            if alike is None:
+                alike = programs[key] = ([], [])
             alike[0].append(journey)
             alike[1].append(row)
         for alike in programs.values():
