@@ -22,6 +22,9 @@ from websockets.exceptions import InvalidState
 EXTENSION = "cueline.direct"
 BATCH_BYTES = 32 * 1024
 """Frames of one turn are written at once from here on, so that the transport's back-pressure is seen in time."""
+MAX_WAITING_MESSAGES = 4
+"""Messages that the application has not taken yet; from here on nothing is read from the peer. Stopping and starting at
+every message, as uvicorn does, costs system calls for each."""
 LINGER_S = 5.0
 """How long a closed socket may take to flush and to answer before it is aborted."""
 
@@ -124,6 +127,15 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(LINGER_S, self._abort)
+
+    def send_receive_event_to_app(self) -> None:
+        """See uvicorn: hands a message over."""
+        was_paused, self.read_paused = self.read_paused, True  # keeps it from pausing
+        super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if not was_paused and self.queue.qsize() >= MAX_WAITING_MESSAGES:
+            self.read_paused = True
+            self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""

@@ -60,6 +60,8 @@ class SqlStore:
             url, password=password, max_connections=max_connections, statement_timeout_s=statement_timeout_s
         )
         self._sealer = Sealer(keys)
+        # Built once: of the event loop's time for a batch, making and hashing the statements was the half.
+        self._upserts = [(table, self._upsert(table)) for table in schema.metadata.sorted_tables]
         self._is_open = False
         self._is_migrated = False
         self._migrating = asyncio.Lock()
@@ -97,9 +99,9 @@ class SqlStore:
             await self._database.lock_erasing(connection, is_eraser=bool(erasures))
             gone |= await erased_among(connection, {owner_of(record) for record in kept})
             batch = rows(record for record in kept if owner_of(record) not in gone)
-            for table in schema.metadata.sorted_tables:
+            for table, upsert in self._upserts:
                 if table.name in batch and (written := await self._sealer.sealed(table, batch[table.name])):
-                    await connection.execute(self._upsert(table), written)
+                    await connection.execute(upsert, written)
             for record in erasures:
                 await erase(connection, self._database.insert, record)
         if erasures:

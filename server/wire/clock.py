@@ -63,15 +63,6 @@ STAGES = (
 )
 """The requirement's stages, in order; the keys of `graphs/budget.toml`, of the metrics and of the waterfall."""
 
-_SPANS = (
-    ("network", "t0", "t1"),
-    ("asr", "t1", "t3"),
-    ("transcript", "t3", "t4"),
-    ("orchestrator", "t4", "t6"),
-    ("inference", "t6", "t7"),
-    ("publish", "t7", "t8"),
-)
-
 
 def stage_durations_ms(stamps: Stamps) -> dict[str, float]:
     """Durations of the server-side stages that these stamps cover, in milliseconds.
@@ -83,11 +74,19 @@ def stage_durations_ms(stamps: Stamps) -> dict[str, float]:
         Stage name to milliseconds, in the order of `STAGES`; `socket` and `render` are the client's to add.
     """
     durations: dict[str, float] = {}
+    t0, t1, t3, t4, t6, t7 = stamps.t0, stamps.t1, stamps.t3, stamps.t4, stamps.t6, stamps.t7
     if stamps.frame_ms is not None:
         durations["audio_capture"] = stamps.frame_ms
-    for stage, start, end in _SPANS:
-        start_ms: float | None = getattr(stamps, start)
-        end_ms: float | None = getattr(stamps, end)
-        if start_ms is not None and end_ms is not None:
-            durations[stage] = round(end_ms - start_ms, 3)
+    if t0 is not None and t1 is not None:
+        durations["network"] = round(t1 - t0, 3)
+    if t1 is not None and t3 is not None:
+        durations["asr"] = round(t3 - t1, 3)
+    if t3 is not None and t4 is not None:
+        durations["transcript"] = round(t4 - t3, 3)
+    if t4 is not None and t6 is not None:
+        durations["orchestrator"] = round(t6 - t4, 3)
+    if t6 is not None and t7 is not None:
+        durations["inference"] = round(t7 - t6, 3)
+    if t7 is not None and stamps.t8 is not None:
+        durations["publish"] = round(stamps.t8 - t7, 3)
     return durations

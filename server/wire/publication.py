@@ -27,7 +27,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def key(self) -> str:
         """Name of the state this payload is, unique within its channel and kind; empty where there is only one."""
-        return "/".join(str(getattr(self, name)) for name in self.key_fields)
+        return "/".join([str(getattr(self, name)) for name in self.key_fields])
 
 
 class CallState(Payload, frozen=True, kw_only=True):
