@@ -7,8 +7,8 @@ The shell around it is `Assistant`, one a call. Nothing here delays an annotatio
 products run in a thread, and its result comes back through the call's mailbox.
 """
 
-from server.knowledge.assistant import Assistant, Found, Gone, Unanswered
+from server.knowledge.assistant import Assistant, AssistState, Found, Gone, Unanswered
 from server.knowledge.library import Library
 from server.knowledge.writer import Writer
 
-__all__ = ["Assistant", "Found", "Gone", "Library", "Unanswered", "Writer"]
+__all__ = ["AssistState", "Assistant", "Found", "Gone", "Library", "Unanswered", "Writer"]

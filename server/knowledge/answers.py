@@ -5,8 +5,10 @@ Answer ─▶ abstained?  on the screen already?  rejected by the agent? ─▶ 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Literal
+
+import msgspec
 
 from retrieval.search import Answer, Result
 from server.knowledge.questions import Question
@@ -22,8 +24,11 @@ _KNOWN = frozenset({"used", "dismissed", "wrong"})
 """Receipts after which the agent does not want to see the passage again in this call."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
+MAX_DEALT_WITH = 64
+"""Cards that were dealt with and are handed on to another process: of more, the newest."""
+
+
+class Shown(msgspec.Struct, frozen=True, array_like=True):
     """A card with its first passage; `key`: the question that it answers, empty where it answers none."""
 
     passage_id: str
@@ -39,8 +44,8 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self._shown: dict[str, _Shown] = {}
-        self._dealt_with: set[_Shown] = set()
+        self._shown: dict[str, Shown] = {}
+        self._dealt_with: dict[Shown, None] = {}
 
     def on_action(self, action: Action) -> None:
         """Note a published card."""
@@ -48,18 +53,29 @@ class Screen:
             if action.cites:
                 is_answer = action.type == "answer"
                 key = action.evidence[-1].utterance_id if is_answer and action.evidence else ""
-                self._shown[action.id] = _Shown(action.cites[0].passage_id, is_answer, key)
+                self._shown[action.id] = Shown(action.cites[0].passage_id, is_answer, key)
             return
         shown = self._shown.pop(action.id, None)
         if shown is not None and action.reason in _KNOWN:
-            self._dealt_with.add(shown)
+            self._dealt_with[shown] = None
+
+    @property
+    def dealt_with(self) -> tuple[Shown, ...]:
+        """What the agent does not want to see again, for another process; what is on the screen the log knows."""
+        return tuple(self._dealt_with)[-MAX_DEALT_WITH:]
+
+    def restore(self, dealt_with: Iterable[Shown], cards: Iterable[Action]) -> None:
+        """Go on where another process stopped, with the cards that are on the screen."""
+        self._dealt_with = dict.fromkeys(dealt_with)
+        for card in cards:
+            self.on_action(card)
 
     def judge(self, question: Question, best: Result) -> Outcome:
         """Whether a passage tells the agent anything new. One that they ask for does."""
         if question.trigger == "asked":
             return "shown"
 
-        def is_in_the_way(card: _Shown) -> bool:
+        def is_in_the_way(card: Shown) -> bool:
             return card.passage_id == best.passage_id and (card.is_answer or question.trigger == "moment")
 
         if any(is_in_the_way(card) for card in self._dealt_with):

@@ -21,9 +21,9 @@ from inference.generation import GenerationError
 from retrieval.conversation import build_query
 from retrieval.errors import RetrievalError
 from retrieval.search import Answer
-from server.knowledge.answers import Screen, finding_of, plain_finding, unanswered
+from server.knowledge.answers import Screen, Shown, finding_of, plain_finding, unanswered
 from server.knowledge.library import Library
-from server.knowledge.questions import Confirm, Decision, Question, Questions, Search, Withdraw
+from server.knowledge.questions import Confirm, Decision, Question, Questions, QuestionsState, Search, Withdraw
 from server.knowledge.writer import Writer
 from server.metrics import Metrics
 from server.policy.cards import Finding
@@ -60,6 +60,20 @@ class Unanswered:
     """A question that no article answers: an action that was wanted, for the store alone."""
 
     action: Action
+
+
+class AssistState(msgspec.Struct, frozen=True, array_like=True):
+    """What an assistant remembers, for another process to go on with; what was said and shown, the log knows.
+
+    Attributes:
+        questions: What was asked.
+        dealt_with: Passages that the agent does not want to see again.
+        searching: Questions whose search had not ended: utterances to be heard once more.
+    """
+
+    questions: QuestionsState = QuestionsState()
+    dealt_with: tuple[Shown, ...] = ()
+    searching: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -137,6 +151,22 @@ class Assistant:
             self._found(plain_finding(search.question, "There is no knowledge base for this call."), stamps)
         else:
             self._perform([search], stamps)
+
+    def state(self) -> AssistState:
+        """All that the next process cannot know by itself; no words."""
+        searching = [key for key, search in self._searches.items() if search.question.trigger == "question"]
+        return AssistState(self._questions.state(but=searching), self._screen.dealt_with, tuple(searching))
+
+    def restore(self, state: AssistState, said: Iterable[Utterance], cards: Iterable[Action]) -> None:
+        """Go on where another process stopped.
+
+        Args:
+            state: From `state`.
+            said: Finals, in the order of the log.
+            cards: Those on the screen.
+        """
+        self._questions.restore(state.questions, said)
+        self._screen.restore(state.dealt_with, cards)
 
     async def stop(self) -> None:
         """The call is over: nothing is delivered any more."""

@@ -8,9 +8,13 @@ a card wants a passage, the agent asks ─▶ Search
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from retrieval.conversation import MAX_QUESTION_CHARS, Turn
 from server.policy.rules import QUESTION_OUTPUT, Assist
@@ -75,12 +79,24 @@ class Withdraw:
 Decision = Search | Confirm | Withdraw
 
 
+class QuestionsState(msgspec.Struct, frozen=True, array_like=True):
+    """What was asked, for another process to go on with.
+
+    Attributes:
+        asked: Utterances whose words were searched for, with a digest of those words.
+        num_asked: Questions that the agent typed.
+    """
+
+    asked: dict[str, bytes] = {}
+    num_asked: int = 0
+
+
 @dataclass(slots=True)
 class _Heard:
-    """What is known of an utterance: interims that were questions in a row, and the words searched for."""
+    """What is known of an utterance: interims that were questions in a row, and a digest of the words searched for."""
 
     streak: int = 0
-    words: str = ""
+    words: bytes = b""
     was_final: bool = False
 
 
@@ -128,9 +144,9 @@ class Questions:
         heard.was_final = utterance.is_final
         heard.streak = heard.streak + 1 if self._is_question(annotation) else 0
         if not heard.streak:
-            was_searched, heard.words = bool(heard.words), ""
+            was_searched, heard.words = bool(heard.words), b""
             return [Withdraw(utterance.utterance_id)] if was_searched else []
-        words = normalise(utterance.text)
+        words = _digest(utterance.text)
         question = self._question(utterance, "question", annotation)
         if utterance.is_final:
             is_known, heard.words = words == heard.words, words
@@ -156,6 +172,24 @@ class Questions:
         context = tuple(Turn(turn.speaker, turn.text) for turn in self._turns.values())
         return Search(Question(f"ask:{self._num_asked}", text[:MAX_QUESTION_CHARS], context, "asked"))
 
+    # Handing a call over
+
+    def state(self, but: Collection[str] = ()) -> QuestionsState:
+        """What was asked, but for these utterances; digests, no words."""
+        heard = self._heard.items()
+        asked = {str(name): one.words for name, one in heard if one.words and one.was_final and name not in but}
+        return QuestionsState(asked, self._num_asked)
+
+    def restore(self, state: QuestionsState, said: Iterable[Utterance]) -> None:
+        """Go on after what was asked and said before, in its order."""
+        for name, words in state.asked.items():
+            self._heard[UtteranceId(name)] = _Heard(words=words, was_final=True)
+        for utterance in said:
+            self._turns[utterance.utterance_id] = utterance
+        while len(self._turns) > MAX_TURNS:
+            self._turns.popitem(last=False)
+        self._num_asked = state.num_asked
+
     # Inside
 
     def _on_agent(self, utterance: Utterance) -> list[Decision]:
@@ -168,10 +202,10 @@ class Questions:
             return []
         last = max(said, key=lambda turn: turn.start_ms)
         heard = self._heard.setdefault(last.utterance_id, _Heard())
-        words = normalise(last.text)
-        if heard.words == words:
+        searched = _digest(last.text)
+        if heard.words == searched:
             return []  # it was searched for when it was said
-        heard.words, heard.was_final = words, True
+        heard.words, heard.was_final = searched, True
         return [Search(self._question(last, "checking"))]
 
     def _is_question(self, annotation: Annotation) -> bool:
@@ -199,3 +233,9 @@ class Questions:
         """Finals that began before, in the order in which they did: the two sides' finals may arrive crosswise."""
         before = sorted((t for t in self._turns.values() if t.start_ms < start_ms), key=lambda turn: turn.start_ms)
         return tuple(Turn(turn.speaker, turn.text) for turn in before)
+
+
+def _digest(text: str) -> bytes:
+    """Of the words; empty where there are none."""
+    words = normalise(text)
+    return hashlib.blake2b(words.encode(), digest_size=8).digest() if words else b""

@@ -17,6 +17,7 @@ import msgspec
 from inference.errors import InferenceError
 from inference.request import Outcome
 from server.knowledge import Assistant, Found, Gone, Unanswered
+from server.live.again import Again, Once
 from server.live.history import History
 from server.live.mail import (
     Asked,
@@ -37,24 +38,20 @@ from server.live.mail import (
 from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
 from server.live.payloads import annotation_of, transcript_of, utterance_of
 from server.live.records import Records
+from server.live.reports import Gaps, Shedding
 from server.live.standing import Standing
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
 from server.log.leases import Fenced
+from server.orchestrator import owner_of
 from server.speech.contract import Final, SpeechEvent, SpeechGap
-from server.store.contract import ActionRecord, CoverageRecord, GapRecord, UtteranceRecord
+from server.store.contract import ActionRecord, CoverageRecord, UtteranceRecord
 from server.transcript.assembler import Assembler
 from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.errors import CuelineError
-from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, agent_channel, call_channel
+from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, UtteranceId, agent_channel, call_channel
 from server.wire.ingest import UtteranceIn
-from server.wire.publication import (
-    Action,
-    CallState,
-    Gap,
-    Notice,
-    Payload,
-)
+from server.wire.publication import Action, CallState, Payload
 from server.wire.utterance import Annotation, Origin, Utterance
 
 log = logging.getLogger(__name__)
@@ -68,8 +65,6 @@ LAST_ANNOTATIONS_S = 2.0
 """What was said last is still annotated before the call ends, but an engine in trouble holds no call open longer."""
 KNOWN_WITHIN_S = 0.5
 """A start waits so long for the disk, which takes some milliseconds; one in trouble holds no call up."""
-NOTICE_EVERY_S = 30.0
-"""A standing overload is told again after so long, not at every utterance."""
 
 
 class LiveCall:
@@ -104,6 +99,7 @@ class LiveCall:
     ) -> None:
         self.tenant_id = tenant_id
         self.conversation_id = conversation_id
+        self._owner = owner_of(tenant_id, conversation_id)
         self._loop = asyncio.get_running_loop()
         self._history = history
         self._resumed = resume(pinned.book, history.memory, self._now_s())
@@ -126,13 +122,15 @@ class LiveCall:
         self._unwritten: list[Event] = []
         self.records = Records(stations.outbox)
         self._unanswered: list[tuple[Awaitable[None] | None, Given | Flush]] = []
-        self._gap_revision = memory.num_gaps
+        self._gaps = Gaps(tenant_id, conversation_id, memory.num_gaps)
+        self._shedding = Shedding()
         self._is_memorable = False
         self._num_unsaved_finals = 0
         self._revisions: dict[str, int] = {}
         self._latest_stamps: dict[str, Stamps] = {}
-        self._noticed_s = -NOTICE_EVERY_S
         self._num_running = 0
+        self._annotating: dict[UtteranceId, None] = {}
+        self._again = Again(self._judge_again)
         self._assistant = Assistant(
             stations.library, tenant_id, self._policy.policy, self._post, stations.metrics, stations.writer
         )
@@ -178,12 +176,24 @@ class LiveCall:
         self._publish_guidance(self._resumed.abandoned(history.cards), Stamps())
         for said in history.unstored:
             self.records.put(UtteranceRecord(utterance=utterance_of(self.tenant_id, self.conversation_id, said)))
-        for said in self._resumed.unjudged(history.finals):
-            utterance = utterance_of(self.tenant_id, self.conversation_id, said)
-            self._revisions[utterance.utterance_id] = utterance.revision
-            self._judge(utterance, Stamps())
+        if history.is_resumed:
+            self._go_on_after(history)
         for said in history.unpublished:
             self._publish_utterance(utterance_of(self.tenant_id, self.conversation_id, said), Stamps())
+
+    def _go_on_after(self, history: History) -> None:
+        said = [utterance_of(self.tenant_id, self.conversation_id, final) for final in history.finals]
+        unjudged, memory = self._resumed.unjudged(history.finals), self._resumed.memory
+        known = (utterance for utterance in said if utterance.utterance_id not in unjudged)
+        self._stations.orchestrator.go_on_after(self._owner, memory.turns)
+        self._assistant.restore(memory.assist, known, history.cards)
+        self._again.start(said, unjudged, self._resumed.unanswered)
+
+    def _judge_again(self, once: Once) -> bool:
+        self._revisions[once.utterance.utterance_id] = once.utterance.revision
+        if once.is_known:
+            return self._annotate(once.utterance, Stamps())
+        return self._judge(once.utterance, Stamps())
 
     async def heard(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
         """Take a recogniser's event; waits while the call is far behind."""
@@ -261,7 +271,7 @@ class LiveCall:
             self._room.set()
             if self._tick is not None:
                 self._tick.cancel()
-            self._stations.orchestrator.cancel(f"{self.tenant_id}/{self.conversation_id}")
+            self._stations.orchestrator.cancel(self._owner)
             await self._assistant.stop()
 
     async def _work(self) -> None:
@@ -330,6 +340,9 @@ class LiveCall:
                 self._take_annotations(utterance, annotations, stamps)
             case Done(utterance, outcome, error):
                 self._num_running -= 1
+                if utterance.is_final:
+                    self._annotating.pop(utterance.utterance_id, None)
+                    self._again.done(utterance.utterance_id)
                 self._account(utterance, outcome, error)
             case Receipt(action_id, event):
                 self._publish_guidance(self._policy.on_receipt(action_id, event, self._now_s()), Stamps())
@@ -372,18 +385,27 @@ class LiveCall:
                 metrics.asr_final_lag.observe((stamps.t3 - stamps.t0) / 1000)
         self._judge(utterance, stamps)
 
-    def _judge(self, utterance: Utterance, stamps: Stamps) -> None:
-        """Let models, knowledge base and policy have it."""
-        if utterance.text and utterance.origin != "tts":
-            try:
-                self._stations.orchestrator.annotate(
-                    self._pinned.guide, utterance, stamps, self._on_annotations, self._on_done
-                )
-                self._num_running += 1
-            except InferenceError as error:
-                self._shed(error)
+    def _judge(self, utterance: Utterance, stamps: Stamps) -> bool:
+        """Let models, knowledge base and policy have it; whether the models will answer."""
+        is_asked = self._annotate(utterance, stamps)
         self._assistant.on_utterance(utterance, stamps)
         self._publish_guidance(self._policy.on_utterance(utterance, self._now_s()), stamps)
+        return is_asked
+
+    def _annotate(self, utterance: Utterance, stamps: Stamps) -> bool:
+        if not utterance.text or utterance.origin == "tts":
+            return False
+        try:
+            self._stations.orchestrator.annotate(
+                self._pinned.guide, utterance, stamps, self._on_annotations, self._on_done
+            )
+        except InferenceError as error:
+            self._shed(error)
+            return False
+        self._num_running += 1
+        if utterance.is_final:
+            self._annotating[utterance.utterance_id] = None
+        return True
 
     def _publish_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
         if not annotations:
@@ -408,20 +430,12 @@ class LiveCall:
             self._publish(payload, stamps)
 
     def _report_gap(self, speaker: Speaker, gap: SpeechGap, stamps: Stamps) -> None:
-        payload = Gap(from_ms=gap.from_ms, to_ms=gap.to_ms, cause=gap.cause, state=gap.state, speaker=speaker)
-        self._publish(payload, stamps)
+        record = self._gaps.report(speaker, gap)
+        self._publish(record.gap, stamps)
         if gap.to_ms is not None:
             self._stations.metrics.gap_seconds.labels(gap.state).inc((gap.to_ms - gap.from_ms) / 1000)
-        self._gap_revision += 1
         self._is_memorable = True
-        self.records.put(
-            GapRecord(
-                tenant_id=self.tenant_id,
-                conversation_id=self.conversation_id,
-                revision=self._gap_revision,
-                gap=payload,
-            )
-        )
+        self.records.put(record)
 
     def _account(self, utterance: Utterance, outcome: Outcome, error: BaseException | None) -> None:
         stamps = self._latest_stamps.pop(utterance.utterance_id, None)
@@ -434,13 +448,9 @@ class LiveCall:
 
     def _shed(self, error: InferenceError) -> None:
         self._stations.metrics.shed.labels("annotation").inc()
-        if self._now_s() - self._noticed_s >= NOTICE_EVERY_S:
-            self._noticed_s = self._now_s()
+        if (notice := self._shedding.notice(self._now_s())) is not None:
             log.warning("no room for annotations", extra={"code": error.code})
-            self._publish(
-                Notice(code="shedding", message="Guidance is paused: the server is overloaded.", severity="warning"),
-                Stamps(),
-            )
+            self._publish(notice, Stamps())
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -491,7 +501,10 @@ class LiveCall:
                 started_ms=self._standing.started_ms,
                 customer_id=self._standing.customer_id,
                 language=self._standing.language,
-                num_gaps=self._gap_revision,
+                num_gaps=self._gaps.num,
+                turns=self._stations.orchestrator.turns(self._owner),
+                annotating=tuple(self._annotating),
+                assist=self._assistant.state(),
             )
         )
 

@@ -17,6 +17,8 @@ from itertools import takewhile
 import msgspec
 from msgspec import structs
 
+from server.knowledge import AssistState
+from server.orchestrator import TurnState
 from server.policy.rulebook import RuleBook
 from server.policy.runtime import CallPolicy
 from server.wire.errors import BadRequest
@@ -42,6 +44,9 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
         customer_id: The telephony side's name for the customer.
         language: Expected language; empty: as its source says.
         num_gaps: Revision of the newest record of a gap.
+        turns: What the last turns hand on to the next one's annotations.
+        annotating: Finals that the policy has and whose annotations had not come.
+        assist: `Assistant.state`.
     """
 
     policy: bytes
@@ -50,6 +55,9 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
     customer_id: str | None = None
     language: str = ""
     num_gaps: int = 0
+    turns: tuple[TurnState, ...] = ()
+    annotating: tuple[str, ...] = ()
+    assist: AssistState = AssistState()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +83,17 @@ class Resumed:
             if card.id not in open_cards
         ]
 
-    def unjudged(self, finals: Sequence[Transcript]) -> list[Transcript]:
+    def unjudged(self, finals: Sequence[Transcript]) -> set[str]:
         """Of what was said, in the order of the log, that which the policy does not know yet."""
         if self.is_new:
-            return []
+            return set()
         newest = takewhile(lambda said: not self.policy.has_judged(UtteranceId(said.utterance_id)), reversed(finals))
-        return list(newest)[::-1]
+        return {said.utterance_id for said in newest}
+
+    @property
+    def unanswered(self) -> set[str]:
+        """What the policy knows and whose annotations or search had not come to an end."""
+        return {*self.memory.annotating, *self.memory.assist.searching}
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,6 +5,7 @@ pinned to the guide it began with.
 """
 
 from server.orchestrator.guide import Guide
-from server.orchestrator.orchestrator import Orchestrator
+from server.orchestrator.orchestrator import Orchestrator, owner_of
+from server.orchestrator.turns import TurnState
 
-__all__ = ["Guide", "Orchestrator"]
+__all__ = ["Guide", "Orchestrator", "TurnState", "owner_of"]

@@ -9,7 +9,7 @@ Interims travel like finals: the batching policy lets a newer revision replace a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from inference.request import Carry, EmbeddingArray, Outcome, Output, PrototypeS
 from server.config.settings import EngineSettings
 from server.orchestrator.graphs import ACTIONS, CARRY, MOMENTS, are_ready_together, carry_input, run_outputs
 from server.orchestrator.guide import Guide, OwnLabels
-from server.orchestrator.turns import Turns
+from server.orchestrator.turns import Turns, TurnState
 from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import ConfigError
+from server.wire.ids import ConversationId, TenantId
 from server.wire.utterance import Annotation, Utterance
 
 OnAnnotations = Callable[[Utterance, Sequence[Annotation], Stamps], None]
@@ -115,7 +116,7 @@ class Orchestrator:
         Raises:
             InferenceError: The engine takes no more (overload).
         """
-        now_s, owner = time.monotonic(), owner_of(utterance)
+        now_s, owner = time.monotonic(), owner_of(utterance.tenant_id, utterance.conversation_id)
         inputs = {"text": utterance.text, "speaker": utterance.speaker, "is_final": utterance.is_final}
         if guide.carry_input:
             inputs[guide.carry_input] = self._turns.before(owner, utterance)
@@ -139,6 +140,14 @@ class Orchestrator:
             )
         )
 
+    def turns(self, owner: str) -> tuple[TurnState, ...]:
+        """What a call's last turns hand on, for another process to go on after."""
+        return self._turns.state(owner)
+
+    def go_on_after(self, owner: str, turns: Iterable[TurnState]) -> None:
+        """Take over what a call's last turns hand on."""
+        self._turns.restore(owner, turns)
+
     def cancel(self, owner: str) -> None:
         """Drop what is queued for a call that is over, and forget its last turn."""
         self._engine.cancel(owner)
@@ -156,7 +165,8 @@ class Orchestrator:
             for output in outputs:
                 if output.name == CARRY and utterance.is_final and output.value is not None:
                     carry = Carry(output.model, output.version, output.value)
-                    self._turns.handed_on(owner_of(utterance), utterance, carry)
+                    owner = owner_of(utterance.tenant_id, utterance.conversation_id)
+                    self._turns.handed_on(owner, utterance, carry)
             outputs = [output for output in outputs if output.name != CARRY]
         outputs = guide.share_out(outputs, utterance.speaker)
         if outputs:
@@ -164,9 +174,9 @@ class Orchestrator:
             on_annotations(utterance, annotations, _stamped(started, outputs[-1]))
 
 
-def owner_of(utterance: Utterance) -> str:
+def owner_of(tenant_id: TenantId, conversation_id: ConversationId) -> str:
     """The engine's name for a call; tenants never share one."""
-    return f"{utterance.tenant_id}/{utterance.conversation_id}"
+    return f"{tenant_id}/{conversation_id}"
 
 
 def _annotation(guide: Guide, utterance: Utterance, output: Output) -> Annotation:

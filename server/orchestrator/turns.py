@@ -9,7 +9,11 @@ what was said two turns ago is not what was said before.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import msgspec
+import numpy as np
 
 from inference.request import Carry
 from server.wire.utterance import Utterance
@@ -28,6 +32,16 @@ class _Turn:
     utterance_id: str
     start_ms: int
     carry: Carry | None = None
+
+
+class TurnState(msgspec.Struct, frozen=True, array_like=True):
+    """One final, for another process to go on after; `numbers` little endian float32, empty while not answered."""
+
+    utterance_id: str
+    start_ms: int
+    model: str = ""
+    version: int = 0
+    numbers: bytes = b""
 
 
 class Turns:
@@ -69,6 +83,30 @@ class Turns:
             if turn.utterance_id == utterance.utterance_id:
                 turn.carry = carry
 
+    def state(self, owner: str) -> tuple[TurnState, ...]:
+        """A call's, for another process; nothing of it is words."""
+        return tuple(_packed(turn) for turn in self._calls.get(owner, ()))
+
+    def restore(self, owner: str, states: Iterable[TurnState]) -> None:
+        """Go on after turns of another process."""
+        self._calls[owner] = [_unpacked(state) for state in states][-KEPT_TURNS:]
+
     def forget(self, owner: str) -> None:
         """Drop a call that is over."""
         self._calls.pop(owner, None)
+
+
+def _packed(turn: _Turn) -> TurnState:
+    if turn.carry is None:
+        return TurnState(turn.utterance_id, turn.start_ms)
+    carry = turn.carry
+    return TurnState(
+        turn.utterance_id, turn.start_ms, carry.model, carry.version, carry.numbers.astype("<f4").tobytes()
+    )
+
+
+def _unpacked(state: TurnState) -> _Turn:
+    if not state.numbers:
+        return _Turn(state.utterance_id, state.start_ms)
+    numbers = np.frombuffer(state.numbers, "<f4").astype(np.float32)
+    return _Turn(state.utterance_id, state.start_ms, Carry(state.model, state.version, numbers))

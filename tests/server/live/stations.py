@@ -121,6 +121,7 @@ class ScriptedOrchestrator:
         self.is_overloaded = False
         self.asked = []
         self.cancelled = []
+        self.last_turns = {}
         self.fails = False
 
     def annotate(self, guide, utterance, stamps, on_annotations, on_done):
@@ -144,6 +145,12 @@ class ScriptedOrchestrator:
         )
         on_annotations(utterance, [annotation], stamps)
         on_done(utterance, Outcome.DONE, None)
+
+    def turns(self, owner):
+        return self.last_turns.get(owner, ())
+
+    def go_on_after(self, owner, turns):
+        self.last_turns[owner] = tuple(turns)
 
     def cancel(self, owner):
         self.cancelled.append(owner)
