@@ -18,6 +18,7 @@ from inference.errors import InferenceError
 from inference.request import Outcome
 from server.knowledge import Assistant, Found, Gone, Unanswered
 from server.live.again import Again, Once
+from server.live.alarm import Alarm
 from server.live.history import History
 from server.live.mail import (
     Asked,
@@ -39,6 +40,7 @@ from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
 from server.live.payloads import annotation_of, transcript_of, utterance_of
 from server.live.records import Records
 from server.live.reports import Gaps, Shedding
+from server.live.stage_times import StageTimes
 from server.live.standing import Standing
 from server.live.stations import Pinned, Stations
 from server.log.contract import ChannelKey, Event
@@ -117,8 +119,7 @@ class LiveCall:
         self._room.set()
         self._task: asyncio.Task[None] | None = None
         self.is_left = False
-        self._tick: asyncio.TimerHandle | None = None
-        self._tick_s: float | None = None
+        self._alarm = Alarm(self._loop, lambda: self._post(Tick()))
         self._unwritten: list[Event] = []
         self.records = Records(stations.outbox)
         self._unanswered: list[tuple[Awaitable[None] | None, Given | Flush]] = []
@@ -127,7 +128,7 @@ class LiveCall:
         self._is_memorable = False
         self._num_unsaved_finals = 0
         self._revisions: dict[str, int] = {}
-        self._latest_stamps: dict[str, Stamps] = {}
+        self._times = StageTimes(stations.metrics)
         self._num_running = 0
         self._annotating: dict[UtteranceId, None] = {}
         self._again = Again(self._judge_again)
@@ -154,19 +155,15 @@ class LiveCall:
         """Publish that it began and take mail."""
         self.records.put(self._standing.record("started"))
         if not self._stations.leases.is_shared:
-            await self._be_known()
+            # Before anybody is told of it: if its process is killed then, the next one knows of it and ends it.
+            await self.records.settle(KNOWN_WITHIN_S)
         await self._announce("started")
         if self._resumed.is_new:
             self._publish_guidance(self._policy.on_start(self._now_s()), Stamps())
         self._bring_up_to_date()
         await self._flush()
-        self._schedule_tick()
+        self._alarm.set(self._policy.next_wakeup_s())
         self._task = asyncio.create_task(self._run(), name=f"call-{self.conversation_id}")
-
-    async def _be_known(self) -> None:
-        """Be in the journal before anybody is told of it: if its process is killed then, the next one ends it."""
-        if (stored := self.records.stored()) is not None:
-            await asyncio.wait([asyncio.ensure_future(stored)], timeout=KNOWN_WITHIN_S)
 
     def _bring_up_to_date(self) -> None:
         """Store and publish what only the other one has, and judge what nobody judged."""
@@ -269,8 +266,7 @@ class LiveCall:
             for item in (*(item for _, item in self._unanswered), *drained(self._mailbox)):
                 refuse(item)
             self._room.set()
-            if self._tick is not None:
-                self._tick.cancel()
+            self._alarm.stop()
             self._stations.orchestrator.cancel(self._owner)
             await self._assistant.stop()
 
@@ -292,7 +288,7 @@ class LiveCall:
             await asyncio.sleep(0)
             if not self._room.is_set() and self._mailbox.qsize() < MAILBOX_ITEMS // 2:
                 self._room.set()
-            self._schedule_tick()
+            self._alarm.set(self._policy.next_wakeup_s())
 
     async def _end(self, reason: str) -> None:
         """Close what is open, wait a moment for the last annotations, and say that it is over."""
@@ -343,7 +339,9 @@ class LiveCall:
                 if utterance.is_final:
                     self._annotating.pop(utterance.utterance_id, None)
                     self._again.done(utterance.utterance_id)
-                self._account(utterance, outcome, error)
+                self._times.done(utterance)
+                if error is not None:
+                    log.error("annotation failed", extra={"outcome": outcome.name}, exc_info=error)
             case Receipt(action_id, event):
                 self._publish_guidance(self._policy.on_receipt(action_id, event, self._now_s()), Stamps())
             case Asked(text):
@@ -356,7 +354,6 @@ class LiveCall:
             case Unanswered(action):
                 self._store_action(action)
             case Tick():
-                self._tick_s = None
                 self._publish_guidance(self._policy.on_tick(self._now_s()), Stamps())
             case Flush(covered=covered) as item:
                 for record in covered:
@@ -379,10 +376,7 @@ class LiveCall:
         self.records.put(UtteranceRecord(utterance=utterance, stages_ms=stage_durations_ms(stamps)))
         if utterance.is_final:
             self._num_unsaved_finals += 1
-            metrics = self._stations.metrics
-            metrics.observe_stages(stamps)
-            if stamps.t0 is not None and stamps.t3 is not None:
-                metrics.asr_final_lag.observe((stamps.t3 - stamps.t0) / 1000)
+        self._times.said(utterance, stamps)
         self._judge(utterance, stamps)
 
     def _judge(self, utterance: Utterance, stamps: Stamps) -> bool:
@@ -410,11 +404,9 @@ class LiveCall:
     def _publish_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
         if not annotations:
             return
-        if utterance.utterance_id not in self._latest_stamps and stamps.t4 is not None and stamps.t7 is not None:
-            self._stations.metrics.time_to_first_annotation.observe((stamps.t7 - stamps.t4) / 1000)
         for annotation in annotations:
             self._publish(annotation_of(annotation), stamps, is_interim=not utterance.is_final)
-        self._latest_stamps[utterance.utterance_id] = msgspec.structs.replace(stamps, t8=wall_ms())
+        self._times.annotated(utterance, stamps)
 
     def _publish_guidance(self, payloads: Iterable[Payload], stamps: Stamps) -> None:
         for payload in payloads:
@@ -423,9 +415,7 @@ class LiveCall:
                 # T7 of an action is its own: the policy decided just now.
                 stamps = msgspec.structs.replace(stamps, t7=wall_ms())
                 self._store_action(payload, stamps)
-                self._stations.metrics.actions.labels(payload.type, payload.state).inc()
-                if payload.state == "new" and stamps.t0 is not None:
-                    self._stations.metrics.e2e.labels("action").observe((wall_ms() - stamps.t0) / 1000)
+                self._times.acted(payload, stamps)
                 self._assistant.on_action(payload, stamps)
             self._publish(payload, stamps)
 
@@ -436,15 +426,6 @@ class LiveCall:
             self._stations.metrics.gap_seconds.labels(gap.state).inc((gap.to_ms - gap.from_ms) / 1000)
         self._is_memorable = True
         self.records.put(record)
-
-    def _account(self, utterance: Utterance, outcome: Outcome, error: BaseException | None) -> None:
-        stamps = self._latest_stamps.pop(utterance.utterance_id, None)
-        if error is not None:
-            log.error("annotation failed", extra={"outcome": outcome.name}, exc_info=error)
-        if stamps is not None and utterance.is_final:
-            self._stations.metrics.observe_stages(
-                Stamps(t4=stamps.t4, t5=stamps.t5, t6=stamps.t6, t7=stamps.t7, t8=stamps.t8)
-            )
 
     def _shed(self, error: InferenceError) -> None:
         self._stations.metrics.shed.labels("annotation").inc()
@@ -514,17 +495,6 @@ class LiveCall:
     def _store_action(self, action: Action, stamps: Stamps = Stamps()) -> None:  # noqa: B008  (frozen)
         owner = {"tenant_id": self.tenant_id, "conversation_id": self.conversation_id}
         self.records.put(ActionRecord(**owner, action=action, stages_ms=stage_durations_ms(stamps)))
-
-    def _schedule_tick(self) -> None:
-        wakeup_s = self._policy.next_wakeup_s()
-        if wakeup_s == self._tick_s:
-            return
-        self._tick_s = wakeup_s
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
-        if wakeup_s is not None:
-            self._tick = self._loop.call_at(wakeup_s, self._post, Tick())
 
     def _now_s(self) -> float:
         return self._loop.time()

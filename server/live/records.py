@@ -59,6 +59,11 @@ class Records:
         self._try()
         return self._newest
 
+    async def settle(self, within_s: float) -> None:
+        """Return once everything put so far is safe, or has failed to be, or after a time."""
+        if (stored := self.stored()) is not None:
+            await asyncio.wait([asyncio.ensure_future(stored)], timeout=within_s)
+
     @property
     def is_empty(self) -> bool:
         """The outbox took all."""
