@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Alarm:
-    """Calls back at the time it was last set to.
+    """Calls back at the time it was last set to, and does not ring for the same time again before it was stopped.
 
     Args:
         loop: Whose clock it is.
@@ -37,5 +37,5 @@ class Alarm:
             self._timer = None
 
     def _rang(self) -> None:
-        self.stop()
+        self._timer = None
         self._ring()

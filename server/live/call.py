@@ -354,6 +354,7 @@ class LiveCall:
             case Unanswered(action):
                 self._store_action(action)
             case Tick():
+                self._alarm.stop()
                 self._publish_guidance(self._policy.on_tick(self._now_s()), Stamps())
             case Flush(covered=covered) as item:
                 for record in covered:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from retrieval.errors import DamagedIndex
@@ -215,3 +216,56 @@ async def test_without_a_base_only_who_asks_is_answered(library):
     call.assistant.ask("refund", Stamps())
     assert "no knowledge base" in (await call.next()).finding.body
     assert call.delivered.empty()
+
+
+def answer(found, **changes):
+    """The card that a policy makes of a finding."""
+    finding = found.finding
+    card = Action(
+        id="answer-1",
+        revision=1,
+        type="answer",
+        title=finding.title,
+        state="new",
+        priority=5,
+        ttl_ms=60_000,
+        cites=finding.cites,
+        evidence=(finding.evidence,),
+    )
+    return msgspec.structs.replace(card, **changes)
+
+
+@pytest.mark.parametrize(("reason", "outcome"), [("", "duplicate"), ("dismissed", "rejected")])
+async def test_the_same_question_is_not_shown_again_after_a_takeover(call, library, reason, outcome):
+    call.hear(ASKED)
+    card = answer(await call.next())
+    call.assistant.on_action(card, Stamps())
+    if reason:
+        call.assistant.on_action(answer_over(card, reason), Stamps())
+    said = utterance("u1", ASKED, end_s=1.0)
+    other = Call(library)
+    other.assistant.restore(call.assistant.state(), [said], [] if reason else [card])
+    other.hear(ASKED)  # the next owner hears it once more
+    await other.idle()
+    assert other.delivered.empty()
+    other.hear(ASKED, name="u2", end_s=9.0)  # and the customer asks again
+    assert await other.next() == Gone("u2")
+    assert other.count("questions", outcome=outcome) == 1
+    await other.assistant.stop()
+
+
+async def test_a_search_that_a_takeover_cut_off_is_made_again(call, library):
+    said = utterance("u1", ASKED, end_s=1.0)
+    call.assistant.on_utterance(said, Stamps())
+    call.assistant.on_annotations([question(1, True, name="u1")], said, Stamps())
+    state = call.assistant.state()
+    assert state.searching == ("u1",)
+    other = Call(library)
+    other.assistant.restore(state, [said], [])
+    other.hear(ASKED)
+    assert (await other.next()).finding.cites[0].source == "refund.md"
+    await other.assistant.stop()
+
+
+def answer_over(card, reason):
+    return msgspec.structs.replace(card, revision=2, state="expire", reason=reason)

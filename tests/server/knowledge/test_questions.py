@@ -1,6 +1,8 @@
 """When the knowledge base is asked, and what."""
 
-from server.knowledge.questions import Confirm, Questions, Search, Withdraw
+import msgspec
+
+from server.knowledge.questions import Confirm, Questions, QuestionsState, Search, Withdraw
 from server.policy.loading import parse_policy
 from server.wire.publication import Action, Evidence
 from server.wire.utterance import Annotation
@@ -129,3 +131,27 @@ def test_an_agent_asks_in_the_conversation():
     assert (search.question.key, search.question.evidence) == ("ask:1", None)
     assert [turn.text for turn in search.question.context] == ["my jacket came back"]
     assert call.ask("again").question.key == "ask:2"
+
+
+def test_what_was_asked_is_not_asked_again_by_another_process():
+    call, other = questions(), questions()
+    hear(call, "how long does it take", final=True)
+    hear(call, "and what does it cost", final=True, name="u2", end_s=3.0)
+    call.ask("refund")
+    state = call.state(but=["u2"])
+    assert b"long" not in msgspec.msgpack.encode(state)
+    other.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=QuestionsState), [])
+    (confirm,) = hear(other, "how long does it take", final=True)
+    assert isinstance(confirm, Confirm)
+    (search,) = hear(other, "and what does it cost", final=True, name="u2", end_s=3.0)
+    assert isinstance(search, Search)
+    assert other.ask("refund").question.key == "ask:2"
+
+
+def test_another_process_knows_what_was_said():
+    call, other = questions(), questions()
+    said = [utterance(f"u{number}", f"sentence {number}", end_s=float(number)) for number in range(1, 4)]
+    for one in said:
+        call.on_utterance(one)
+    other.restore(call.state(), said)
+    assert other.ask("refund") == call.ask("refund")

@@ -2,10 +2,14 @@
 
 import asyncio
 
+from server.knowledge import AssistState
+from server.knowledge.answers import Shown
+from server.knowledge.questions import QuestionsState
 from server.live.calls import LiveCalls
 from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
 from server.live.stations import Pinned
 from server.log.contract import ChannelKey, Event
+from server.orchestrator import TurnState
 from server.policy.loading import parse_policy
 from server.policy.rulebook import RuleBook
 from server.speech.contract import SpeechGap
@@ -146,6 +150,28 @@ async def test_words_that_nobody_judged_are_judged_by_the_next_owner():
 
 
 @virtual_time
+async def test_finals_whose_annotations_had_not_come_are_annotated_again_one_after_the_other():
+    world = World()
+    orchestrator = world.stations.orchestrator
+    first = await world.process()
+    await say(first, 1, "good morning")
+    orchestrator.last_turns["test/c1"] = (TurnState("u1", 2000, "utterance", 1, b"\0\0\0\0"),)
+    orchestrator.delay_s = 1000.0
+    await say(first, 2, "cancel my visit")  # its card saves what is known by now
+    await say(first, 3, "on monday")
+    orchestrator.last_turns.clear()
+    orchestrator.delay_s, num_asked = 0.01, len(orchestrator.asked)
+    second = await world.process()
+    assert [turn.utterance_id for turn in orchestrator.last_turns["test/c1"]] == ["u1"]
+    assert [said.utterance_id for said in orchestrator.asked[num_asked:]] == ["u2"], "the next one waits for it"
+    await asyncio.sleep(1)
+    assert [said.utterance_id for said in orchestrator.asked[num_asked:]] == ["u2", "u3"]
+    assert {note.utterance_id for note in world.published(AnnotationPayload)} == {"u1", "u2", "u3"}
+    assert [card.id for card in world.published(Action)] == ["keep-1"]
+    await second.stop()
+
+
+@virtual_time
 async def test_long_talk_without_guidance_is_not_all_judged_again():
     world = World()
     first = await world.process()
@@ -251,7 +277,16 @@ async def test_a_store_that_is_away_is_told_all_again():
 
 def test_what_is_kept_is_small_and_complete():
     book = RuleBook(parse_policy(POLICY, source="test.yaml"))
-    memory = CallMemory(policy=resume(book, b"", 0.0).policy.state(), revision=7, started_ms=1.5, customer_id="c")
+    memory = CallMemory(
+        policy=resume(book, b"", 0.0).policy.state(),
+        revision=7,
+        started_ms=1.5,
+        customer_id="c",
+        language="es",
+        turns=(TurnState("u1", 2000, "utterance", 1, b"\0\0\0\0"),),
+        annotating=("u2",),
+        assist=AssistState(QuestionsState({"u1": b"12345678"}, 1), (Shown("p1", True, "u1"),), ("u2",)),
+    )
     again = resume(book, pack(memory), 0.0)
     assert (again.memory, again.is_new) == (memory, False)
     assert resume(book, b"", 0.0).is_new

@@ -155,3 +155,14 @@ def test_no_policy_may_ask_for_what_is_handed_on(tmp_path: Path) -> None:
     assert set(offers({"guidance": read(GRAPH)}, ModelRepository.open(tmp_path))["guidance"]) == {"dissatisfied"}
     with pytest.raises(GraphError, match="one turn before"):
         read(GRAPH.replace("before: carry", "before: carry, older: carry"))
+
+
+async def test_the_first_turn_in_another_process_is_judged_as_it_would_have_been(desk: Desk) -> None:
+    await desk.say("my card is lost", 0)
+    alone = await desk.say("thank you", 0, call="other")
+    turns = desk.orchestrator.turns("shop/call")
+    stayed = await desk.say("thank you", 1000)
+    desk.orchestrator.cancel("shop/call")
+    assert await desk.say("thank you", 1000) == alone
+    desk.orchestrator.go_on_after("shop/call", turns)
+    assert await desk.say("thank you", 1000) == stayed != alone

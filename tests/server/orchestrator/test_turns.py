@@ -91,3 +91,17 @@ def test_calls_that_are_over_or_too_many_are_forgotten() -> None:
     turns.forget("three")
     turns.forget("unknown")
     assert turns.before("three", later) is None
+
+
+def test_another_process_goes_on_after_the_same_turns() -> None:
+    turns, other = Turns(), Turns()
+    say(turns, "a", 0, 1.5)
+    say(turns, "b", 1000, None)
+    other.restore(CALL, turns.state(CALL))
+    assert other.state(CALL) == turns.state(CALL)
+    before = other.before(CALL, utterance("b", 1000))
+    assert before is not None
+    assert (before.model, before.version, before.numbers.tolist()) == ("utterance", 1, [1.5])
+    assert other.before(CALL, utterance("c", 2000)) is None, "the turn before it is not answered"
+    other.handed_on(CALL, utterance("b", 1000), carry(2.5))
+    assert other.before(CALL, utterance("c", 2000)) is not None
