@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 Value = tuple[Any, float | None]
 """What an output shows, and its leading score."""
 
@@ -18,8 +20,7 @@ Speakers = Sequence[str | None]
 """Who said each row, for heads whose labels depend on that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(msgspec.Struct, frozen=True, eq=False):
     """A reading as plain Python numbers, row by row.
 
     Attributes:

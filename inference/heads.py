@@ -6,18 +6,17 @@
 Laying the heads side by side takes 30 array operations a batch, in place, whatever the number of heads; one head after
 the other took 110. It is their number that counts: after a model's pass each finds the caches cold. Sigmoids stay
 `tanh(x / 2)` until a value is built, `sigmoid(x) = (1 + tanh(x / 2)) / 2`. Python values are built only where a graph's
-`when` is true (`head_views`). For the same reason rows that come after another turn are read in the same pass: each is
-one more row of the matrix, with what that turn handed on added to its logits.
+`when` is true (`head_views`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,14 +53,17 @@ class HeadBank:
         self._scales: list[NDArray[np.float32]] = []
         self._biases: list[NDArray[np.float32]] = []
         self._views: dict[str, View] = {}
-        self._carried: list[tuple[slice, int]] = []
+        carry_to: list[int] = []
+        carry_from: list[int] = []
         for tensor in (*softmax, *multi, *binary):
             spec = specs[tensor]
             width = 1 if spec.kind == "binary" else len(labels[tensor])
             if spec.carry is not None:
                 column = sum(len(scale) for scale in self._scales)
-                self._carried.append((slice(column, column + width), spec.carry_first))
+                carry_to.extend(range(column, column + width))
+                carry_from.extend(range(spec.carry_first, spec.carry_first + width))
             self._add(tensor, width, spec.temperature, spec.bias)
+        self._carry_to, self._carry_from = np.array(carry_to, np.intp), np.array(carry_from, np.intp)
         num_scalars = len(binary)
         for position, tensor in enumerate(softmax):
             spec = specs[tensor]
@@ -119,32 +121,39 @@ class HeadBank:
         """How the value of each logits tensor is built."""
         return self._views
 
-    def read(
-        self, arrays: Mapping[str, LogitArray], rows: Sequence[int] = (), carried: Sequence[ScoreArray] = ()
-    ) -> Reading:
-        """Score every row of a batch with every head, and some rows once more, after the turn before each.
+    def read(self, arrays: Mapping[str, LogitArray]) -> Reading:
+        """Score every row of a batch with every head.
 
         Args:
             arrays: At least `tensors`, each `[rows, labels]`; not changed.
-            rows: Rows that come after a turn that handed something on.
-            carried: What it was, `[columns] float32` for each of these.
-
-        Returns:
-            The rows of the batch, and below them one for each of `rows`.
         """
-        if not self._columns:
-            return Reading(self._views, [], _NO_SCORES, {}, {}, _NO_SCORES, frozenset())
-        logits = np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
-        if rows:
-            num_rows = len(logits)
-            logits = np.concatenate((logits, logits.take(rows, 0)))
-            for place, numbers in enumerate(carried, num_rows):
-                for own, first in self._carried:
-                    logits[place, own] += numbers[first : first + own.stop - own.start]
+        return self._read(self._side_by_side(arrays)) if self._columns else Reading(self._views)
+
+    def read_after(
+        self, arrays: Mapping[str, LogitArray], rows: Sequence[int], carried: Sequence[ScoreArray | None]
+    ) -> Reading:
+        """Score rows with what the turn before each handed on added to their logits.
+
+        Args:
+            arrays: As for `read`.
+            rows: Rows of these, in the order of the reading's; the same row may come several times.
+            carried: `[columns] float32` for each of these rows, None for a turn with none before it.
+        """
+        logits = self._side_by_side(arrays).take(rows, 0)
+        nothing = np.zeros(max(len(numbers) for numbers in carried if numbers is not None), np.float32)
+        added = np.array([nothing if numbers is None else numbers for numbers in carried])
+        logits[:, self._carry_to] += added.take(self._carry_from, 1)
+        return self._read(logits)
+
+    def _side_by_side(self, arrays: Mapping[str, LogitArray]) -> ScoreArray:
+        return np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
+
+    def _read(self, logits: ScoreArray) -> Reading:
+        """Score a matrix; overwrites it."""
         np.multiply(logits, self._scale, logits)
         np.add(logits, self._bias, logits)
         broken: frozenset[int] = frozenset()
-        if not math.isfinite(logits.sum()):  # one number is not finite if any is not
+        if not math.isfinite(np.add.reduce(logits, None)):  # one number is not finite if any is not
             broken = frozenset(np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist())
             logits[list(broken)] = 0.0
         best, totals, shares = self._read_softmax(logits[:, : self._num_softmax])
@@ -152,11 +161,10 @@ class HeadBank:
         np.tanh(halves, halves)
         claims: dict[tuple[int, int], list[tuple[float, int]]] = {}
         if self._num_multi:
-            multi = halves[:, : self._num_multi]
-            at, columns = (multi >= self._thresholds).nonzero()
-            for row, column, half in zip(at.tolist(), columns.tolist(), multi[at, columns].tolist(), strict=True):
+            rows, columns = (halves[:, : self._num_multi] >= self._thresholds).nonzero()
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
                 head, label = self._multi_of[column]
-                claims.setdefault((row, head), []).append((-0.5 - 0.5 * half, label))
+                claims.setdefault((row, head), []).append((-0.5 - 0.5 * halves.item(row, column), label))
         return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].copy(), broken)
 
     def _read_softmax(self, logits: ScoreArray) -> tuple[list[NDArray[np.intp]], ScoreArray, dict[int, ScoreArray]]:
@@ -177,8 +185,7 @@ class HeadBank:
         return best, totals, shares
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, eq=False):
     """What all heads say about all rows of a batch. Callable from any thread.
 
     Arrays and not lists: the memo keeps thousands of these, and the garbage collector walks lists but not arrays.
@@ -194,12 +201,12 @@ class Reading:
     """
 
     views: Mapping[str, View]
-    best: list[NDArray[np.intp]]
-    totals: ScoreArray
-    shares: dict[int, ScoreArray]
-    claims: dict[tuple[int, int], list[tuple[float, int]]]
-    halves: ScoreArray
-    broken: frozenset[int]
+    best: Sequence[NDArray[np.intp]] = ()
+    totals: ScoreArray = _NO_SCORES
+    shares: Mapping[int, ScoreArray] = {}
+    claims: Mapping[tuple[int, int], list[tuple[float, int]]] = {}
+    halves: ScoreArray = _NO_SCORES
+    broken: frozenset[int] = frozenset()
 
     @property
     def numbers(self) -> Numbers:

@@ -8,7 +8,7 @@ A journey belongs to one thread at a time: the event loop's, then a worker's, th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import compress, count
+from itertools import compress
 from typing import Any
 
 from numpy.typing import NDArray
@@ -50,24 +50,12 @@ class BatchResult:
             self._reading = self.bank.read(self.arrays)
         return self._reading
 
-    def read_after(self, rows: Sequence[int], carried: Sequence[ScoreArray]) -> tuple[Reading, int]:
-        """Read rows once more, each after its own turn before.
+    def read_after(self, rows: Sequence[int], carried: Sequence[ScoreArray | None]) -> Reading:
+        """Read rows as they are after the turn before each, see `HeadBank.read_after`.
 
         What is kept of a batch stays as it was: the same words are said after other turns as well.
-
-        Args:
-            rows: At least one; the same row may come several times.
-            carried: What the turn before each handed on, `[columns] float32`.
-
-        Returns:
-            A reading, and where these rows begin in it.
         """
-        if self._reading is None:
-            num_rows = len(next(iter(self.arrays.values())))
-            self._reading = reading = self.bank.read(self.arrays, rows, carried)
-            return reading, num_rows
-        own = {tensor: self.arrays[tensor][list(rows)] for tensor in self.bank.tensors}
-        return self.bank.read(own, range(len(rows)), carried), len(rows)
+        return self.bank.read_after(self.arrays, rows, carried)
 
     def moments(self, tensor: str, row: int, book: PrototypeBook, prototypes: PrototypeSet) -> Value:
         """Compare a row's embedding with its tenant's examples: while the batch is under way, all rows at once."""
@@ -125,7 +113,7 @@ class Journey:
         for name, slot in program.inputs:
             self.values[slot] = given.get(name)
         self.results: dict[int, tuple[BatchResult, int]] = {}
-        self._after: dict[int, tuple[Reading, int]] = {}
+        self._after: dict[int, Reading] = {}
         self.ready: list[Output] = []
         self.arrived_s = self.queued_s = now_s
         self.queue_ms = self.compute_ms = self.started_s = 0.0
@@ -192,13 +180,13 @@ class Journey:
         result, row = self.results[index]
         return result.arrays[tensor][row]
 
-    def read_after(self, index: int, carried: ScoreArray) -> tuple[Reading, int]:
-        """Return what the heads behind a model step say of this row after the turn before, and its row there."""
-        after = self._after.get(index)
-        if after is None:
+    def read_after(self, index: int, carried: ScoreArray) -> Reading:
+        """Return what the heads behind a model step say of this row alone after the turn before; row 0 of it."""
+        reading = self._after.get(index)
+        if reading is None:
             result, row = self.results[index]
-            self._after[index] = after = result.read_after([row], [carried])
-        return after
+            self._after[index] = reading = result.read_after([row], [carried])
+        return reading
 
     def token_ids(self) -> TokenBytes | None:
         """Return the ids that the model step reads; None where it reads tensors."""
@@ -218,13 +206,12 @@ class Journey:
 class _Entered:
     """The rows of a batch that enter a step; those of equal conditions are found once."""
 
-    __slots__ = ("_journeys", "_speakers", "afters", "rows", "sinks")
+    __slots__ = ("_journeys", "_rows", "_speakers", "sinks")
 
-    def __init__(self, journeys: Sequence[Journey], rows: Sequence[int], afters: Sequence[int]) -> None:
-        """Take journeys and, for each, its row in a reading and the row after the turn before."""
+    def __init__(self, journeys: Sequence[Journey], rows: Sequence[int]) -> None:
+        """Take journeys and the row of each in a reading."""
         self._journeys = journeys
-        self.rows = rows
-        self.afters = afters
+        self._rows = rows
         self.sinks = [(j.values, j.ready.append, j.queue_ms, j.compute_ms, j.started_s) for j in journeys]
         self._speakers: dict[Slot | None, Speakers] = {None: [None] * len(rows)}
 
@@ -238,7 +225,7 @@ class _Entered:
         if speakers is None:
             assert slot is not None
             self._speakers[slot] = speakers = [journey.values[slot] for journey in self._journeys]
-        return reading.views[step.head](numbers, self.rows if step.carry is None else self.afters, speakers)
+        return reading.views[step.head](numbers, self._rows, speakers)
 
 
 def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchResult, now_s: float) -> None:
@@ -257,21 +244,19 @@ def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchRe
     steps = program.heads_behind[first - 1]
     if not steps:
         return
-    reading, afters = _read(steps, journeys, rows, result)
+    reading, rows = _read(steps, journeys, rows, result)
     numbers, broken = reading.numbers, reading.broken
     if broken:
-        trios = [trio for trio in zip(journeys, rows, afters, strict=True) if broken.isdisjoint(trio[1:])]
-        journeys, rows, afters = zip(*trios, strict=True) if trios else ((), (), ())
-    entered: dict[Test | None, _Entered] = {None: _Entered(journeys, rows, afters)}
+        pairs = [pair for pair in zip(journeys, rows, strict=True) if pair[1] not in broken]
+        journeys, rows = zip(*pairs, strict=True) if pairs else ((), ())
+    entered: dict[Test | None, _Entered] = {None: _Entered(journeys, rows)}
     skipped: dict[Test | None, list[Journey]] = {None: []}
     for step in steps:
         when, slot, model, version = step.when, step.output, step.model, step.version
         if when not in entered:
             assert when is not None
             truths = [when(journey.values) for journey in journeys]
-            entered[when] = _Entered(
-                list(compress(journeys, truths)), list(compress(rows, truths)), list(compress(afters, truths))
-            )
+            entered[when] = _Entered(list(compress(journeys, truths)), list(compress(rows, truths)))
             skipped[when] = [journey for journey, is_true in zip(journeys, truths, strict=True) if not is_true]
         inside = entered[when]
         names = [name for name, _ in step.emits]
@@ -289,20 +274,12 @@ def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchRe
 def _read(
     steps: Sequence[ProgramStep], journeys: Sequence[Journey], rows: Sequence[int], result: BatchResult
 ) -> tuple[Reading, Sequence[int]]:
-    """Read the heads, and those of journeys with a turn before them once more after it.
-
-    Returns:
-        The reading, and each journey's row after the turn before it: its plain row where there was none.
-    """
+    """Read the heads, after the turn before where a journey has one; the reading, and each journey's row in it."""
     step = next((step for step in steps if step.carry is not None), None)
     if step is None or step.carry is None:
         return result.reading, rows
     befores: list[Carry | None] = [journey.values[step.carry] for journey in journeys]
-    found = [None if carry is None else carry.of(step.model, step.version) for carry in befores]
-    carried = [numbers for numbers in found if numbers is not None]
-    if not carried:
+    carried = [None if before is None else before.of(step.model, step.version) for before in befores]
+    if all(numbers is None for numbers in carried):
         return result.reading, rows
-    after_rows = [row for row, numbers in zip(rows, found, strict=True) if numbers is not None]
-    reading, first = result.read_after(after_rows, carried)
-    places = count(first)
-    return reading, [row if numbers is None else next(places) for row, numbers in zip(rows, found, strict=True)]
+    return result.read_after(rows, carried), range(len(rows))

@@ -80,8 +80,7 @@ def _classify(
         who = None if speaker is None else journey.values[speaker]
         before: Carry | None = None if carry is None else journey.values[carry]
         if before is not None and (numbers := before.of(model, version)) is not None:
-            reading, after = journey.read_after(index, numbers)
-            return reading.value(tensor, after, who)
+            return journey.read_after(index, numbers).value(tensor, 0, who)
         return result.reading.value(tensor, row, who)
 
     return classify
