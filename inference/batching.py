@@ -25,6 +25,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+import msgspec
+
 from inference.cost import CostModel
 from inference.ladder import Ladder
 from inference.plan import Bucket
@@ -81,8 +83,7 @@ class BatchingSettings:
         return max(_LEAST_OWNER_ROWS, self.max_queued_rows // 4)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False):
     """Rows that run together.
 
     Attributes:
@@ -105,8 +106,7 @@ class Batch:
         return sum(row.tokens for row in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Pop:
+class Pop(msgspec.Struct, frozen=True):
     """The next batch, or why there is none.
 
     Attributes:

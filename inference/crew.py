@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
 
+import msgspec
+
 from inference.batching import Batch, BatchingPolicy
 from inference.errors import BackendUnavailable, DeadlineExceeded, InferenceError, ModelFailed, OverloadedError
 from inference.journey import BatchResult, Journey, pass_heads
@@ -39,8 +41,7 @@ Remembered = tuple[BatchResult, int]
 """What the memo keeps: a batch and a row of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(msgspec.Struct, frozen=True):
     """One call of a model or a registered function, for statistics.
 
     Attributes:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from inference.request import RowClass
 
 Lane = tuple[str, int]
@@ -48,9 +50,8 @@ class Account:
             self.cost_s, self.last_s = 0.0, -math.inf
 
 
-@dataclass(slots=True, eq=False)
-class Row:
-    """One row in the queue.
+class Row(msgspec.Struct, eq=False):
+    """One row in the queue. A `Struct`, as one is built for every request.
 
     Attributes:
         lane: Rows of one lane may share a batch.
@@ -87,8 +88,7 @@ class Row:
     account: Account | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """What happened to a submitted row.
 
     Attributes:

@@ -6,9 +6,9 @@ journeys ──ids, equal ones once──▶ one tensor ──▶ LoadedModel.ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +21,7 @@ from inference.tokens import ID_BYTES, TokenBytes, pad_rows
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True, eq=False):
     """What a run gave.
 
     Attributes:
