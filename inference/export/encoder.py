@@ -28,6 +28,18 @@ def site_inputs(num_layers: int) -> dict[str, str]:
     return {site(i, s): f"layer{i}.{tensor}" for i in range(num_layers) for s, tensor in names.items()}
 
 
+def layer_states(graph: GraphBuilder, layer: int, dtype: type[np.generic]) -> str:
+    """Name the hidden states behind a layer, `[rows, tokens, dims] float32`, once the encoder is written.
+
+    Args:
+        graph: With the encoder in it.
+        layer: Counted from 1.
+        dtype: Of the encoder.
+    """
+    name = f"layer{layer}.hidden"
+    return name if dtype is np.float32 else graph.node("Cast", [name], f"{name}_float", to=TensorProto.FLOAT)
+
+
 def add_encoder(graph: GraphBuilder, encoder: Encoder, precision: Precision) -> str:
     """Write the encoder over the inputs `input_ids` and `attention_mask`, both `[rows, tokens] int32`.
 

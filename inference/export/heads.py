@@ -2,9 +2,9 @@
 
 The features are the L2-normalised mean of the hidden states. The embedding, which serves retrieval and prototypes, is
 their projection back to where the base model would place the text; an encoder that never moved needs none. Heads are
-linear over the features. The open-set score mixes three views of "is this any of the known intents": the energy of
-the intent logits (Liu et al., 2020), the Mahalanobis distance to the nearest intent centre (Lee et al., 2018), and a
-head trained against utterances known to be outside.
+linear over the features; some read the tokens themselves as well (`attention`). The open-set score mixes three views of
+"is this any of the known intents": the energy of the intent logits (Liu et al., 2020), the Mahalanobis distance to the
+nearest intent centre (Lee et al., 2018), and a head trained against utterances known to be outside.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from inference.export.attention import Attention, add_attentions
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS, MASK_FLOAT, add_encoder
 from inference.export.graph import GraphBuilder, tensor_info
 from inference.export.precision import Precision
@@ -71,6 +72,8 @@ class Heads:
             the embedding is the features.
         carry: Output tensor to what a turn adds to that tensor of the *next* turn, in the order of the columns of
             `CARRY`; empty: every turn stands alone.
+        attention: Output tensor to what is added to its logits from the tokens; empty: features alone decide.
+        attention_layers: Layers whose states those read, counted from 1.
         is_refitted: Weights have learned from the validate rows as well, which therefore tell nothing about them.
     """
 
@@ -79,6 +82,8 @@ class Heads:
     projection: FloatArray | None = None
     carry: Mapping[str, Linear] = field(default_factory=dict)
     is_refitted: bool = False
+    attention: Mapping[str, Attention] = field(default_factory=dict)
+    attention_layers: tuple[int, ...] = ()
 
     def carry_first(self, tensor: str) -> int:
         """Return the first column of `CARRY` that belongs to a tensor."""
@@ -98,11 +103,16 @@ def save_heads(heads: Heads, path: Path) -> None:
     for name, head in heads.carry.items():
         parts = {"weight": head.weight, "bias": head.bias}
         tensors |= {f"carry.{name}.{part}": array.astype(np.float16) for part, array in parts.items()}
+    for name, attention in heads.attention.items():
+        parts = {"query": attention.query, "value": attention.value}
+        tensors |= {f"attention.{name}.{part}": array.astype(np.float16) for part, array in parts.items()}
     if heads.projection is not None:
         tensors["projection"] = heads.projection.astype(np.float16)
     metadata = {f"head.{name}": score.head for name, score in heads.open_set.items()}
     metadata["order"] = ",".join(heads.linear)
     metadata["carry"] = ",".join(heads.carry)
+    metadata["attention"] = ",".join(heads.attention)
+    metadata["attention_layers"] = ",".join(map(str, heads.attention_layers))
     metadata["refitted"] = "yes" if heads.is_refitted else "no"
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
 
@@ -127,6 +137,11 @@ def load_heads(path: Path) -> Heads:
             }
             for kind, names in (("linear", metadata["order"]), ("carry", metadata.get("carry", "")))
         )
+        attention = {
+            name: Attention(tensors[f"attention.{name}.query"], tensors[f"attention.{name}.value"])
+            for name in metadata.get("attention", "").split(",")
+            if name
+        }
         open_set = {}
         for key, head in metadata.items():
             if key.startswith("head."):
@@ -135,7 +150,9 @@ def load_heads(path: Path) -> Heads:
                 open_set[name] = OpenSet(head=head, **parts)
     except KeyError as error:
         raise ExportError(f"{path}: lacks {error}") from error
-    return Heads(linear, open_set, tensors.get("projection"), carry, metadata.get("refitted") == "yes")
+    layers = tuple(int(layer) for layer in metadata.get("attention_layers", "").split(",") if layer)
+    is_refitted = metadata.get("refitted") == "yes"
+    return Heads(linear, open_set, tensors.get("projection"), carry, is_refitted, attention, layers)
 
 
 def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str = "utterance") -> onnx.ModelProto:
@@ -154,8 +171,13 @@ def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str 
         projection = graph.constant("projection", heads.projection)
         _add_unit_length(graph, graph.node("Gemm", [features, projection], "projected", transB=1), EMBEDDING)
     outputs = [tensor_info(EMBEDDING, np.float32, ["rows", encoder.dims])]
+    read = add_attentions(graph, heads.attention_layers, heads.attention, precision.dtype) if heads.attention else {}
     for head_name, head in heads.linear.items():
-        _add_linear(graph, features, head_name, head)
+        if head_name in read:
+            alone = _add_linear(graph, features, f"{head_name}.linear", head)
+            graph.node("Add", [alone, read[head_name]], head_name)
+        else:
+            _add_linear(graph, features, head_name, head)
         outputs.append(tensor_info(head_name, np.float32, ["rows", len(head.bias)]))
     for score_name, score in heads.open_set.items():
         _add_open_set(graph, features, score_name, score)
@@ -185,9 +207,9 @@ def _add_unit_length(graph: GraphBuilder, x: str, output: str) -> str:
     return graph.node("Div", [x, graph.node("Max", [norm, floor], f"{output}.divisor")], output)
 
 
-def _add_linear(graph: GraphBuilder, features: str, name: str, head: Linear) -> None:
+def _add_linear(graph: GraphBuilder, features: str, name: str, head: Linear) -> str:
     weights = [graph.constant(f"{name}.weight", head.weight), graph.constant(f"{name}.bias", head.bias)]
-    graph.node("Gemm", [features, *weights], name, transB=1)
+    return graph.node("Gemm", [features, *weights], name, transB=1)
 
 
 def _add_open_set(graph: GraphBuilder, features: str, name: str, score: OpenSet) -> None:

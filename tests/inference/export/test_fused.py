@@ -13,7 +13,7 @@ from inference.export.heads import Heads, fused_model, load_heads, save_heads
 from inference.export.precision import SMOOTHING, Float, Precision, Static8, activation_scale, quantise_weight
 from inference.export.scales import load_ranges, measure_ranges, save_ranges
 from inference.export.weights import Encoder, ExportError, FloatArray, load_encoder, save_encoder
-from tests.inference.export.tiny_bert import DIMS, NUM_LAYERS, WORDS, reference_hidden, tiny_encoder, tiny_heads
+from tests.inference.export.tiny_bert import DIMS, NUM_LAYERS, WORDS, reference_states, tiny_encoder, tiny_heads
 
 ROWS = [[1, 7, 9, 2], [3], [4, 4, 8, 11, 30, 2, 5], [49, 0, 12]]
 
@@ -38,10 +38,20 @@ def run(session: ort.InferenceSession, rows: list[list[int]], width: int = 0) ->
 
 
 def expected(encoder: Encoder, heads: Heads, ids: list[int]) -> dict[str, FloatArray]:
-    features = reference_hidden(encoder, ids).mean(0)
+    states = reference_states(encoder, ids)
+    features = states[-1].mean(0)
     features = features / np.linalg.norm(features)
     embedding = features if heads.projection is None else heads.projection @ features
     outputs = {name: head.weight @ features + head.bias for name, head in heads.linear.items()}
+    for name, attention in heads.attention.items():
+        looks, tells = (
+            np.sum(
+                [states[layer - 1] @ weight.T for layer, weight in zip(heads.attention_layers, part, strict=True)], 0
+            )
+            for part in (attention.query, attention.value)
+        )
+        shares = np.exp(looks) / np.exp(looks).sum(0)
+        outputs[name] = outputs[name] + (shares * tells).sum(0)
     score = heads.open_set["intent_scope"]
     distances = np.square(features @ score.whitening - score.centres).sum(1)
     views = [np.log(np.exp(outputs["intent_logits"]).sum()), -distances.min(), features @ score.detector]
@@ -58,6 +68,17 @@ def test_fp32_equals_the_definition_with_and_without_padding(projected: bool) ->
     for place, row in enumerate(ROWS):
         for name, value in expected(encoder, heads, row).items():
             np.testing.assert_allclose(outputs[name][place], value, atol=2e-4, err_msg=name)
+
+
+def test_heads_without_attention_are_linear_and_one_alone_may_have_it() -> None:
+    encoder, heads = tiny_encoder(), tiny_heads()
+    plain = replace(heads, attention={}, attention_layers=())
+    one = replace(heads, attention={"question_logits": heads.attention["question_logits"]})
+    for some in (plain, one):
+        outputs = run(session_of(encoder, some, Float()), ROWS)
+        for place, row in enumerate(ROWS):
+            for name, value in expected(encoder, some, row).items():
+                np.testing.assert_allclose(outputs[name][place], value, atol=2e-4, err_msg=name)
 
 
 def test_outputs_come_in_the_order_of_the_heads() -> None:
@@ -124,6 +145,11 @@ def test_checkpoint_heads_and_ranges_survive_their_files(tmp_path: Path) -> None
     again = load_heads(tmp_path / "heads.safetensors")
     assert list(again.linear) == list(again.carry) == list(heads.linear)
     np.testing.assert_allclose(again.carry["intent_logits"].bias, heads.carry["intent_logits"].bias, atol=1e-3)
+    assert again.attention_layers == heads.attention_layers
+    assert list(again.attention) == list(heads.attention)
+    np.testing.assert_allclose(
+        again.attention["intent_logits"].value, heads.attention["intent_logits"].value, atol=1e-2
+    )
     assert again.projection is not None
     assert not again.is_refitted
     save_heads(replace(heads, is_refitted=True), tmp_path / "heads.safetensors")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from inference.export.attention import Attention
 from inference.export.heads import Heads, Linear, OpenSet
 from inference.export.weights import Encoder, FloatArray
 
@@ -59,11 +60,15 @@ def tiny_heads(seed: int = 1, *, projected: bool = True) -> Heads:
         )
         for name, head in linear.items()
     }
-    return Heads(linear, {"intent_scope": score}, projection, carry)
+    attention = {
+        name: Attention(*(rng.normal(size=(2, len(head.bias), DIMS)).astype(np.float32) for _ in range(2)))
+        for name, head in linear.items()
+    }
+    return Heads(linear, {"intent_scope": score}, projection, carry, attention=attention, attention_layers=(1, 2))
 
 
-def reference_hidden(encoder: Encoder, ids: list[int]) -> FloatArray:
-    """Hidden states `[tokens, dims]` of one row without padding, as the BERT paper defines them."""
+def reference_states(encoder: Encoder, ids: list[int]) -> list[FloatArray]:
+    """Hidden states behind each layer, `[tokens, dims]`, of one row without padding, as the BERT paper defines them."""
     w = encoder.tensors
 
     def norm(x: FloatArray, name: str) -> FloatArray:
@@ -76,6 +81,7 @@ def reference_hidden(encoder: Encoder, ids: list[int]) -> FloatArray:
 
     x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
     x = norm(x + w["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+    states = []
     size = DIMS // NUM_HEADS
     for i in range(NUM_LAYERS):
         p = f"encoder.layer.{i}"
@@ -90,4 +96,10 @@ def reference_hidden(encoder: Encoder, ids: list[int]) -> FloatArray:
         u = dense(x, f"{p}.intermediate.dense")
         u = 0.5 * u * (1 + np.vectorize(math.erf)(u / math.sqrt(2)))
         x = norm(dense(u, f"{p}.output.dense") + x, f"{p}.output.LayerNorm")
-    return x
+        states.append(x)
+    return states
+
+
+def reference_hidden(encoder: Encoder, ids: list[int]) -> FloatArray:
+    """Hidden states behind the last layer, `[tokens, dims]`."""
+    return reference_states(encoder, ids)[-1]
