@@ -78,7 +78,6 @@ class LiveCall:
         agent_id: Whose call it is, None while nobody's.
         language: Expected language.
         pinned: Policy and guide it keeps.
-        assembler: Transcript so far.
         history: What is known of it: it may be new, or go on here.
         stations: Where its values go.
         customer_id: The telephony side's name for the customer.
