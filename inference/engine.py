@@ -28,7 +28,7 @@ from inference.errors import InferenceError, ModelError, OverloadedError
 from inference.fleet import NO_PINS, Fleet, Progress, Wish
 from inference.graph import Graph
 from inference.health import Health
-from inference.journey import Journey
+from inference.journey import Journey, pass_heads
 from inference.ledger import Ledger
 from inference.memo import Memo
 from inference.observer import Cost, EngineObserver, EngineStats, Follower, SilentObserver
@@ -389,7 +389,9 @@ class Engine:
             if remembered is None:
                 return step
             journey.started_s = journey.started_s or now_s
-            journey.take_result(*remembered, now_s)
+            result, row = remembered
+            journey.take_result(result, row, now_s)
+            pass_heads([journey], [row], result, now_s)
 
     def _recall(self, journey: Journey, step: ProgramStep) -> Remembered | None:
         ids, service, request = journey.token_ids(), step.service, journey.request
