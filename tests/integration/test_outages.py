@@ -123,6 +123,8 @@ async def world(postgres: PostgresServer, data: Path, request: pytest.FixtureReq
                 async with asyncio.timeout(30):
                     assert await (await world.lives.begin()), "the server did not start"
                 await world.source.speaks(10)
+                while not world.agents[0].words:  # who has seen nothing yet can lose nothing
+                    await world.agents[0].told()
                 yield world
             finally:
                 for task in world.work:
