@@ -83,7 +83,25 @@ class Ledger:
         self._loop.call_soon_threadsafe(self.deliver, delivery)
 
     def deliver(self, delivery: Delivery) -> None:
-        """Count what happened and call back."""
+        """Call back, and then count what happened: nobody waits for the counters."""
+        for journey, outputs, outcome, error in delivery.ended:
+            if journey not in self._under_way:
+                continue  # it ended when a thread died
+            request = journey.request
+            if outputs:
+                self._call_back(request.on_outputs, outputs)
+            if outcome is not None:
+                if outcome is not Outcome.DONE:
+                    self.dropped(outcome.name.lower(), request.row_class)
+                self._under_way.remove(journey)
+                self._call_back(request.on_done, outcome, error)
+        self._count(delivery)
+        if not self._under_way:
+            self.drained.set()
+        if self._waiting:
+            self._tell_waiting()
+
+    def _count(self, delivery: Delivery) -> None:
         stats, observer, now_s = self.stats, self._observer, self._clock()
         for made in delivery.passes:
             observer.node(made.node, made.duration_s, is_failed=made.is_failed)
@@ -98,21 +116,6 @@ class Ledger:
                     self.skipped("same_batch")
         for row_class, delay_s in delivery.delays:
             observer.queue_delay(row_class, delay_s)
-        for journey, outputs, outcome, error in delivery.ended:
-            if journey not in self._under_way:
-                continue  # it ended when a thread died
-            request = journey.request
-            if outputs:
-                self._call_back(request.on_outputs, outputs)
-            if outcome is not None:
-                if outcome is not Outcome.DONE:
-                    self.dropped(outcome.name.lower(), request.row_class)
-                self._under_way.remove(journey)
-                self._call_back(request.on_done, outcome, error)
-        if not self._under_way:
-            self.drained.set()
-        if self._waiting:
-            self._tell_waiting()
 
     def fail_all_from_thread(self) -> None:
         """Fail whatever is under way, because an engine thread died; callable from any thread."""
