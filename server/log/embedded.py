@@ -30,6 +30,7 @@ from server.log.frames import Complete, Contents, Opened, Remembered, in_epoch
 from server.store.group_commit import GroupCommit
 from server.wire.clock import wall_ms
 from server.wire.errors import ConfigError, Conflict, CuelineError, Gone, Unavailable
+from server.wire.ids import TenantId
 from server.wire.publication import Notice
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class EmbeddedLog:
         self._stored: set[ChannelKey] = set()
         self._behind: set[ChannelKey] = set()
         self._followers: dict[ChannelKey, list[Callable[[Entry], None]]] = {}
+        self._keyless: set[TenantId] = set()
         self._loading = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -340,11 +342,15 @@ class EmbeddedLog:
             return
         try:
             cipher = self._cipher(channel.key)
-        except Unavailable:
+        except Unavailable as error:
+            if channel.key.tenant_id not in self._keyless:
+                self._keyless.add(channel.key.tenant_id)
+                logger.error("what is said waits in memory for its tenant's key", extra={"reason": error.message})
             self._behind.add(channel.key)
             return
         except Gone:
             return  # `_drop_gone` forgets it
+        self._keyless.discard(channel.key.tenant_id)
         job: Job
         missing = channel.after(channel.queued)
         remembered = (Remembered(channel.memory),) if channel.memory and not (missing and channel.is_remembered) else ()

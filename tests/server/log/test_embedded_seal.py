@@ -171,12 +171,15 @@ async def test_a_call_goes_on_behind_a_file_whose_key_is_away(lives: Lives, is_c
 
 
 @virtual_time
-async def test_what_is_said_before_there_is_a_key_is_kept_once_there_is_one(lives: Lives) -> None:
+async def test_what_is_said_before_there_is_a_key_is_kept_once_there_is_one(
+    lives: Lives, caplog: pytest.LogCaptureFixture
+) -> None:
     lives.service.is_away, lives.service.makes_keys = True, False
     log = await lives.start()
     heard: list[Entry] = []
     log.follow(CALL, heard.append)
-    entries = await log.append(CALL, said(3), b"memory")
+    entries = (*await log.append(CALL, said(2), b"memory"), *await log.append(CALL, said(1, start=2)))
+    assert caplog.text.count("waits in memory for its tenant's key") == 1
     await asyncio.sleep(2 * SMALL.sweep_s)
     assert tuple(heard) == entries
     assert content((await log.recover(CALL, None)).snapshot) == content(entries)
