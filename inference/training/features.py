@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from rich.progress import track
 from tokenizers import Tokenizer
 
@@ -38,14 +39,16 @@ class Runner:
     def for_encoder(cls, encoder: Encoder, tokenizer: Tokenizer, num_threads: int = 1) -> Runner:
         """Build the encoder without heads, in fp32."""
         model = fused_model(encoder, Heads({}, {}), Float()).SerializeToString()
-        return cls(ort.InferenceSession(model, _options(num_threads), providers=["CPUExecutionProvider"]), tokenizer)
+        return cls(
+            ort.InferenceSession(model, session_options(num_threads), providers=["CPUExecutionProvider"]), tokenizer
+        )
 
     @classmethod
     def for_file(cls, path: Path, tokenizer: Tokenizer, num_threads: int = 1) -> Runner:
         """Open a built model file, as the engine does."""
         session = ort.InferenceSession(
             str(path),
-            _options(num_threads),
+            session_options(num_threads),
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],
         )
@@ -60,15 +63,9 @@ class Runner:
             title: Shown beside the progress bar; empty shows none.
         """
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        batches = [order[start : start + BATCH_ROWS] for start in range(0, len(order), BATCH_ROWS)]
         results: dict[str, FloatArray] = {}
-        for rows in track(batches, title) if title else batches:
-            width = max(len(ids[row]) for row in rows)
-            tokens = np.zeros((2, len(rows), width), np.int32)
-            for place, row in enumerate(rows):
-                tokens[0, place, : len(ids[row])] = ids[row]
-                tokens[1, place, : len(ids[row])] = 1
+        parts = batches(ids)
+        for rows, tokens in track(parts, title) if title else parts:
             values = self._session.run(list(outputs), {INPUT_IDS: tokens[0], ATTENTION_MASK: tokens[1]})
             for name, value in zip(outputs, values, strict=True):
                 if name not in results:
@@ -81,7 +78,26 @@ class Runner:
         return self.run(texts, [EMBEDDING], title)[EMBEDDING]
 
 
-def _options(num_threads: int) -> ort.SessionOptions:
+def batches(ids: Sequence[Sequence[int]]) -> list[tuple[list[int], NDArray[np.int32]]]:
+    """Cut rows of token ids into batches of like length.
+
+    Returns:
+        For each the rows in it, and their ids and mask, `[2, rows, tokens] int32`, padded on the right.
+    """
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    found = []
+    for start in range(0, len(order), BATCH_ROWS):
+        rows = order[start : start + BATCH_ROWS]
+        tokens = np.zeros((2, len(rows), max(len(ids[row]) for row in rows)), np.int32)
+        for place, row in enumerate(rows):
+            tokens[0, place, : len(ids[row])] = ids[row]
+            tokens[1, place, : len(ids[row])] = 1
+        found.append((rows, tokens))
+    return found
+
+
+def session_options(num_threads: int) -> ort.SessionOptions:
+    """Let a session use so many threads, none of which spins."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.export.attention import Attention
 from inference.export.heads import CARRY, Heads, Linear, OpenSet
 from inference.training import calibrate, open_set
+from inference.training.attention import READS_TOKENS, States, fit_reader, mix
 from inference.training.augment import as_heard, strip_marks
 from inference.training.context import Embed, Run, fit_carry, logits_in_context
 from inference.training.corpus import Corpus
@@ -57,6 +59,34 @@ def fit_carries(corpus: Corpus, embed: Embed, linear: Mapping[str, Linear]) -> d
         for task in TASKS
         if task.in_context
     }
+
+
+def fit_attentions(
+    corpus: Corpus, states: States, embed: Embed, linear: Mapping[str, Linear], num_layers: int
+) -> tuple[dict[str, Linear], dict[str, Attention]]:
+    """Fit what heads read among the tokens, and weigh it against the linear heads on the calibrate rows.
+
+    Args:
+        corpus: Splits.
+        states: Texts and a title in, token states out.
+        embed: Texts and a title in, features out.
+        linear: Output tensor to head.
+        num_layers: Whose states lie side by side.
+
+    Returns:
+        All linear heads, those that were weighed scaled, and the attention of these, by tensor.
+    """
+    scaled, attention = dict(linear), {}
+    for task in TASKS:
+        if task.name in READS_TOKENS:
+            rows, held = (
+                as_on_calls(part) for part in (corpus.splits[task.name].fit, corpus.splits[task.name].calibrate)
+            )
+            reader = fit_reader(states(rows.texts, f"{task.name}, tokens"), rows, num_layers)
+            scaled[task.tensor], attention[task.tensor] = mix(
+                linear[task.tensor], reader, embed(held.texts, ""), states(held.texts, ""), held
+            )
+    return scaled, attention
 
 
 def fit_projection(features: FloatArray, embeddings: FloatArray) -> FloatArray:

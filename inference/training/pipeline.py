@@ -6,7 +6,7 @@ Every stage leaves its result in the work folder and is skipped when that is the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from inference.export.scales import measure_ranges
 from inference.export.verify import open_session, verify_version
 from inference.export.weights import Encoder, base_model_folder, load_base_encoder, load_encoder
 from inference.golden import GOLDEN_FILE
+from inference.training.attention import layers_read
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.distil import embedding_of, keep_layers
 from inference.training.features import Runner, open_tokenizer
 from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune, softened
 from inference.training.fit import (
     choose_heads,
+    fit_attentions,
     fit_carries,
     fit_heads,
     fit_open_set,
@@ -34,6 +36,7 @@ from inference.training.fit import (
 )
 from inference.training.folder import write_model_folder, write_post_processing, write_weights
 from inference.training.linear import logits
+from inference.training.states import StateRunner
 from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
 from inference.training.vectors import VectorStore
 
@@ -59,7 +62,8 @@ class Run:
         data: Data folder.
         version: Folder to write, such as `model_repo/utterance/2`.
         work: Folder of intermediate results.
-        settings: Of the fine-tuning; zero steps keep the base encoder and fit heads on it.
+        settings: Of the fine-tuning. Zero steps keep the base encoder and fit heads on it; or, with `start`, keep its
+            encoder and heads, and fit anew what heads read among the tokens, and the calibration.
         num_threads: Of torch and onnxruntime.
         start: Version whose encoder and heads the fine-tuning continues from; None: the base model.
         layers: Layers of `start` that a student keeps, which is held to the features of all of them; empty: no student.
@@ -85,12 +89,10 @@ def train(run: Run, report: Report = lambda _: None) -> None:
     Raises:
         DataError: If the data folder lacks something or is malformed.
         ExportError: If the result does not pass its own verification, or the folder serves other labels.
-        ValueError: If the work folder belongs to a run with other settings, or there are no steps to continue with.
+        ValueError: If the work folder belongs to a run with other settings, or there are no steps to learn with.
     """
-    if run.start is not None and not run.settings.steps:
-        raise ValueError(f"continuing from {run.start} needs steps")
-    if run.layers and run.start is None:
-        raise ValueError("a student needs a version to learn from")
+    if run.layers and (run.start is None or not run.settings.steps):
+        raise ValueError("a student needs a version to learn from, and steps")
     torch.set_num_threads(run.num_threads)
     torch.manual_seed(run.settings.seed)
     corpus = read_corpus(run.data, run.cut_seed)
@@ -117,8 +119,15 @@ def train(run: Run, report: Report = lambda _: None) -> None:
 
     if run.settings.steps:
         encoder, heads = _finetune(run, corpus, encoder, heads, frozen, report)
-    elif run.is_last:
+    elif run.is_last and run.start is None:
         raise ValueError("nothing to learn from the validate rows without steps")
+    report("what heads read among the tokens")
+    layers = layers_read(encoder.num_layers)
+    states = StateRunner(encoder, layers, tokenizer, run.num_threads)
+    embed = Runner.for_encoder(encoder, tokenizer, run.num_threads).embed
+    linear, attention = fit_attentions(corpus, states.run, embed, heads.linear, len(layers))
+    is_refitted = heads.is_refitted or run.is_last
+    heads = replace(heads, linear=linear, attention=attention, attention_layers=layers, is_refitted=is_refitted)
     _write_version(run, corpus, encoder, heads, report)
 
 
@@ -180,7 +189,7 @@ def _write_version(run: Run, corpus: Corpus, encoder: Encoder, heads: Heads, rep
     ids = {text: tokenizer.encode(text).ids for text in texts}
     report("int8 ranges")
     ranges = measure_ranges(encoder, [np.array(row, np.int32) for row in ids.values()])
-    write_weights(run.version, encoder, heads, ranges, is_tuned=run.settings.steps > 0)
+    write_weights(run.version, encoder, heads, ranges, is_tuned=run.settings.steps > 0 or run.start is not None)
     build_version(run.version, report)
     report("calibration")
     runner = Runner.for_file(run.version / STATIC8_FILE, tokenizer, run.num_threads)

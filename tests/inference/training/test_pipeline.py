@@ -87,8 +87,13 @@ def test_a_version_is_trained_interrupted_resumed_and_judged(data: Path, tmp_pat
     for name in ("model.onnx", "model.fp32.onnx", "model.fp16.onnx", "golden.json", "encoder.safetensors"):
         assert (run.version / name).stat().st_size > 0, name
 
-    with pytest.raises(ValueError, match="needs steps"):
-        train(replace(run, start=run.version, settings=Settings(steps=0)))
+    # Without steps a version keeps its encoder; what heads read among the tokens is fitted anew.
+    refitted = replace(run, start=run.version, version=repo / "utterance/5", settings=replace(SETTINGS, steps=0))
+    train(refitted)
+    kept = "encoder.safetensors"
+    assert (refitted.version / kept).read_bytes() == (run.version / kept).read_bytes()
+    assert list(load_heads(refitted.version / "heads.safetensors").attention) == ["intent_modular_logits"]
+    shutil.rmtree(refitted.version)
     with pytest.raises(ValueError, match="a version to learn from"):
         train(replace(run, layers=(1, 3, 5)))
     more = replace(run, start=run.version, version=repo / "utterance/3", work=tmp_path / "more")
