@@ -69,10 +69,6 @@ class AudioFormat:
         """Of one instant: a sample of every channel."""
         return self.bytes_per_sample * len(self.roles)
 
-    def silence(self, num_samples: int) -> bytes:
-        """So many samples of every channel in which nothing is heard."""
-        return (b"\0" if self.encoding == "linear16" else b"\xff") * (num_samples * self.step_bytes)
-
     def check(self, frame: bytes) -> None:
         """Refuse a frame that does not fit.
 

@@ -20,6 +20,7 @@ from server.ingest.audio import MAX_FRAME_BYTES, AudioFormat
 from server.ingest.audio_source import AudioSource
 from server.ingest.contract import Desk
 from server.ingest.door import Door
+from server.ingest.legs import BEAT_S
 from server.ingest.relay import Relay
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
@@ -48,6 +49,9 @@ MAX_BAD_FRAMES = 20
 """A source that is wrong so often in a row does not speak this protocol; it is cut off."""
 TAKE_OVER_AFTER_S = 2.0
 """A socket silent for so long is presumed half-open: a second start for its roles replaces it."""
+
+RELAYED_IDLE_S = 3 * BEAT_S
+"""A process that relays says every moment that it lives; the vendor of one that died may come back by itself."""
 
 SourceKey = tuple[TenantId, ConversationId, tuple[str, ...]]
 
@@ -178,6 +182,9 @@ class AudioEndpoint:
             conversation_id = ConversationId(start.conversation_id)
             key: SourceKey = (identity.tenant_id, conversation_id, audio_format.roles)
             held = self._held.get(key)
+            if held is not None and socket.admitted is not None:
+                await self._replace(key, held)
+                held = None
             if held is not None:
                 await self._take_over(held, socket, audio_format)
             else:
@@ -205,6 +212,7 @@ class AudioEndpoint:
             call,
             self._recogniser,
             start_ms=start.start_ms,
+            lost_from_ms=start.lost_from_ms,
         )
         held = self._held[key] = _Held(source, socket, asyncio.get_running_loop().time())
         source.on_stored = lambda stored_ms: self._acknowledge(held, stored_ms)
@@ -221,18 +229,33 @@ class AudioEndpoint:
         self._metrics.ingest_sources.labels("audio").inc()
         return held
 
-    async def _take_over(self, held: _Held, socket: Socket, audio_format: AudioFormat) -> None:
-        now_s = asyncio.get_running_loop().time()
+    async def _replace(self, key: SourceKey, held: _Held) -> None:
+        """Let go of a source whose sender comes back through another process: it knows what it has to send again."""
+        self._check_silent(held)
+        if held.timer is not None:
+            held.timer.cancel()
+        old, held.socket = held.socket, None
+        self._forget(key, held)
+        if old is not None:
+            await old.close(CLOSE_POLICY, "replaced by a newer connection")
+        await self._lose(held)
+
+    @staticmethod
+    def _check_silent(held: _Held) -> None:
         if held.closing is not None:
             raise Busy("this source is ending", field="conversation_id")
+        now_s = asyncio.get_running_loop().time()
         if held.socket is not None and now_s - held.last_frame_s < TAKE_OVER_AFTER_S:
             raise Busy("this conversation is being streamed by another socket", field="conversation_id")
+
+    async def _take_over(self, held: _Held, socket: Socket, audio_format: AudioFormat) -> None:
+        self._check_silent(held)
         if held.source.audio_format != audio_format:
             raise Conflict("the source comes back in another format", field="encoding")
         if held.timer is not None:
             held.timer.cancel()
             held.timer = None
-        old, held.socket, held.last_frame_s = held.socket, socket, now_s
+        old, held.socket, held.last_frame_s = held.socket, socket, asyncio.get_running_loop().time()
         if old is not None:
             await old.close(CLOSE_POLICY, "replaced by a newer connection")
         await socket.send(Started(resume_from_ms=int(held.source.arrivals.end_ms)))
@@ -240,10 +263,11 @@ class AudioEndpoint:
     async def _stream(self, socket: Socket, key: SourceKey, held: _Held) -> None:
         """Feed frames to the source until `stop`, the idle limit or too many bad frames in a row."""
         loop = asyncio.get_running_loop()
+        idle_s = self._settings.idle_timeout_s if socket.admitted is None else RELAYED_IDLE_S
         bad_frames = 0
         while True:
             try:
-                async with asyncio.timeout(self._settings.idle_timeout_s):
+                async with asyncio.timeout(idle_s):
                     frame = await socket.receive()
             except TimeoutError:
                 await socket.send_error(BadMessage("nothing came within the idle limit"))

@@ -119,6 +119,7 @@ class AudioSource:
         call: Where what was heard goes.
         recogniser: Opens one stream a role.
         start_ms: Audio time of its first sample, if it joins a call that has begun.
+        lost_from_ms: From there to `start_ms` it has nothing any more; what is not stored of it is a gap.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class AudioSource:
         recogniser: Recogniser,
         *,
         start_ms: int = 0,
+        lost_from_ms: int | None = None,
     ) -> None:
         self.audio_format = audio_format
         self.call = call
@@ -141,6 +143,7 @@ class AudioSource:
         self._conversation_id = conversation_id
         self._language = language
         self._sides = tuple(_Side(role, self) for role in audio_format.roles)
+        self._lost_from_ms = start_ms if lost_from_ms is None else max(lost_from_ms, call.resume_ms())
         self._covered = asyncio.Event()
         self._began: tuple[float, float] | None = None
         self._acks: asyncio.Task[None] | None = None
@@ -152,6 +155,10 @@ class AudioSource:
             if isinstance(failure, BaseException):
                 raise failure
         self._acks = asyncio.create_task(self._acknowledge(), name="audio-acks")
+        if self._lost_from_ms < (start_ms := int(self.arrivals.end_ms)):
+            for side in self._sides:
+                gap = SpeechGap(self._lost_from_ms, start_ms, "audio_missing", "lost")
+                await self.call.on_speech(side.speaker, gap, Stamps())
 
     def speech_call(self, speaker: Speaker, start_ms: int) -> SpeechCall:
         """What the recogniser is told of one side."""

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 KEPT_S = 30
 """Audio that is kept until it is stored; the oldest of more is given up."""
+SPARE_S = 10
+"""More is kept while an owner that was promised all of it is being sent what it lacks."""
 PATIENCE_S = 30.0
 """As long as everything is still kept, the call's owner is looked for."""
 REFUSED_PATIENCE_S = 5.0
@@ -87,7 +89,7 @@ class Announced:
     customer_id: str | None = None
     start_ms: int = 0
 
-    def audio_start(self, start_ms: int) -> AudioStart:
+    def audio_start(self, start_ms: int, lost_from_ms: int | None) -> AudioStart:
         """As the start of a socket to the call's owner."""
         language = self.language
         return AudioStart(
@@ -101,6 +103,7 @@ class Announced:
             tenant_id=self.tenant_id,
             language=language if language is not None and _LANGUAGE.match(language) else None,
             start_ms=start_ms,
+            lost_from_ms=lost_from_ms,
         )
 
 
@@ -121,8 +124,11 @@ class CarriedSource:
         self._leg: Leg | None = None
         self._clock: SampleClock | None = None
         self._tape = Tape(self._format.sample_rate_hz, self._format.step_bytes)
+        self._grid = SampleClock(0, self._format.sample_rate_hz)
+        self._stored = 0
         self._moving: asyncio.Task[None] | None = None
         self._is_stale = False
+        self._is_promised = False
         self._is_over = False
         self._dropping: set[asyncio.Task[None]] = set()
 
@@ -155,8 +161,10 @@ class CarriedSource:
         self._tape.append(frame)
         if not self._way.relay.is_possible:
             self._tape.forget(self._tape.end)
-        elif self._tape.end - self._tape.start > KEPT_S * self._format.sample_rate_hz:
-            self._tape.forget(self._tape.end - KEPT_S * self._format.sample_rate_hz)
+        else:
+            kept_s = KEPT_S + (SPARE_S if self._is_promised else 0)
+            oldest = self._tape.end - kept_s * self._format.sample_rate_hz
+            self._tape.forget(self._grid.aligned(oldest))  # an owner is told in milliseconds where it begins
         if (leg := self._leg) is not None:
             await self._through(leg, leg.feed(frame))
 
@@ -164,11 +172,6 @@ class CarriedSource:
         """The audio pauses."""
         if (leg := self._leg) is not None:
             await self._through(leg, leg.finalize())
-
-    async def breathe(self) -> None:
-        """Its system lives, whether there is audio or not."""
-        if (leg := self._leg) is not None:
-            await self._through(leg, leg.breathe())
 
     def move(self) -> None:
         """The call is, or will be, another process's: find it, and go on with what it does not have."""
@@ -231,7 +234,7 @@ class CarriedSource:
         loop = asyncio.get_running_loop()
         began_s, pause_s = loop.time(), PAUSE_S
         while True:
-            self._is_stale, leg = False, None
+            self._is_stale, self._is_promised, leg = False, True, None
             try:
                 leg = await self._connect()
                 await self._catch_up(leg)
@@ -243,6 +246,7 @@ class CarriedSource:
                 log.exception("a source cannot be carried on")
                 failure, patience_s = CuelineError("internal error"), 0.0
             finally:
+                self._is_promised = False
                 if leg is not None and leg is not self._leg:
                     self._own(leg.drop(), "drop-leg")
             if loop.time() - began_s >= patience_s:
@@ -256,13 +260,20 @@ class CarriedSource:
         try:
             return await self._open_here()
         except Elsewhere as elsewhere:
-            start = self.announced.audio_start(self._start_ms)
+            start = self.announced.audio_start(self._start_ms, self._lost_from_ms)
             return await self._way.relay.open(elsewhere, start, self._on_told)
 
     @property
     def _start_ms(self) -> int:
         """Audio time before which it has nothing any more."""
         return self._clock.ms_of(self._tape.start) if self._clock is not None else self.announced.start_ms
+
+    @property
+    def _lost_from_ms(self) -> int | None:
+        """Audio time from which on it has given up what nobody stored; None: it has all of it."""
+        if self._clock is None or self._stored >= self._tape.start:
+            return None
+        return self._clock.ms_of(self._stored)
 
     async def _open_here(self) -> LocalLeg:
         announced, way = self.announced, self._way
@@ -282,6 +293,7 @@ class CarriedSource:
             call,
             way.recogniser,
             start_ms=self._start_ms,
+            lost_from_ms=self._lost_from_ms,
         )
         try:
             await source.open()
@@ -299,14 +311,14 @@ class CarriedSource:
         if self._clock is None:
             self._clock = SampleClock(leg.start_ms, self._format.sample_rate_hz)
         position = min(self._clock.position_of(leg.start_ms), self._tape.end)
+        self._stored = max(self._stored, self._tape.start)  # what is missing before is told by now
         step = CATCH_UP_MS * self._format.sample_rate_hz // 1000
         while position < self._tape.end:
             if self._is_stale:
                 raise LegLost("the call moved on")
             if position < self._tape.start:
-                frame = self._lost(min(step, self._tape.start - position))
-            else:
-                frame = self._tape.read(position, step)
+                raise LegLost("it was given up before it was sent")
+            frame = self._tape.read(position, step)
             position += len(frame) // self._format.step_bytes
             await leg.feed(frame)
         if self._is_stale:
@@ -317,15 +329,11 @@ class CarriedSource:
         self._clock = SampleClock(leg.start_ms, self._format.sample_rate_hz)
         self._leg = leg
 
-    def _lost(self, num_samples: int) -> bytes:
-        """In place of what was kept for too long: the clock stays the call's clock."""
-        self._way.metrics.relay_lost_seconds.inc(num_samples / self._format.sample_rate_hz)
-        return self._format.silence(num_samples)
-
     def _on_told(self) -> None:
         """By a leg, of this moment or of a former one."""
         if self._leg is not None and self._clock is not None:
-            self._tape.forget(self._clock.position_of(self._leg.stored_ms))
+            self._stored = max(self._stored, self._clock.position_of(self._leg.stored_ms))
+            self._tape.forget(self._stored)
             if self._leg.is_broken:
                 self.move()
 

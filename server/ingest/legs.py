@@ -9,7 +9,8 @@ Who feeds a leg learns from `LegLost` that the call goes on elsewhere, and takes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from server.ingest.audio_client import AudioClient
@@ -18,7 +19,7 @@ from server.metrics import Metrics
 from server.wire.clock import wall_ms
 from server.wire.errors import CuelineError, Unavailable
 
-QUIET_S = 15.0
+BEAT_S = 2.0
 """A relayed source without audio says after so long that it lives: the owner takes a silent one for dead."""
 
 
@@ -51,9 +52,6 @@ class Leg(Protocol):
 
     async def finalize(self) -> None:
         """The audio pauses: what was said last is complete. Raises `LegLost`."""
-
-    async def breathe(self) -> None:
-        """The source lives, whether it has audio or not. Raises `LegLost`."""
 
     async def stop(self, *, call_ended: bool, reason: str) -> None:
         """The source is over; returns when its last words are stored.
@@ -99,9 +97,6 @@ class LocalLeg:
         """See `Leg`."""
         await self._source.finalize()
 
-    async def breathe(self) -> None:
-        """See `Leg`."""
-
     async def stop(self, *, call_ended: bool, reason: str) -> None:
         """See `Leg`."""
         self._forget()
@@ -109,10 +104,8 @@ class LocalLeg:
         if not call_ended and self._on_told is None:  # nobody could send its last words again
             self._source.call.lost()
             return
-        try:
+        with _lost_when_refused():
             await self._source.call.stop(call_ended=call_ended, reason=reason)
-        except CuelineError as error:
-            raise LegLost(error.message) from error
 
     async def drop(self) -> None:
         """See `Leg`."""
@@ -142,6 +135,7 @@ class RelayedLeg:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._fed_s = self._loop.time()
+        self._beat = asyncio.create_task(self._live(), name="relay-beat")
 
     @property
     def stored_ms(self) -> int:
@@ -156,31 +150,38 @@ class RelayedLeg:
     async def feed(self, frame: bytes) -> None:
         """See `Leg`."""
         self._fed_s = self._loop.time()
-        try:
+        with _lost_when_refused():
             await self._client.send(frame)
-        except CuelineError as error:
-            raise LegLost(error.message) from error
 
     async def finalize(self) -> None:
         """See `Leg`."""
         self._fed_s = self._loop.time()
-        try:
+        with _lost_when_refused():
             await self._client.keep_alive()
-        except CuelineError as error:
-            raise LegLost(error.message) from error
-
-    async def breathe(self) -> None:
-        """See `Leg`."""
-        if self._loop.time() - self._fed_s >= QUIET_S:
-            await self.finalize()
 
     async def stop(self, *, call_ended: bool, reason: str) -> None:
         """See `Leg`; the owner has a reason of its own."""
-        try:
+        self._beat.cancel()
+        with _lost_when_refused():
             await self._client.stop(call_ended=call_ended)
-        except CuelineError as error:
-            raise LegLost(error.message) from error
 
     async def drop(self) -> None:
         """See `Leg`."""
+        self._beat.cancel()
+        await asyncio.gather(self._beat, return_exceptions=True)
         await self._client.close()
+
+    async def _live(self) -> None:
+        with contextlib.suppress(LegLost):  # who feeds it is told as well
+            while True:
+                await asyncio.sleep(BEAT_S)
+                if self._loop.time() - self._fed_s >= BEAT_S:
+                    await self.finalize()
+
+
+@contextlib.contextmanager
+def _lost_when_refused() -> Iterator[None]:
+    try:
+        yield
+    except CuelineError as error:
+        raise LegLost(error.message) from error

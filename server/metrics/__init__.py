@@ -70,9 +70,6 @@ class Metrics:
         self.ingest_errors = counter("cueline_ingest_errors_total", "Refused ingest messages.", "source", "code")
         self.ingest_sources = gauge("cueline_ingest_sources", "Sources in progress.", "source")
         self.relay_moves = counter("cueline_relay_moves_total", "Telephony sources taken to a call's next owner.")
-        self.relay_lost_seconds = counter(
-            "cueline_relay_lost_seconds_total", "Audio given up because no owner of its call was found in time."
-        )
         self.live_calls = gauge("cueline_live_calls", "Calls in progress.")
         self.unattended_calls = gauge("cueline_unattended_calls", "Live calls whose agent is at no screen.")
         self.live_streams = gauge("cueline_live_streams", "Audio channels in progress.")

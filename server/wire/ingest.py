@@ -31,6 +31,8 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
 
     `start_ms` is the call's audio time of the first sample, for a side that joins late: both sides share one clock.
 
+    `lost_from_ms`: audio from there to `start_ms` was spoken, is not stored, and is gone; the agent is told of the gap.
+
     `customer_id` is your own name for the customer, so that all of a person's calls can be found and erased.
     """
 
@@ -44,6 +46,7 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
     tenant_id: ExternalId | None = None
     language: LanguageTag | None = None
     start_ms: Millis = 0
+    lost_from_ms: Millis | None = None
 
 
 class KeepAlive(msgspec.Struct, frozen=True, tag="keepalive"):

@@ -188,8 +188,6 @@ class _Peer:
                     await self.socket.close(CLOSE_TRY_AGAIN, "idle")
                     return
                 await self._work(frame)
-                for source in self._sources:
-                    await source.breathe()
         except _Over:
             pass
         finally:
