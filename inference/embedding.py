@@ -18,29 +18,37 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 """Output of a model that is a text's vector."""
+RETRIEVAL = "retrieval"
+"""Output that is the vector to search by, where a model has one of its own for that."""
 
 _WINDOW = 128
 """Texts of one `embed` under way at once: full batches for every worker, a fraction of the queue."""
 
 
+def embedding_graph(model: str, output: str) -> Graph:
+    """Declare what makes the vector of one `text`; the graph's output has the name of the model's."""
+    nodes = {
+        "tokens": Node(op="tokenize", model=model, inputs=("text",)),
+        "encoder": Node(op="model", model=model, inputs=("tokens",)),
+        output: Node(op="select", inputs=(f"encoder.{output}",)),
+    }
+    return Graph("embed", {"text": "string"}, nodes, (output,))
+
+
 async def embed(
-    engine: Engine, repository: ModelRepository, model: str, texts: Sequence[str], version: int | None
+    engine: Engine, repository: ModelRepository, model: str, texts: Sequence[str], version: int | None, output: str
 ) -> EmbeddingArray:
     """Embed texts. See `Engine.embed`.
 
     Args:
         engine: Started.
         repository: What it serves.
-        model: With an output `embedding`.
+        model: With such an output.
         texts: Any number.
         version: Loaded version; None: the one that answers.
+        output: `EMBEDDING` or `RETRIEVAL`.
     """
-    nodes = {
-        "tokens": Node(op="tokenize", model=model, inputs=("text",)),
-        "encoder": Node(op="model", model=model, inputs=("tokens",)),
-        EMBEDDING: Node(op="select", inputs=(f"encoder.{EMBEDDING}",)),
-    }
-    plan = engine.compile(Graph("embed", {"text": "string"}, nodes, (EMBEDDING,)), None)
+    plan = engine.compile(embedding_graph(model, output), None)
     pins = {} if version is None else {model: version}
     found: list[dict[str, Output]] = []
     for start in range(0, len(texts), _WINDOW):
@@ -49,8 +57,8 @@ async def embed(
         found.extend(await asyncio.gather(*runs))
     if not found:
         outputs = repository.model(model).config.outputs
-        return np.empty((0, next(spec.size for spec in outputs if spec.name == EMBEDDING)), np.float32)
-    return np.stack([outputs[EMBEDDING].value for outputs in found])
+        return np.empty((0, next(spec.size for spec in outputs if spec.name == output)), np.float32)
+    return np.stack([outputs[output].value for outputs in found])
 
 
 def first_with_embedding(repository: ModelRepository) -> str:

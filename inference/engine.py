@@ -23,7 +23,7 @@ from inference.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend, OnnxRu
 from inference.batching import BatchingPolicy
 from inference.compile import PlanCache
 from inference.crew import Crew, Remembered
-from inference.embedding import embed, first_with_embedding
+from inference.embedding import EMBEDDING, embed, first_with_embedding
 from inference.errors import InferenceError, ModelError, OverloadedError
 from inference.fleet import NO_PINS, Fleet, Progress, Wish
 from inference.graph import Graph
@@ -319,12 +319,13 @@ class Engine:
             ),
         )
 
-    async def embed(self, texts: Sequence[str], version: int | None = None) -> EmbeddingArray:
+    async def embed(self, texts: Sequence[str], version: int | None = None, output: str = EMBEDDING) -> EmbeddingArray:
         """Embed texts, behind all live requests.
 
         Args:
             texts: Any number.
             version: Loaded version that embeds; None: the one that answers.
+            output: Which of its vectors.
 
         Returns:
             `[texts, dims] float32`, L2-normalised.
@@ -333,7 +334,7 @@ class Engine:
             ModelError: If no model has an embedding.
             OverloadedError: If the queue is full.
         """
-        return await embed(self, self.repository, self.embedding_model, texts, version)
+        return await embed(self, self.repository, self.embedding_model, texts, version, output)
 
     @property
     def embedding_model(self) -> str:

@@ -122,7 +122,8 @@ class Service:
     def ask_for(self, tensor: str) -> None:
         """Have a tensor computed from now on. Event-loop thread only."""
         if tensor not in self.wanted.outputs:
-            self._want({*self.wanted.outputs, tensor}, self.wanted.bank)
+            # Another bank, though it reads the same: by its bank the memory knows what was computed without the tensor.
+            self._want({*self.wanted.outputs, tensor}, HeadBank(self._heads, self.version.labels))
 
     def ask_for_head(self, tensor: str) -> None:
         """Have a head read from now on. Event-loop thread only.

@@ -241,7 +241,7 @@ def _before(store: BaseStore, embedder: Embedder) -> _Before:
         return _Before()
     content = opened.content
     before = _Before(_by_source(content.passages))
-    if opened.manifest.encoder != embedder.identity:
+    if not opened.manifest.encoder.is_like(embedder.identity):
         return before
     before.digest, before.manifest = opened.manifest.digest, opened.manifest
     for number, passage in enumerate(content.passages):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from inference.embedding import EMBEDDING
+from inference.embedding import EMBEDDING, RETRIEVAL
 from inference.engine import Engine
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import EmbeddingArray
@@ -27,14 +27,20 @@ class EncoderIdentity(msgspec.Struct, frozen=True):
     Attributes:
         model: Name in the model repository.
         version: Its version.
-        digest: Of the sources of its weights; equal for every precision built from them.
+        digest: Of the sources of the weights that make vectors; equal for every precision built from them.
         dims: Width of a vector.
+        output: Which of the model's outputs it is.
     """
 
     model: str
     version: int
     digest: str
     dims: int
+    output: str = EMBEDDING
+
+    def is_like(self, other: EncoderIdentity) -> bool:
+        """Whether both make the same vectors: a version with other heads on the same encoder does."""
+        return (self.digest, self.dims, self.output) == (other.digest, other.dims, other.output)
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -127,7 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             EncoderMismatch: With the command that rebuilds it.
         """
-        if self.encoder != encoder:
+        if not self.encoder.is_like(encoder):
             theirs, ours = self.encoder, encoder
             raise EncoderMismatch(
                 f"knowledge base {self.base} was built with {theirs.model}/{theirs.version} ({theirs.digest}, "
@@ -162,7 +168,7 @@ class EngineEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
         """Embed behind all live requests, with the version that made the index, whichever answers meanwhile."""
-        return await self.engine.embed(texts, self.identity.version)
+        return await self.engine.embed(texts, self.identity.version, self.identity.output)
 
 
 def encoder_identity(repository: ModelRepository, model: str = "") -> EncoderIdentity:
@@ -179,16 +185,21 @@ def encoder_identity(repository: ModelRepository, model: str = "") -> EncoderIde
     names = [model] if model else list(repository.models)
     for name in names:
         version = repository.model(name).latest
-        for tensor in version.config.outputs:
-            if tensor.name == EMBEDDING:
-                return EncoderIdentity(name, version.version, _weights_digest(version), int(tensor.dims[-1]))
+        dims = {tensor.name: int(tensor.dims[-1]) for tensor in version.config.outputs}
+        for output in (RETRIEVAL, EMBEDDING):
+            if EMBEDDING in dims and output in dims:
+                return EncoderIdentity(name, version.version, _weights_digest(version), dims[output], output)
     raise DamagedIndex("no model of the repository has an embedding", field="paths.model_repo")
 
 
 def _weights_digest(version: ModelVersion) -> str:
-    """Digest what the weights are built from, so that int8 and fp16 of one checkpoint share an index (cosine 0.999)."""
+    """Digest what vectors are made with, so that int8 and fp16 of one checkpoint share an index (cosine 0.999), and so
+    do versions that differ in their heads alone.
+    """
     digest = hashlib.sha256(version.tokenizer_digest.encode())
-    sources = sorted(file for file in version.path.glob("*.safetensors") if not file.name.startswith("static"))
-    for file in sources or [version.weights]:
+    of_vectors = [version.path / f"{part}.safetensors" for part in ("encoder", RETRIEVAL)]
+    if not of_vectors[1].is_file():  # the vector is made with a part of the heads' file
+        of_vectors[1] = version.path / "heads.safetensors"
+    for file in [file for file in of_vectors if file.is_file()] or [version.weights]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -16,11 +16,13 @@ import onnx
 
 from inference.export.heads import Heads, fused_model, load_heads
 from inference.export.precision import Float, Precision, Static8
+from inference.export.retrieval import RetrievalHead, load_retrieval
 from inference.export.scales import load_ranges
 from inference.export.weights import Encoder, load_base_encoder, load_encoder
 
 ENCODER_FILE = "encoder.safetensors"
 HEADS_FILE = "heads.safetensors"
+RETRIEVAL_FILE = "retrieval.safetensors"
 RANGES_FILE = "static8.safetensors"
 
 STATIC8_FILE = "model.onnx"
@@ -34,6 +36,7 @@ class Sources:
 
     encoder: Encoder
     heads: Heads
+    retrieval: RetrievalHead | None
     static8: Static8
 
 
@@ -45,7 +48,8 @@ def read_sources(version: Path) -> Sources:
     """
     checkpoint = version / ENCODER_FILE
     encoder = load_encoder(checkpoint) if checkpoint.is_file() else load_base_encoder()
-    return Sources(encoder, load_heads(version / HEADS_FILE), Static8(load_ranges(version / RANGES_FILE)))
+    static8 = Static8(load_ranges(version / RANGES_FILE))
+    return Sources(encoder, load_heads(version / HEADS_FILE), load_retrieval(version / RETRIEVAL_FILE), static8)
 
 
 def build_version(version: Path, progress: Callable[[str], None] = lambda _: None) -> tuple[Path, ...]:
@@ -70,7 +74,8 @@ def build_version(version: Path, progress: Callable[[str], None] = lambda _: Non
     written = []
     for name, precision in precisions.items():
         progress(name)
-        written.append(write_model(fused_model(sources.encoder, sources.heads, precision), version / name))
+        model = fused_model(sources.encoder, sources.heads, precision, retrieval=sources.retrieval)
+        written.append(write_model(model, version / name))
     return tuple(written)
 
 

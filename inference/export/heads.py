@@ -1,4 +1,4 @@
-"""After the encoder: the pooled vector, every head's logits and the open-set score, in fp32 whatever the encoder's.
+"""After the encoder: pooled vectors, every head's logits and the open-set score, in fp32 whatever the encoder's.
 
 The features are the L2-normalised mean of the hidden states. The embedding, which serves retrieval and prototypes, is
 their projection back to where the base model would place the text; an encoder that never moved needs none. Heads are
@@ -21,7 +21,9 @@ from safetensors.numpy import load_file, save_file
 from inference.export.attention import Attention, add_attentions
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS, MASK_FLOAT, add_encoder
 from inference.export.graph import GraphBuilder, tensor_info
+from inference.export.pooling import add_unit_length
 from inference.export.precision import Precision
+from inference.export.retrieval import RETRIEVAL, RetrievalHead, add_retrieval
 from inference.export.weights import Encoder, ExportError, FloatArray
 
 EMBEDDING = "embedding"
@@ -155,12 +157,19 @@ def load_heads(path: Path) -> Heads:
     return Heads(linear, open_set, tensors.get("projection"), carry, is_refitted, attention, layers)
 
 
-def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str = "utterance") -> onnx.ModelProto:
+def fused_model(
+    encoder: Encoder,
+    heads: Heads,
+    precision: Precision,
+    name: str = "utterance",
+    retrieval: RetrievalHead | None = None,
+) -> onnx.ModelProto:
     """Write encoder, pooling and heads as one model.
 
     Inputs are `input_ids` and `attention_mask`, `[rows, tokens] int32`, padded on the right. Outputs are `embedding`
-    `[rows, dims]` (of length one), then `[rows, labels]` per head, open-set scores and what is handed on, all fp32. A
-    row whose mask is all zero yields finite numbers without meaning.
+    `[rows, dims]` (of length one), then `[rows, labels]` per head, open-set scores, what is handed on, and `retrieval`,
+    which is as `embedding`, where there is such a head; all fp32. A row whose mask is all zero yields finite numbers
+    without meaning.
     """
     graph = GraphBuilder()
     hidden = add_encoder(graph, encoder, precision)
@@ -169,7 +178,7 @@ def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str 
     else:
         features = _add_pooling(graph, hidden, "features")
         projection = graph.constant("projection", heads.projection)
-        _add_unit_length(graph, graph.node("Gemm", [features, projection], "projected", transB=1), EMBEDDING)
+        add_unit_length(graph, graph.node("Gemm", [features, projection], "projected", transB=1), EMBEDDING)
     outputs = [tensor_info(EMBEDDING, np.float32, ["rows", encoder.dims])]
     read = add_attentions(graph, heads.attention_layers, heads.attention, precision.dtype) if heads.attention else {}
     for head_name, head in heads.linear.items():
@@ -187,6 +196,9 @@ def fused_model(encoder: Encoder, heads: Heads, precision: Precision, name: str 
         weight, bias = np.concatenate([part.weight for part in parts]), np.concatenate([part.bias for part in parts])
         _add_linear(graph, features, CARRY, Linear(weight, bias))
         outputs.append(tensor_info(CARRY, np.float32, ["rows", len(bias)]))
+    if retrieval is not None:
+        add_retrieval(graph, hidden, retrieval)
+        outputs.append(tensor_info(RETRIEVAL, np.float32, ["rows", encoder.dims]))
     inputs = [tensor_info(i, np.int32, ["rows", "tokens"]) for i in (INPUT_IDS, ATTENTION_MASK)]
     return graph.model(name, inputs, outputs)
 
@@ -197,14 +209,7 @@ def _add_pooling(graph: GraphBuilder, hidden: str, output: str) -> str:
     last = graph.constant("pool.last", np.array([2], np.int64))
     mask = graph.node("Unsqueeze", [MASK_FLOAT, last], "pool.mask")
     total = graph.node("ReduceSum", [graph.node("Mul", [hidden, mask], "pool.kept"), axis], "pool.total", keepdims=0)
-    return _add_unit_length(graph, total, output)
-
-
-def _add_unit_length(graph: GraphBuilder, x: str, output: str) -> str:
-    """Write the division by the L2 norm, floored so that an empty row, which pads a bucket, stays finite."""
-    norm = graph.node("ReduceL2", [x], f"{output}.norm", axes=[-1], keepdims=1)
-    floor = graph.constant(f"{output}.floor", np.float32(1e-12))
-    return graph.node("Div", [x, graph.node("Max", [norm, floor], f"{output}.divisor")], output)
+    return add_unit_length(graph, total, output)
 
 
 def _add_linear(graph: GraphBuilder, features: str, name: str, head: Linear) -> str:

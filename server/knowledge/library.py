@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from inference.embedding import embedding_graph
 from inference.engine import Engine
 from inference.errors import InferenceError
-from inference.graph import Graph, Node
 from inference.request import EmbeddingArray, RowClass
 from retrieval.apart import MAX_INLINE_BYTES, ingest_apart, size_bytes
 from retrieval.article import Viewer
@@ -39,8 +39,6 @@ WATCH_INTERVAL_S = 20.0
 SEARCH_THREADS = 2
 """Searches are short and hold the interpreter lock half of the time: more threads would only wait for each other."""
 
-_EMBEDDING = "embedding"
-
 Stamps = tuple[tuple[str, int, int], ...]
 
 
@@ -58,16 +56,11 @@ class LiveEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
         """Return `[texts, dims] float32`, L2-normalised; one batch for all that are new."""
-        model = self.identity.model
-        nodes = {
-            "tokens": Node(op="tokenize", model=model, inputs=("text",)),
-            "encoder": Node(op="model", model=model, inputs=("tokens",)),
-            _EMBEDDING: Node(op="select", inputs=(f"encoder.{_EMBEDDING}",)),
-        }
-        plan = self.engine.compile(Graph("embed", {"text": "string"}, nodes, (_EMBEDDING,)), None)
+        model, output = self.identity.model, self.identity.output
+        plan = self.engine.compile(embedding_graph(model, output), None)
         pins = {model: self.identity.version}  # the index has vectors of no other
         runs = (self.engine.run(plan, {"text": text}, row_class=RowClass.FINAL, pins=pins) for text in texts)
-        return np.stack([outputs[_EMBEDDING].value for outputs in await asyncio.gather(*runs)])
+        return np.stack([outputs[output].value for outputs in await asyncio.gather(*runs)])
 
 
 class Library:
