@@ -19,7 +19,7 @@ from inference.backends.contract import Tensors
 from inference.backends.fake import FakeBackend
 from inference.engine import Engine, EngineSettings
 from inference.errors import InferenceError, ModelError, ModelFailed, OverloadedError
-from inference.graph import parse_graph
+from inference.graph import Graph, Node, parse_graph
 from inference.observer import SilentObserver
 from inference.plan import Plan
 from inference.prototypes import make_prototypes
@@ -357,6 +357,18 @@ async def test_memory_says_what_the_model_said_for_every_speaker_and_tenant(real
                 assert list(second.values) == list(first.values)
                 assert second.values == close(first.values)
         assert engine.stats().skipped["same_text"] >= 2 * len(texts)
+
+
+async def test_memory_of_before_a_tensor_was_asked_for_is_not_believed_to_have_it(real_repository: Path) -> None:
+    async with running(real_repository) as engine:
+        nodes = {
+            "tokens": Node(op="tokenize", model="utterance", inputs=("text",)),
+            "encoder": Node(op="model", model="utterance", inputs=("tokens",)),
+            "mood": Node(op="classify", inputs=("encoder.sentiment_logits",)),
+        }
+        plan = engine.compile(Graph("mood", {"text": "string"}, nodes, ("mood",)), None)
+        await submit(engine, plan, "my card is lost").outcome()
+        assert (await engine.embed(["my card is lost"])).shape == (1, 4)
 
 
 async def test_an_interim_that_changed_only_punctuation_is_answered_from_memory_and_a_final_is_not(

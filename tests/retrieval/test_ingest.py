@@ -2,6 +2,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from retrieval.article import Viewer
 from retrieval.conversation import build_query
@@ -133,6 +134,18 @@ async def test_another_encoder_is_refused_with_the_command(tmp_path: Path, folde
     report = await ingest(folder, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder(version=2))
     assert report.is_changed
     assert base.generation().manifest.generation == 2
+
+
+async def test_another_version_with_the_same_vectors_keeps_the_index(tmp_path: Path, folder: Path) -> None:
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(folder, store, HashingEmbedder())
+    later = HashingEmbedder()
+    later.identity = structs.replace(later.identity, version=2)
+    assert KnowledgeBase(tmp_path, "shop", "faq", later).generation().manifest.generation == 1
+    assert not (await ingest(folder, store, later)).is_changed
+    later.identity = structs.replace(later.identity, output="retrieval")
+    with pytest.raises(EncoderMismatch):
+        KnowledgeBase(tmp_path, "shop", "faq", later).generation()
 
 
 @pytest.mark.parametrize("name", ["vectors.faiss", "parts.npy", "passages.msgpack", "terms.msgpack", "manifest.json"])
