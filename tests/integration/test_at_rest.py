@@ -15,12 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from server.config.settings import PROJECT_ROOT
-from server.replay.feed_client import FeedClient, Refused, Subscribed
+from server.replay.feed_client import FeedClient, Received, Refused, Subscribed
 from server.replay.recording import read_stereo
 from server.replay.replay import Replay
 from server.wire.ids import call_channel
+from server.wire.publication import Publication
 from tests.integration.peers import Dial, utterance
 from tests.integration.running import RunningServer, children, serve, wait_until
+from tests.server.log.redis_server import redis_server
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +100,36 @@ async def test_a_live_call_leaves_nothing_in_the_clear_and_nothing_at_all_withou
             while not isinstance(refused := await anext(events), Refused):
                 pass
         assert refused.error.code == "gone"
+
+
+async def test_who_hears_all_that_redis_is_told_learns_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with redis_server() as redis:
+        async with redis.overhearing() as heard:
+            environment = {"CUELINE_LOG__BACKEND": "redis", "CUELINE_LOG__URL": redis.url}
+            with serve(tmp_path, **environment) as server:
+                async with Dial(server.ws, "/v1/ingest/transcripts") as source, FeedClient(server.ws) as agent:
+                    await source.send({"type": "start", "conversation_id": "typed"})
+                    await source.receive_type("started")
+                    events = agent.events()
+                    await agent.subscribe(call_channel("typed"))
+                    for message in (utterance("u1", SAID[:40], is_final=False), utterance("u1", SAID, 2)):
+                        await source.send(message)
+                        await source.receive_type("ack")
+                    async with asyncio.timeout(10):
+                        while not (isinstance(event := await anext(events), Received) and is_said(event.publication)):
+                            pass
+                    await agent.ask(call_channel("typed"), ASKED)
+                    await source.send({"type": "stop"})
+                    await source.receive_type("stopped")
+                assert places_of(server, list(RARE), []) == []
+            said = bytes(heard).lower()
+    assert b"call:typed" in said or b"c:typed" in said
+    assert [word for word in RARE if word.encode() in said] == []
+
+
+def is_said(publication: Publication) -> bool:
+    return publication.kind == "transcript" and publication.d["text"] == SAID
 
 
 def sounds_of(samples: NDArray[np.int16]) -> list[bytes]:

@@ -119,6 +119,24 @@ class RedisServer:
         yield message
         writer.close()
 
+    @contextlib.asynccontextmanager
+    async def overhearing(self) -> AsyncIterator[bytearray]:
+        """Everything that any client says to it, scripts included, as it comes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        heard = bytearray()
+
+        async def hear() -> None:
+            while data := await reader.read(1 << 16):
+                heard.extend(data)
+
+        writer.write(b"MONITOR\r\n")
+        assert await reader.readline() == b"+OK\r\n"
+        hearing = asyncio.create_task(hear())
+        yield heard
+        hearing.cancel()
+        await asyncio.wait([hearing])
+        writer.close()
+
     def close(self) -> None:
         self.kill()
         self._folder.cleanup()
