@@ -137,11 +137,14 @@ class HeadBank:
         Args:
             arrays: As for `read`.
             rows: Rows of these, in the order of the reading's; the same row may come several times.
-            carried: `[columns] float32` for each of these rows, None for a turn with none before it.
+            carried: `[columns] float32` for each of these rows, None for a turn with none before it. What is not
+                finite is left aside, whole.
         """
         logits = self._side_by_side(arrays).take(rows, 0)
         nothing = np.zeros(max(len(numbers) for numbers in carried if numbers is not None), np.float32)
         added = np.array([nothing if numbers is None else numbers for numbers in carried])
+        if not math.isfinite(np.add.reduce(added, None)):
+            added[~np.isfinite(added).all(1)] = 0.0
         logits[:, self._carry_to] += added.take(self._carry_from, 1)
         return self._read(logits)
 

@@ -6,7 +6,6 @@ moment its step is done, and `on_done` exactly once. Both run on the event loop'
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -83,9 +82,8 @@ class Carry:
     numbers: NDArray[np.float32]
 
     def of(self, model: str, version: int) -> NDArray[np.float32] | None:
-        """Return the numbers for the heads of this version; None where they are another's, or no numbers at all."""
-        is_own = self.version == version and self.model == model
-        return self.numbers if is_own and math.isfinite(self.numbers.sum()) else None
+        """Return the numbers for the heads of this version; None where they are another's."""
+        return self.numbers if self.version == version and self.model == model else None
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):
