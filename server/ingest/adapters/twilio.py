@@ -36,7 +36,7 @@ from server.ingest.adapters.contract import (
     customer_id,
 )
 from server.ingest.audio import AudioFormat
-from server.ingest.websocket import CLOSE_NORMAL, CLOSE_POLICY
+from server.ingest.websocket import CLOSE_NORMAL, CLOSE_POLICY, CLOSE_TRY_AGAIN
 from server.wire.codec import DECODE_ERRORS, bad_message
 from server.wire.errors import BadAudio, BadMessage, Conflict, CuelineError, Unauthorised
 from server.wire.ids import Speaker, TenantId
@@ -151,7 +151,7 @@ class TwilioSession:
         """See `Session`: Twilio takes no errors, only the socket's end."""
         if isinstance(error, BadMessage | BadAudio | Conflict):
             return []
-        return [Close(CLOSE_POLICY, error.code)]
+        return [Close(CLOSE_TRY_AGAIN if error.retryable else CLOSE_POLICY, error.code)]
 
     def _begin(self, start: _StartBody) -> Begin:
         if self._tracks:

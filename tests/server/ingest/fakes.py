@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+from server.ingest.audio import AudioFormat
+from server.log.leases import Elsewhere
 from server.speech.contract import Closed, EndOfSpeech
 from server.wire.errors import Busy, Overloaded
 
@@ -122,3 +124,53 @@ class Desk:
         self.open_sources.append((tenant_id, conversation_id, roles))
         self.starts.append((tenant_id, conversation_id, agent_id, language, roles))
         return Source(self, (tenant_id, conversation_id), roles)
+
+
+class RelayedLeg:
+    """A source's way to another process that takes all it gets."""
+
+    stored_ms = 0
+    is_broken = False
+
+    def __init__(self, elsewhere, start):
+        self.start_ms, self.start = start.start_ms, start
+        self._elsewhere = elsewhere
+
+    async def feed(self, frame):
+        format = AudioFormat.of(self.start)
+        for role, samples in zip(format.roles, format.split(frame), strict=True):
+            self._elsewhere.heard[role] += samples.tobytes()
+        self._elsewhere.grown.set()
+
+    async def finalize(self):
+        pass
+
+    async def stop(self, *, call_ended, reason):
+        self._elsewhere.stops.append(call_ended)
+
+    async def drop(self):
+        pass
+
+
+class AllElsewhere:
+    """Desk and relay of a process all of whose calls live in another one."""
+
+    is_possible = True
+
+    def __init__(self):
+        self.heard = defaultdict(bytes)
+        self.starts = []
+        self.stops = []
+        self.refusal = None
+        self.grown = asyncio.Event()
+
+    async def agent_of(self, tenant_id, conversation_id):
+        return False, None
+
+    async def open(self, where, *args, **options):
+        if not isinstance(where, Elsewhere):
+            raise Elsewhere("owner")
+        if self.refusal is not None:
+            raise self.refusal
+        self.starts.append(args[0])
+        return RelayedLeg(self, args[0])

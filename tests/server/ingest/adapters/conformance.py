@@ -12,13 +12,16 @@ import pytest
 from server.auth.origin import OriginPolicy
 from server.auth.tokens import AnonymousAuthenticator, SharedKeyAuthenticator
 from server.config.settings import IngestSettings
-from server.ingest.adapters.endpoint import MAX_BAD_FRAMES, AdapterEndpoint
+from server.ingest.adapters.endpoint import MAX_BAD_FRAMES, AdapterEndpoint, carry_on
 from server.ingest.audio import AudioFormat
-from server.ingest.carried_source import Way
+from server.ingest.audio_client import Refused
+from server.ingest.carried_source import PATIENCE_S, REFUSED_PATIENCE_S, Way
 from server.ingest.door import Door
 from server.ingest.relay import Relay
 from server.metrics import Metrics
-from tests.server.ingest.fakes import Desk, Ears
+from server.wire.errors import Unavailable
+from tests.server.ingest.fakes import AllElsewhere, Desk, Ears
+from tests.virtual_time import virtual_time
 
 KEY = "k" * 32
 TIMEOUT_S = 5.0
@@ -109,8 +112,8 @@ class Peer:
         self._frames.put_nowait({"type": "websocket.disconnect"})
         await self.done()
 
-    async def done(self):
-        async with asyncio.timeout(TIMEOUT_S):
+    async def done(self, within_s=TIMEOUT_S):
+        async with asyncio.timeout(within_s):
             await self.task
 
 
@@ -147,11 +150,11 @@ class Conformance:
     def metrics(self):
         return Metrics()
 
-    def make(self, desk, ears, metrics, authenticator):
+    def make(self, desk, ears, metrics, authenticator, relay=None):
         origins = OriginPolicy()
         return AdapterEndpoint(
             self.dialect.adapter(authenticator),
-            Way(desk, ears, Relay(), metrics),
+            Way(desk, ears, relay or Relay(), metrics),
             Door(authenticator, origins, desk),
             origins,
             IngestSettings(resume_grace_s=1.0),
@@ -306,6 +309,81 @@ class Conformance:
         await peer.done()
         assert peer.close_code == 1001
         assert {reason for _, _, reason in desk.stops} == {"shutdown"}
+
+    def make_elsewhere(self):
+        elsewhere = AllElsewhere()
+        anyone = AnonymousAuthenticator("car_service")
+        return elsewhere, self.make(elsewhere, Ears(), Metrics(), anyone, elsewhere)
+
+    async def test_a_call_of_another_process_is_carried_there(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        peer = Peer(endpoint, self.dialect, "call-1")
+        customer, agent = self.both()
+        peer.start()
+        peer.speak(customer, agent)
+        peer.end()
+        await peer.done()
+        assert elsewhere.heard == {"customer": customer.tobytes(), "agent": agent.tobytes()}
+        assert {(one.tenant_id, one.conversation_id) for one in elsewhere.starts} == {("car_service", "call-1")}
+        assert set(elsewhere.stops) == {True}
+        assert peer.close_code == 1000
+
+    async def test_a_lost_socket_leaves_a_call_of_another_process_waiting(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        peer = Peer(endpoint, self.dialect, "call-1")
+        peer.start()
+        peer.speak(*self.both())
+        await peer.gone()
+        assert set(elsewhere.stops) == {False}
+
+    async def test_a_process_that_leaves_carries_its_peers_until_they_hang_up(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        peer = Peer(endpoint, self.dialect, "call-1")
+        customer, agent = self.both()
+        half = len(customer) // 2
+        peer.start()
+        peer.speak(customer[:half], agent[:half])
+        await elsewhere.grown.wait()
+        await endpoint.stop()
+        carrying = asyncio.create_task(carry_on([endpoint], TIMEOUT_S))
+        peer.speak(customer[half:], agent[half:])
+        peer.end()
+        async with asyncio.timeout(TIMEOUT_S):
+            await carrying
+        assert peer.close_code == 1000
+        assert elsewhere.heard["customer"].endswith(customer[half:].tobytes())
+        assert elsewhere.heard["agent"].endswith(agent[half:].tobytes())
+
+    async def test_a_process_that_has_no_more_time_sends_its_peers_away(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        peer = Peer(endpoint, self.dialect, "call-1")
+        peer.start()
+        peer.speak(*self.both())
+        await elsewhere.grown.wait()
+        await endpoint.stop()
+        await carry_on([endpoint], 0.0)
+        await peer.done()
+        assert peer.close_code == 1001
+        assert set(elsewhere.stops) == {False}, "the call waits for it"
+
+    @virtual_time
+    async def test_an_owner_that_refuses_for_good_is_told_in_the_protocols_own_way(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        elsewhere.refusal = Refused("not here")
+        peer = Peer(endpoint, self.dialect, "call-1")
+        peer.start()
+        await peer.done(REFUSED_PATIENCE_S + 1)
+        assert peer.close_code in (1000, 1008)
+        assert elsewhere.starts == []
+
+    @virtual_time
+    async def test_an_owner_that_nobody_reaches_sends_the_peer_back(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        elsewhere.refusal = Unavailable("nobody answers")
+        peer = Peer(endpoint, self.dialect, "call-1")
+        peer.start()
+        await peer.done(PATIENCE_S + 1)
+        assert peer.close_code in (1000, 1013)
 
     async def test_any_frames_at_all_leave_the_endpoint_well(self, endpoint, desk):
         source = np.random.default_rng(3)
