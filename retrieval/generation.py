@@ -89,8 +89,13 @@ def write_generation(
     write_dense(folder, vectors, kind_for(len(vectors)), content.audience_of)
     np.save(folder / _PARTS, part_vectors)
     np.save(folder / _ANCHORS, anchors)
+    lexical_index(content).save(folder)
+
+
+def lexical_index(content: Content) -> LexicalIndex:
+    """Index the terms of every part, those of title and headings apart."""
     parts = [content.part(number) for number in range(content.num_parts)]
-    LexicalIndex.build(
+    return LexicalIndex.build(
         [terms(" ".join((part[0].title, *dict.fromkeys(h for p in part for h in p.headings)))) for part in parts],
         [[term for passage in part for term in terms(passage.text)] for part in parts],
-    ).save(folder)
+    )

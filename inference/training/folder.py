@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from inference.export.build import ENCODER_FILE, HEADS_FILE, RANGES_FILE
 from inference.export.heads import CARRY, Heads, save_heads
+from inference.export.retrieval import RETRIEVAL
 from inference.export.scales import save_ranges
 from inference.export.weights import Encoder, ExportError, FloatArray, save_encoder
 from inference.training.tasks import SCOPE_TENSOR, TASKS
@@ -86,6 +87,15 @@ def write_model_folder(folder: Path, dims: int, labels: Mapping[str, Sequence[st
             raise ExportError(f"{path}: holds other labels than the data; versions of one model share their labels")
     if not (folder / "tokenizer.json").exists():
         tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def declare_retrieval(folder: Path, dims: int) -> None:
+    """Have the config name the vector to search by, last of the outputs."""
+    path = folder / "config.pbtxt"
+    head, last, tail = path.read_text().partition("\n]\ndynamic_batching")
+    line = f'  {{ name: "{RETRIEVAL}" data_type: TYPE_FP32 dims: [ {dims} ] }}'
+    if line not in head:
+        path.write_text(f"{head},\n{line}{last}{tail}")
 
 
 def write_weights(

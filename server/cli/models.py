@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import time
 from pathlib import Path
@@ -122,9 +123,45 @@ def train(
         settings = Settings(steps=steps, seed=seed)
         run = Run(data, version, work, settings, threads, start, layers=kept, is_last=last)
         run_training(run, _console.print)
+        _add_search_head(version, seed, threads, is_judged=False)
     except (DataError, ExportError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     _console.print(f"{version} is trained; `cueline models evaluate --data {data} --version {version.name}` judges it")
+
+
+@models.command()
+@click.option("--repo", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True, help="Model folder.")
+@click.option("--version", type=int, help="Version that gets it. Default: the newest.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Cores for torch.")
+@click.option("--judge/--no-judge", default=True, show_default=True, help="Report recall in trades left out in turn.")
+def search_head(repo: Path, version: int | None, seed: int, threads: int, judge: bool) -> None:
+    """Fit the vector that bases are searched by.
+
+    The encoder and the other heads of the version stay as they are. Bases have to be ingested again.
+    """
+    _training_extra()
+    from inference.training.readers import DataError
+
+    chosen = repo / MODEL / str(version) if version is not None else next(reversed(_versions(repo)), repo / MODEL)
+    try:
+        _add_search_head(chosen, seed, threads, is_judged=judge)
+    except (DataError, ExportError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _add_search_head(version: Path, seed: int, threads: int, *, is_judged: bool) -> None:
+    from inference.training.around import with_calls_around
+    from inference.training.features import Runner, open_tokenizer
+    from inference.training.retrieval_head import Settings
+    from inference.training.search import add_search_head
+    from inference.training.service_bases import read_service_bases
+    from retrieval.practice import search_tasks
+
+    tokenizer = open_tokenizer(version.parent / "tokenizer.json")
+    bases = [with_calls_around(base, random.Random(f"{seed} {base.trade}")) for base in read_service_bases()]
+    tasks = search_tasks(bases, Runner.for_file(version / STATIC8_FILE, tokenizer, threads).embed)
+    add_search_head(version, tasks, Settings(seed=seed), threads, judged=is_judged, report=_console.print)
 
 
 @models.command()
