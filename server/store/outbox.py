@@ -25,7 +25,7 @@ from typing import Literal
 import msgspec
 
 from server.keys.keyring import SEALED, Keyring
-from server.store.contract import Record, Store, owner_of
+from server.store.contract import ErasureRecord, Record, Store, owner_of
 from server.store.durable import replace_file
 from server.store.folder_lock import FolderLock
 from server.store.framing import frame, scan
@@ -271,7 +271,8 @@ class Outbox:
             try:
                 payload = self._keys.seal(TenantId(owner_of(record)[0]), payload, _CONTEXT)
             except CuelineError as error:
-                return self._not_sealed(error)
+                if not isinstance(record, ErasureRecord):  # it has ids alone, and is due without the key all the more
+                    return self._not_sealed(error)
         used_bytes = self._segments.total_bytes + self._writer.unwritten_bytes
         has_room = used_bytes + len(payload) <= self._limits.max_disk_bytes and not self._is_closed
         if has_room and self._writer.offer(payload, len(payload)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from server.audit.chain import verify
 from server.audit.log import FILE, AuditLog
 from server.auth.identity import Identity
+from server.keys.keyring import Keyring
+from server.keys.local import LocalKeys
 from server.log.contract import ChannelKey, Event
 from server.log.embedded import EmbeddedLog, LogLimits
 from server.privacy import erasure as erasure_module
@@ -76,12 +79,18 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     # Nothing is sealed here: what is found on the disk is what is there.
-    store = _Gate(f"sqlite+aiosqlite:///{tmp_path / 'cueline.db'}")
+    async with a_world(tmp_path, None) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def a_world(tmp_path: Path, keys: Keyring | None) -> AsyncIterator[World]:
+    store = _Gate(f"sqlite+aiosqlite:///{tmp_path / 'cueline.db'}", keys=keys)
     await store.start()
     limits = OutboxLimits(linger_s=0, drain_linger_s=0, retry_cap_s=0.05, stop_s=0.2)
-    outbox = Outbox(tmp_path / "outbox", store, limits=limits)
+    outbox = Outbox(tmp_path / "outbox", store, limits=limits, keys=keys)
     await outbox.start()
-    log = EmbeddedLog(tmp_path / "log", limits=LogLimits(linger_s=0))
+    log = EmbeddedLog(tmp_path / "log", limits=LogLimits(linger_s=0), keys=keys)
     await log.start()
     audit = AuditLog(tmp_path / "audit")
     await audit.start()
@@ -223,3 +232,26 @@ async def test_the_clock_of_each_tenant_is_its_own(world: World) -> None:
     world.live.calls.clear()
     await retention.sweep()
     assert await world.store.conversation(OTHER, "c3") is None
+
+
+async def test_without_the_tenants_key_what_is_left_of_a_call_is_erased_all_the_same(tmp_path: Path) -> None:
+    """Names, times and ciphertext stay behind a destroyed key until a request or the retention clock erases them."""
+    provider = LocalKeys(tmp_path / "keys")
+    keys = Keyring(provider)
+    await keys.check([TENANT, OTHER])
+    async with a_world(tmp_path, keys) as world:
+        await said(world, customer_id="ann")
+        await world.outbox.drained()
+        assert SECRET.encode() not in world.on_disk()
+        await provider.destroy(TENANT)
+        await keys.check([TENANT, OTHER])
+        receipt = await world.erasure.erase_customer(ADMIN, "ann")
+        assert receipt.conversation_ids == ("c1",)
+        assert [(place.place, place.state, place.items) for place in receipt.places] == [
+            ("store", "erased", 3),
+            ("outbox", "erased", 0),
+            ("event_log", "erased", 1),
+            ("predictions", "erased", 7),
+        ]
+        assert await world.store.conversations(TENANT, limit=9, before_ms=None) == []
+        assert not list((tmp_path / "log").rglob("*c1*"))
