@@ -73,12 +73,10 @@ def add_attentions(
     shares = graph.node("Softmax", [masked], "attention.shares", axis=1)
     kept = graph.node("Mul", [shares, tells], "attention.kept")
     answer = graph.node("ReduceSum", [kept, axis], "attention.answer", keepdims=0)
-    names, first = {}, 0
-    for number, (head, size) in enumerate(zip(attentions, sizes, strict=True)):
-        ends = [
-            graph.constant(f"attention.end{number}.{i}", np.array([n], np.int64))
-            for i, n in enumerate((first, first + size))
-        ]
-        names[head] = answer if len(sizes) == 1 else graph.node("Slice", [answer, *ends, axis], f"attention.{head}")
-        first += size
-    return names
+    if len(sizes) == 1:
+        return dict.fromkeys(attentions, answer)
+    ends = [graph.constant(f"attention.end{i}", np.array([n], np.int64)) for i, n in enumerate(np.cumsum([0, *sizes]))]
+    return {
+        head: graph.node("Slice", [answer, ends[number], ends[number + 1], axis], f"attention.{head}")
+        for number, head in enumerate(attentions)
+    }
