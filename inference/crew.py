@@ -25,6 +25,7 @@ from inference.journey import BatchResult, Journey, pass_heads
 from inference.memo import Memo
 from inference.ops import call_function
 from inference.plan import Op
+from inference.priority import SERVING, give_way
 from inference.program import Program, ProgramStep
 from inference.request import Outcome, Output, RowClass
 from inference.row import Admission, Lane, Refusal, Row
@@ -200,6 +201,7 @@ class Crew:
             self._on_crash(error)
 
     def _work(self) -> None:
+        give_way(SERVING)
         while (batch := self._next_batch()) is not None:
             self._run(batch)
 

@@ -61,7 +61,7 @@ class OutboxLimits:
         stop_s: How long `stop` goes on draining.
     """
 
-    linger_s: float = 0.005
+    linger_s: float = 0.01
     drain_linger_s: float = 0.25
     max_unwritten_bytes: int = 16 * 1024 * 1024
     max_disk_bytes: int = 1024**3
