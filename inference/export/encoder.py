@@ -37,7 +37,10 @@ def layer_states(graph: GraphBuilder, layer: int, dtype: type[np.generic]) -> st
         dtype: Of the encoder.
     """
     name = f"layer{layer}.hidden"
-    return name if dtype is np.float32 else graph.node("Cast", [name], f"{name}_float", to=TensorProto.FLOAT)
+    if dtype is np.float32:
+        return name
+    cast = f"{name}_float"
+    return cast if graph.has(cast) else graph.node("Cast", [name], cast, to=TensorProto.FLOAT)
 
 
 def add_encoder(graph: GraphBuilder, encoder: Encoder, precision: Precision) -> str:

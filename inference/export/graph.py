@@ -41,6 +41,10 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(op, list(inputs), [output], name=output, domain=domain, **attributes))
         return output
 
+    def has(self, output: str) -> bool:
+        """Whether a node gives this output already."""
+        return any(output in node.output for node in self._nodes)
+
     def model(
         self,
         name: str,

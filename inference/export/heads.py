@@ -197,7 +197,7 @@ def fused_model(
         _add_linear(graph, features, CARRY, Linear(weight, bias))
         outputs.append(tensor_info(CARRY, np.float32, ["rows", len(bias)]))
     if retrieval is not None:
-        add_retrieval(graph, hidden, retrieval)
+        add_retrieval(graph, retrieval, encoder.num_layers, precision.dtype)
         outputs.append(tensor_info(RETRIEVAL, np.float32, ["rows", encoder.dims]))
     inputs = [tensor_info(i, np.int32, ["rows", "tokens"]) for i in (INPUT_IDS, ATTENTION_MASK)]
     return graph.model(name, inputs, outputs)

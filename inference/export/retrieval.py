@@ -1,6 +1,10 @@
-"""The vector that knowledge bases are searched by: attention pooling and a projection of their own.
+"""The vector that knowledge bases are searched by: pooling and a projection of their own, over the last few layers.
 
-It lies in a file of its own (`retrieval.safetensors`), because an index depends on it and on the encoder and on nothing
+states of each layer ─▶ attention pooling ─▶ unit length ─┐
+                                          (side by side) ─┴▶ projection ─▶ unit length
+
+Layers below the last have learned less of what the other heads are for, and keep more of what the words say. The head
+lies in a file of its own (`retrieval.safetensors`), because an index depends on it and on the encoder and on nothing
 else of a version: heads that are fitted anew leave every index as it is.
 """
 
@@ -12,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from inference.export.encoder import layer_states
 from inference.export.graph import GraphBuilder
 from inference.export.pooling import add_attention_pooling, add_unit_length
 from inference.export.weights import ExportError, FloatArray
@@ -22,17 +27,21 @@ RETRIEVAL = "retrieval"
 
 @dataclass(frozen=True, slots=True)
 class RetrievalHead:
-    """`retrieval = unit(projection @ unit(pooled) + bias)`.
+    """`retrieval = unit(projection @ (unit(pooled), …) + bias)`.
 
     Attributes:
-        query: `[dims] float32`, which tokens count when a row is pooled.
-        projection: `[dims, dims] float32`.
+        query: `[layers, dims] float32`, which tokens count when a row is pooled. Last layer first.
+        projection: `[dims, layers x dims] float32`.
         bias: `[dims] float32`.
     """
 
     query: FloatArray
     projection: FloatArray
     bias: FloatArray
+
+    def layers(self, num_layers: int) -> tuple[int, ...]:
+        """Name the layers it reads, counted from 1, in its order, of an encoder of so many."""
+        return tuple(range(num_layers, num_layers - len(self.query), -1))
 
 
 def save_retrieval(head: RetrievalHead, path: Path) -> None:
@@ -56,12 +65,17 @@ def load_retrieval(path: Path) -> RetrievalHead | None:
         raise ExportError(f"{path}: lacks {error}") from error
 
 
-def add_retrieval(graph: GraphBuilder, hidden: str, head: RetrievalHead) -> str:
-    """Write the head over token states `[rows, tokens, dims] float32`; returns `RETRIEVAL`."""
-    pooled = add_attention_pooling(graph, hidden, head.query, "retrieval.pooled")
-    features = add_unit_length(graph, pooled, "retrieval.features")
+def add_retrieval(graph: GraphBuilder, head: RetrievalHead, num_layers: int, dtype: type[np.generic]) -> str:
+    """Write the head behind an encoder of so many layers, whose states are of `dtype`; returns `RETRIEVAL`."""
+    pooled = []
+    for layer, query in zip(head.layers(num_layers), head.query, strict=True):
+        mean = add_attention_pooling(graph, layer_states(graph, layer, dtype), query, f"{RETRIEVAL}.pooled{layer}")
+        pooled.append(add_unit_length(graph, mean, f"{RETRIEVAL}.features{layer}"))
+    features = pooled[0] if len(pooled) == 1 else graph.node("Concat", pooled, f"{RETRIEVAL}.features", axis=1)
     weights = [
-        graph.constant("retrieval.projection", head.projection),
-        graph.constant("retrieval.bias", head.bias),
+        graph.constant(f"{RETRIEVAL}.projection", head.projection),
+        graph.constant(f"{RETRIEVAL}.bias", head.bias),
     ]
-    return add_unit_length(graph, graph.node("Gemm", [features, *weights], "retrieval.projected", transB=1), RETRIEVAL)
+    return add_unit_length(
+        graph, graph.node("Gemm", [features, *weights], f"{RETRIEVAL}.projected", transB=1), RETRIEVAL
+    )

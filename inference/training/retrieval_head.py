@@ -24,7 +24,7 @@ from inference.training.search_task import SearchTask
 from inference.training.tasks import FloatArray
 
 States = FloatArray
-"""`[tokens, dims]` of one text."""
+"""`[tokens, layers x dims]` of one text, the last layer first."""
 
 _LENGTHS = (12, 24, 48, 128)
 """Texts up to each length in tokens are padded together."""
@@ -35,6 +35,7 @@ class Settings:
     """What a fit depends on beside its data.
 
     Attributes:
+        layers: Of the encoder, the last ones, that are read.
         epochs: Times that every base is seen.
         bases: A step.
         rate: Peak learning rate of the projection; it falls linearly.
@@ -46,6 +47,7 @@ class Settings:
         seed: Of everything.
     """
 
+    layers: int = 2
     epochs: int = 12
     bases: int = 2
     rate: float = 3e-4
@@ -58,18 +60,20 @@ class Settings:
 
 
 class PooledHead(nn.Module):
-    """`RetrievalHead` as torch trains it.
+    """`RetrievalHead` as torch trains it. It begins as the mean of the last layer and the projection given.
 
     Args:
-        projection: `[dims, dims] float32` where it begins: of the embedding.
-        dropout: Of the pooled vector.
+        projection: `[dims, dims] float32`: of the embedding.
+        num_layers: Layers it reads.
+        dropout: Of the pooled vectors.
     """
 
-    def __init__(self, projection: FloatArray, dropout: float) -> None:
+    def __init__(self, projection: FloatArray, num_layers: int, dropout: float) -> None:
         super().__init__()
-        dims = projection.shape[1]
-        self.query = nn.Parameter(torch.zeros(dims))
-        self.projection = nn.Parameter(torch.from_numpy(projection.copy()))
+        dims = len(projection)
+        others = np.zeros((dims, (num_layers - 1) * dims), np.float32)
+        self.query = nn.Parameter(torch.zeros(num_layers, dims))
+        self.projection = nn.Parameter(torch.from_numpy(np.concatenate([projection, others], axis=1)))
         self.bias = nn.Parameter(torch.zeros(dims))
         self._dropout = dropout
 
@@ -77,8 +81,9 @@ class PooledHead(nn.Module):
         """Return `[texts, dims]`, of length one."""
         vectors = self.bias.new_zeros(packed.num_texts, len(self.bias))
         for rows, states, mask in packed.groups:
-            shares = (states @ self.query).masked_fill(mask == 0, -1e4).softmax(1)
-            pooled = F.normalize((shares[:, None] @ states)[:, 0], dim=-1)
+            layers = states.unflatten(2, self.query.shape)
+            products = (layers * self.query).sum(3).masked_fill(mask[:, :, None] == 0, -1e4)
+            pooled = F.normalize((products.softmax(1)[..., None] * layers).sum(1), dim=-1).flatten(1)
             pooled = F.dropout(pooled, self._dropout, self.training)
             vectors = vectors.index_copy(0, rows, pooled @ self.projection.T + self.bias)
         return F.normalize(vectors, dim=-1)
@@ -91,7 +96,7 @@ class PooledHead(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """States of texts, padded in groups of like length: rows, `[rows, tokens, dims]`, mask `[rows, tokens]`."""
+    """States of texts, padded in groups of like length: rows, `[rows, tokens, width]`, mask `[rows, tokens]`."""
 
     num_texts: int
     groups: tuple[tuple[Tensor, Tensor, Tensor], ...]
@@ -162,7 +167,7 @@ def fit_retrieval(
         progress: Called after each step with the number of steps done and the loss.
     """
     torch.manual_seed(settings.seed)
-    head, anchor = (PooledHead(projection, rate) for rate in (settings.dropout, 0.0))
+    head, anchor = (PooledHead(projection, settings.layers, rate) for rate in (settings.dropout, 0.0))
     anchor.eval()
     with torch.no_grad():
         held = [(anchor(task.documents), anchor(task.texts)) for task in tasks]

@@ -57,7 +57,8 @@ def add_search_head(
     torch.set_num_threads(num_threads)
     sources = read_sources(version)
     tokenizer = open_tokenizer(version.parent / "tokenizer.json")
-    runner = StateRunner(sources.encoder, (sources.encoder.num_layers,), tokenizer, num_threads)
+    last = sources.encoder.num_layers
+    runner = StateRunner(sources.encoder, range(last, last - settings.layers, -1), tokenizer, num_threads)
 
     def states_of(texts: Sequence[str]) -> list[FloatArray]:
         found = runner.run(texts)

@@ -15,7 +15,7 @@ from inference.training.search_task import SearchTask
 
 DIMS = 16
 WORDS = {word: number for number, word in enumerate([*"abcdefgh", "filler"])}
-SETTINGS = Settings(epochs=100, bases=1, rate=1e-2, query_rate=3e-2, dropout=0.0, held=0.02)
+SETTINGS = Settings(layers=1, epochs=100, bases=1, rate=1e-2, query_rate=3e-2, dropout=0.0, held=0.02)
 
 
 def states_of(texts: Sequence[str]) -> list[States]:
@@ -59,7 +59,7 @@ def test_it_finds_what_the_start_does_not_and_looks_away_from_fillers() -> None:
     head = fit_retrieval([packed], start, SETTINGS)
     assert before.max() > 0
     assert packed.rank(head).tolist() == [0, 0, 0, 0]
-    states = {word: states_of([word])[0][0] @ head.export().query for word in WORDS}
+    states = {word: states_of([word])[0][0] @ head.export().query[0] for word in WORDS}
     assert min(states, key=lambda word: states[word]) == "filler"
 
 
