@@ -37,6 +37,13 @@ class Process:
         """Tell it to; it may have something left to do."""
         self._life.signal(signal.SIGTERM)
 
+    def freeze(self) -> None:
+        """Stand still, as a machine that swaps does."""
+        self._life.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._life.signal(signal.SIGCONT)
+
     async def end(self, how: signal.Signals) -> None:
         self._life.signal(how)
         await self.ended(0 if how is signal.SIGTERM else -how)
@@ -69,7 +76,7 @@ class FleetUnderTest:
     async def owner_of(self, call: str) -> Process | None:
         """Whose address its lease names; None: nobody has it."""
         lease = self.redis.command("GET", Keys.of(channel(call)).lease)
-        if lease is None:
+        if lease.startswith(b"$-1"):  # no such key
             return None
         port = int(lease.decode().split()[-1].rpartition(":")[2])
         return next(process for process in self.processes if process.private_port == port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -169,4 +170,29 @@ async def test_a_process_that_leaves_carries_its_sockets_until_they_hang_up(
         agent = Agent(third.url, "c1")
         await agent.run()
         following.cancel()
+    await check(fleet, "c1", vendor.seconds)
+
+
+async def test_a_process_that_stood_still_gives_its_call_up_and_carries_it_on(fleet: FleetUnderTest) -> None:
+    frozen, other = fleet.processes
+    dialect = AudioHookDialect()
+    agent = Agent(other.url, "c1")
+    async with connect(frozen.url + dialect.path, compression=None, proxy=None, ping_interval=None) as socket:
+        vendor = Vendor(socket, dialect, "c1")
+        await vendor.start()
+        following = asyncio.create_task(agent.run())
+        await vendor.speak(3)
+        await heard(agent, 4)
+        assert await fleet.owner_of("c1") is frozen
+        frozen.freeze()
+        speaking = asyncio.create_task(vendor.speak(12))
+        async with asyncio.timeout(ANSWER_S):
+            while await fleet.owner_of("c1") is not other:
+                await asyncio.to_thread(time.sleep, 0.05)  # Redis tells nobody of a lease
+        frozen.thaw()
+        await speaking
+        await heard(agent, 2 * vendor.seconds)
+        assert await vendor.hang_up() == 1000
+    async with asyncio.timeout(ANSWER_S):
+        await following
     await check(fleet, "c1", vendor.seconds)
