@@ -209,9 +209,14 @@ class SharedFleet(Fleet):
             for door in doors:
                 door.move(tenant_id, conversation_id)
 
+        async def adopt(channel: ChannelKey) -> None:
+            if await calls.adopt(channel):
+                # Whoever is being relayed to the owner that is gone need not find that out by itself.
+                move(channel.tenant_id, ConversationId(channel.channel.partition(":")[2]))
+
         calls.on_lost = move
         self._leases.on_lost = calls.lose_call
-        self._leases.on_orphan = calls.adopt
+        self._leases.on_orphan = adopt
         await self._share_secret()
         self._leases.start()
         self._presence.start()

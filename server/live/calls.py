@@ -241,12 +241,15 @@ class LiveCalls:
         if not self._sources.get(key):
             self._wait(key)
 
-    async def adopt(self, channel: ChannelKey, record: ConversationRecord | None = None) -> None:
+    async def adopt(self, channel: ChannelKey, record: ConversationRecord | None = None) -> bool:
         """Go on with a call whose process is gone; it ends unless a source comes back within the grace period.
 
         Args:
             channel: The call's.
             record: What the store knows of it; the log may know nothing if the process died when the call began.
+
+        Returns:
+            Whether it goes on here; it may be here already, or over.
 
         Raises:
             Elsewhere: Another process was quicker.
@@ -255,7 +258,7 @@ class LiveCalls:
         key = (channel.tenant_id, ConversationId(channel.channel.partition(":")[2]))
         async with self._opening.setdefault(key, asyncio.Lock()):
             if key in self._calls or self._is_stopping:
-                return
+                return False
             state = await read_state(self._stations.log, channel)
             if (state is None and record is None) or (state is not None and state.state == "ended"):
                 await self._stations.leases.acquire(channel)
@@ -264,7 +267,7 @@ class LiveCalls:
                         await self._finish(channel, state)
                 finally:
                     await self._stations.leases.release(channel, is_over=True)
-                return
+                return False
             if state is not None:
                 agent_id, language = state.agent_id, state.languages[0] if state.languages else None
             else:
@@ -273,6 +276,7 @@ class LiveCalls:
             await self._begin(key, AgentId(agent_id) if agent_id else None, language, (), None)
             log.info("call adopted", extra={"tenant": key[0]})
             self._wait(key)
+            return True
 
     async def _finish(self, channel: ChannelKey, ended: CallState) -> None:
         """A call whose process died once it had ended: its agent and the store are told, for who was not."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from websockets.asyncio.client import connect
 
 from server.log.contract import ChannelKey
 from server.log.redis import RedisLog
@@ -22,6 +23,8 @@ from server.wire.ids import TenantId
 from tests.integration.calls import Agent, Source, words_and_moments
 from tests.integration.fleet_process import Life
 from tests.integration.hosts import Hosts, hosts
+from tests.integration.vendors import Vendor, check, leave, own
+from tests.server.ingest.adapters.test_audiohook import AudioHookDialect
 from tests.server.log.redis_server import binaries
 
 pytestmark = pytest.mark.slow
@@ -153,6 +156,28 @@ async def test_the_call_of_a_host_that_is_cut_off_goes_on_at_the_other(network: 
     assert {one["utterance_id"]: one["text"] for one in stored["utterances"]} == source.acked
     assert stored["state"] == "ended"
     assert [card["action_id"] for card in stored["actions"]] == ["keep-1"]
+
+
+async def test_a_telephony_call_whose_owner_is_cut_off_is_heard_whole(network: Network) -> None:
+    dialect, log = AudioHookDialect(), RedisLog(network.redis_url, timeout_s=5, scripts=SCRIPTS)
+    await log.start()
+    try:
+        words = await own(network.urls[0], "c1")
+        async with connect(network.urls[1] + dialect.path, compression=None, proxy=None) as socket:
+            vendor = Vendor(socket, dialect, "c1")
+            await vendor.start()
+            await vendor.speak(3)
+            await leave(words)
+            assert network.hosts.address(0) in await lease(log)
+            speaking = asyncio.create_task(vendor.speak(14))
+            network.hosts.cut_off(0)
+            await speaking
+            assert network.hosts.address(1) in await lease(log)
+            assert await vendor.hang_up() == 1000
+        network.hosts.join(0)
+        await check(log, "c1", vendor.seconds)
+    finally:
+        await log.stop()
 
 
 async def lease(log: RedisLog) -> str:
