@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from inference.export.build import ENCODER_FILE, FP32_FILE, HEADS_FILE, STATIC8_FILE, build_version
+from inference.export.build import ENCODER_FILE, FP32_FILE, HEADS_FILE, RANGES_FILE, STATIC8_FILE, build_version
 from inference.export.golden import SENTENCES, make_golden, write_golden
 from inference.export.heads import Heads, load_heads, save_heads
-from inference.export.scales import measure_ranges
+from inference.export.scales import load_ranges, measure_ranges
 from inference.export.verify import open_session, verify_version
 from inference.export.weights import Encoder, base_model_folder, load_base_encoder, load_encoder
 from inference.golden import GOLDEN_FILE
@@ -63,7 +63,7 @@ class Run:
         version: Folder to write, such as `model_repo/utterance/2`.
         work: Folder of intermediate results.
         settings: Of the fine-tuning. Zero steps keep the base encoder and fit heads on it; or, with `start`, keep its
-            encoder and heads, and fit anew what heads read among the tokens, and the calibration.
+            encoder, int8 ranges and heads, and fit anew what heads read among the tokens, and the calibration.
         num_threads: Of torch and onnxruntime.
         start: Version whose encoder and heads the fine-tuning continues from; None: the base model.
         layers: Layers of `start` that a student keeps, which is held to the features of all of them; empty: no student.
@@ -187,8 +187,11 @@ def _write_version(run: Run, corpus: Corpus, encoder: Encoder, heads: Heads, rep
     texts = [text for task in TASKS for text in corpus.splits[task.name].fit.texts[:RANGE_TEXTS_PER_TASK]]
     texts += SENTENCES
     ids = {text: tokenizer.encode(text).ids for text in texts}
-    report("int8 ranges")
-    ranges = measure_ranges(encoder, [np.array(row, np.int32) for row in ids.values()])
+    if run.start is not None and not run.settings.steps:
+        ranges = load_ranges(run.start / RANGES_FILE)  # the same encoder: its answers stay what they were
+    else:
+        report("int8 ranges")
+        ranges = measure_ranges(encoder, [np.array(row, np.int32) for row in ids.values()])
     write_weights(run.version, encoder, heads, ranges, is_tuned=run.settings.steps > 0 or run.start is not None)
     build_version(run.version, report)
     report("calibration")
