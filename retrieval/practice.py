@@ -13,12 +13,14 @@ import numpy as np
 from inference.request import EmbeddingArray
 from inference.training.search_task import SearchTask
 from inference.training.service_bases import ServiceBase
+from inference.training.tasks import FloatArray
 from retrieval.anchors import PHRASES, Anchors
 from retrieval.article import Article
 from retrieval.chunking import chunk, part_texts
 from retrieval.content import Content
 from retrieval.conversation import GIST_WEIGHT, QUESTION_WEIGHT, Query, Topic, Turn, build_query, weigh_turns
 from retrieval.generation import lexical_index
+from retrieval.lexical import LexicalIndex
 from retrieval.readers.markdown import read_markdown
 from retrieval.scoring import LEXICAL_WEIGHT, PART_WEIGHTS, PASSAGE_WEIGHT
 from retrieval.words import query_terms
@@ -26,18 +28,19 @@ from retrieval.words import query_terms
 Embed = Callable[[Sequence[str]], EmbeddingArray]
 
 
-def search_tasks(bases: Sequence[ServiceBase], embed: Embed) -> list[SearchTask]:
+def search_tasks(bases: Sequence[ServiceBase], off_topic: Sequence[str], embed: Embed) -> list[SearchTask]:
     """See every base and its questions as a search does.
 
     Args:
         bases: From `read_service_bases`; articles of one part each.
+        off_topic: Questions that none of them answers.
         embed: The encoder that tells which turns carry a topic.
     """
     anchors = Anchors.of(embed(PHRASES))
-    return [_task(base, anchors, embed) for base in bases]
+    return [_task(base, off_topic, anchors, embed) for base in bases]
 
 
-def _task(base: ServiceBase, anchors: Anchors, embed: Embed) -> SearchTask:
+def _task(base: ServiceBase, off_topic: Sequence[str], anchors: Anchors, embed: Embed) -> SearchTask:
     articles: list[Article] = []
     for article in base.articles:
         articles += read_markdown(f"# {article.title}\n\n{article.text}\n".encode(), article.id)
@@ -76,9 +79,15 @@ def _task(base: ServiceBase, anchors: Anchors, embed: Embed) -> SearchTask:
         texts=tuple(known),
         shares=dense,
         last=np.array(last, np.int64),
-        lexical=np.float32(LEXICAL_WEIGHT) * np.sqrt(np.stack([lexical.scores(query_terms(text)) for text in known])),
+        lexical=_lexical(lexical, tuple(known)),
         answers=np.array([number for number, _ in asked], np.int64),
+        off_topic=tuple(off_topic),
+        off_topic_lexical=_lexical(lexical, off_topic),
     )
+
+
+def _lexical(index: LexicalIndex, texts: Sequence[str]) -> FloatArray:
+    return np.float32(LEXICAL_WEIGHT) * np.sqrt(np.stack([index.scores(query_terms(text)) for text in texts]))
 
 
 def _topic(query: Query, anchors: Anchors, vectors: dict[str, EmbeddingArray]) -> Topic:

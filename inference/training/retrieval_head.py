@@ -43,6 +43,7 @@ class Settings:
         dropout: Of the pooled vector.
         temperature: Of scores: below the distance of neighbours, above that of equals.
         alone: Weight of the loss of the last text of a question alone, beside all texts together.
+        apart: Weight of the loss of direct questions whose evidence is below that of questions nothing answers.
         held: Weight of one minus the cosine to the embedding.
         seed: Of everything.
     """
@@ -55,6 +56,7 @@ class Settings:
     dropout: float = 0.1
     temperature: float = 0.06
     alone: float = 0.5
+    apart: float = 0.5
     held: float = 2.0
     seed: int = 0
 
@@ -129,25 +131,28 @@ class PackedTask:
     def __init__(self, task: SearchTask, states_of: Callable[[Sequence[str]], list[States]]) -> None:
         self.task = task
         self.documents, self.texts = pack(states_of(task.documents)), pack(states_of(task.texts))
+        self.off_topic = pack(states_of(task.off_topic))
+        self.off_topic_lexical = torch.from_numpy(task.off_topic_lexical)
         self.shares, self.lexical = torch.from_numpy(task.shares), torch.from_numpy(task.lexical)
         self.last, self.answers = torch.from_numpy(task.last), torch.from_numpy(task.answers)
+        self.is_direct = torch.from_numpy(task.is_direct)
         self._part_of, self._measures = torch.from_numpy(task.part_of), torch.tensor(task.measures)
         self._num_passages, self._num_parts = len(task.passages), len(task.parts)
 
-    def scores(self, documents: Tensor, texts: Tensor) -> Tensor:
+    def scores(self, documents: Tensor, texts: Tensor, lexical: Tensor) -> Tensor:
         """Return `[texts, parts]`, as `retrieval.scoring` has them."""
         similar = texts @ documents.T
         passages, others = similar[:, : self._num_passages], similar[:, self._num_passages :]
         empty = similar.new_full((len(texts), self._num_parts), -1.0)
         best = empty.scatter_reduce(1, self._part_of.expand(len(texts), -1), passages, "amax")
         kinds = others.reshape(len(texts), -1, self._num_parts)
-        return self._measures[0] * best + (kinds * self._measures[1:, None]).sum(1) + self.lexical
+        return self._measures[0] * best + (kinds * self._measures[1:, None]).sum(1) + lexical
 
     def rank(self, head: PooledHead) -> NDArray[np.int64]:
         """Return `[questions] int64`, how many parts come before the one that answers."""
         head.eval()
         with torch.no_grad():
-            found = self.shares @ self.scores(head(self.documents), head(self.texts))
+            found = self.shares @ self.scores(head(self.documents), head(self.texts), self.lexical)
             own = found.gather(1, self.answers[:, None])
             return np.asarray((found > own).sum(1).numpy(), np.int64)
 
@@ -201,8 +206,12 @@ def fit_retrieval(
 
 def _loss(head: PooledHead, task: PackedTask, held: tuple[Tensor, Tensor], settings: Settings) -> Tensor:
     documents, texts = head(task.documents), head(task.texts)
-    scores = task.scores(documents, texts) / settings.temperature
+    scores = task.scores(documents, texts, task.lexical) / settings.temperature
     together = F.cross_entropy(task.shares @ scores, task.answers)
     alone = F.cross_entropy(scores[task.last], task.answers)
+    # Evidence decides whether anything is shown: all pairs of a direct question and one that nothing answers.
+    evidence = scores[task.last[task.is_direct]].amax(1)
+    off_topic = task.scores(documents, head(task.off_topic), task.off_topic_lexical).amax(1) / settings.temperature
+    apart = F.softplus(off_topic[None] - evidence[:, None]).mean()
     near = 2 - (documents * held[0]).sum(1).mean() - (texts * held[1]).sum(1).mean()
-    return together + settings.alone * alone + settings.held * near
+    return together + settings.alone * alone + settings.apart * apart + settings.held * near

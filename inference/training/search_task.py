@@ -25,6 +25,8 @@ class SearchTask:
         last: `[questions] int64`, the text that says most: a gist, or the question itself.
         lexical: `[texts, parts] float32`, added to the cosines.
         answers: `[questions] int64`, part that answers.
+        off_topic: Questions that nothing answers.
+        off_topic_lexical: `[off_topic, parts] float32`, as `lexical`.
     """
 
     name: str
@@ -37,6 +39,8 @@ class SearchTask:
     last: NDArray[np.int64]
     lexical: FloatArray
     answers: NDArray[np.int64]
+    off_topic: tuple[str, ...]
+    off_topic_lexical: FloatArray
 
     @property
     def documents(self) -> list[str]:

@@ -17,6 +17,7 @@ import yaml
 from inference.training.readers import DataError
 
 FOLDER = Path(__file__).with_name("service_bases")
+OFF_TOPIC = Path(__file__).with_name("off_topic.yaml")
 _SPEAKERS = {"c": "customer", "a": "agent"}
 
 Turns = tuple[tuple[str, str], ...]
@@ -63,6 +64,11 @@ def read_service_bases(folder: Path = FOLDER) -> tuple[ServiceBase, ...]:
     if not bases:
         raise DataError(f"{folder}: holds no base")
     return bases
+
+
+def read_off_topic(path: Path = OFF_TOPIC) -> tuple[str, ...]:
+    """Read questions that no base answers."""
+    return tuple(yaml.safe_load(path.read_text("utf-8")))
 
 
 def read_turns(lines: Sequence[str]) -> Turns:

@@ -155,12 +155,13 @@ def _add_search_head(version: Path, seed: int, threads: int, *, is_judged: bool)
     from inference.training.features import Runner, open_tokenizer
     from inference.training.retrieval_head import Settings
     from inference.training.search import add_search_head
-    from inference.training.service_bases import read_service_bases
+    from inference.training.service_bases import read_off_topic, read_service_bases
     from retrieval.practice import search_tasks
 
     tokenizer = open_tokenizer(version.parent / "tokenizer.json")
     bases = [with_calls_around(base, random.Random(f"{seed} {base.trade}")) for base in read_service_bases()]
-    tasks = search_tasks(bases, Runner.for_file(version / STATIC8_FILE, tokenizer, threads).embed)
+    embed = Runner.for_file(version / STATIC8_FILE, tokenizer, threads).embed
+    tasks = search_tasks(bases, read_off_topic(), embed)
     add_search_head(version, tasks, Settings(seed=seed), threads, judged=is_judged, report=_console.print)
 
 

@@ -34,7 +34,7 @@ def embed(texts: Sequence[str]) -> EmbeddingArray:
 
 
 def test_questions_become_texts_with_shares_and_the_part_that_answers() -> None:
-    (task,) = search_tasks([BASE], embed)
+    (task,) = search_tasks([BASE], ["loans of the moon"], embed)
     assert task.name == "bank"
     assert task.answers.tolist() == [0, 0, 1]
     assert task.is_direct.tolist() == [True, False, True]
@@ -46,7 +46,7 @@ def test_questions_become_texts_with_shares_and_the_part_that_answers() -> None:
 
 
 def test_documents_are_passages_then_titles_openings_and_wholes() -> None:
-    (task,) = search_tasks([BASE], embed)
+    (task,) = search_tasks([BASE], ["loans of the moon"], embed)
     num_passages = len(task.passages)
     assert num_passages > 2
     assert task.part_of.tolist() == [0] * (num_passages - 1) + [1]
@@ -55,3 +55,4 @@ def test_documents_are_passages_then_titles_openings_and_wholes() -> None:
     assert task.lexical.shape == (len(task.texts), 2)
     row = task.texts.index("how long does a loan run")
     assert task.lexical[row, 1] > task.lexical[row, 0] == 0
+    assert task.off_topic_lexical[0, 1] > task.off_topic_lexical[0, 0] == 0

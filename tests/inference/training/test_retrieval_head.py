@@ -39,6 +39,8 @@ def task(pairs: Sequence[tuple[str, str]]) -> SearchTask:
         last=np.arange(num),
         lexical=np.zeros((num, num), np.float32),
         answers=np.arange(num),
+        off_topic=("filler filler",),
+        off_topic_lexical=np.zeros((1, num), np.float32),
     )
 
 
