@@ -21,10 +21,9 @@ import msgspec
 
 from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
 from server.auth.passes import FleetPasses
-from server.auth.tickets import Tickets
+from server.auth.tickets import Redeemer, Tickets
 from server.config.settings import Settings
 from server.feed.directory import StoredOwners
-from server.feed.socket import Redeemer
 from server.ingest.relay import Relay
 from server.live import LiveCalls
 from server.log.contract import ChannelKey, EventLog
@@ -331,7 +330,7 @@ class SharedFleet(Fleet):
             log.critical("telling another process died", exc_info=error)
 
     async def _spend(self, digest: str) -> bool:
-        ttl_ms = int(self._sealed.ttl_s * 1000)
+        ttl_ms = int(2 * self._sealed.ttl_s * 1000)  # clocks differ, and what is spent has to be known for longer
         answer = await self._log.link.run("SET", f"cueline:tickets/{digest}", "1", "NX", "PX", ttl_ms)
         return answer is not None
 

@@ -256,7 +256,7 @@ class Server:
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
         protocols: dict[str, Adapter] = {
-            lca.PATH: lca.LcaAdapter(authenticator, tickets),
+            lca.PATH: lca.LcaAdapter(authenticator, fleet.redeemer),
             twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),
             audiohook.PATH: audiohook.AudioHookAdapter(settings.ingest.audiohook, authenticator),
         }

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import OrderedDict
+from collections.abc import Awaitable
+from typing import Protocol
 
 from server.auth.identity import Identity
 from server.wire.errors import Overloaded, Unauthorised
@@ -17,6 +19,13 @@ from server.wire.errors import Overloaded, Unauthorised
 TICKET_TTL_S = 60.0
 MAX_TICKETS = 10_000
 _TICKET_BYTES = 32
+
+
+class Redeemer(Protocol):
+    """Turns a ticket into the identity it was issued to."""
+
+    def redeem(self, ticket: str, now_s: float) -> Identity | Awaitable[Identity]:
+        """Raises `Unauthorised` when the ticket is not good, `Unavailable` when that cannot be known now."""
 
 
 class Tickets:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 from server.auth.origin import OriginPolicy
+from server.auth.tickets import Redeemer
 from server.feed.access import Directory, EmptyDirectory
 from server.feed.hub import Hub
 from server.feed.outlet import Message
 from server.feed.queue import QueueLimits
 from server.feed.session import Limits
-from server.feed.socket import Commands, FeedSocket, Redeemer, Rooms
+from server.feed.socket import Commands, FeedSocket, Rooms
 from server.log.contract import EventLog
 from server.log.presence import LocalPresence, Presence
 from server.metrics import Metrics

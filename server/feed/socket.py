@@ -10,10 +10,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from server.auth.identity import Identity
 from server.auth.rights import Action, may, require
+from server.auth.tickets import Redeemer
 from server.feed.access import Directory, resource_of
 from server.feed.hub import Hub
 from server.feed.outgoing import Outgoing, Packet, answer_packets, message_packet
@@ -53,13 +54,6 @@ class InternalError(CuelineError):
     """Our fault; its text stays in the log."""
 
     retryable = True
-
-
-class Redeemer(Protocol):
-    """Turns a ticket into the identity it was issued to."""
-
-    def redeem(self, ticket: str, now_s: float) -> Identity | Awaitable[Identity]:
-        """Raises `Unauthorised` when the ticket is not good, `Unavailable` when that cannot be known now."""
 
 
 @dataclass(frozen=True, slots=True)

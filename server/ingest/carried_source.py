@@ -44,6 +44,8 @@ REFUSED_PATIENCE_S = 5.0
 """An owner that refuses may do so for its half-open former socket, or for a secret it does not know yet: no longer."""
 PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
 """Between two attempts, growing: a lease runs out within two seconds, and the audio has to be taken up within three."""
+STEADY_S = 5.0
+"""A leg that lived so long, or stored something, was none of a series of failures."""
 CATCH_UP_MS = 100
 """A frame of what is sent again."""
 
@@ -130,6 +132,10 @@ class CarriedSource:
         self._is_stale = False
         self._is_promised = False
         self._is_over = False
+        self._led_since_s: float | None = None
+        self._looking_since_s = 0.0
+        self._stored_before = 0
+        self._pause_s = PAUSE_S
         self._dropping: set[asyncio.Task[None]] = set()
 
     @property
@@ -232,12 +238,18 @@ class CarriedSource:
     async def _find(self) -> None:
         """Try until a leg has caught up with what is said now."""
         loop = asyncio.get_running_loop()
-        began_s, pause_s = loop.time(), PAUSE_S
+        has_led = self._led_since_s is None or loop.time() - self._led_since_s >= STEADY_S
+        if has_led or self._stored > self._stored_before:
+            self._looking_since_s, self._pause_s = loop.time(), PAUSE_S
+        else:  # an owner that takes a source and drops it at once is not to be had, and not to be hammered at
+            await self._pause()
+        self._stored_before = self._stored
         while True:
             self._is_stale, self._is_promised, leg = False, True, None
             try:
                 leg = await self._connect()
                 await self._catch_up(leg)
+                self._led_since_s = loop.time()
                 self._way.metrics.relay_moves.inc()
                 return
             except CuelineError as error:
@@ -249,12 +261,15 @@ class CarriedSource:
                 self._is_promised = False
                 if leg is not None and leg is not self._leg:
                     self._own(leg.drop(), "drop-leg")
-            if loop.time() - began_s >= patience_s:
+            if loop.time() - self._looking_since_s >= patience_s:
                 log.warning("the owner of a relayed call is not to be had", extra={"reason": failure.code})
                 self._on_failed(failure)
                 return
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))
-            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._pause_s * random.uniform(0.8, 1.0))
+        self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
 
     async def _connect(self) -> Leg:
         try:

@@ -112,7 +112,7 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
     audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
     transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
     protocols = {
-        lca.PATH: lca.LcaAdapter(authenticator, fleet.tickets),
+        lca.PATH: lca.LcaAdapter(authenticator, fleet.redeemer),
         twilio.PATH: twilio.TwilioAdapter(settings.ingest.twilio, authenticator),
         audiohook.PATH: audiohook.AudioHookAdapter(settings.ingest.audiohook, authenticator),
     }

@@ -41,6 +41,9 @@ MAX_BAD_FRAMES = 20
 MAX_TEXT_CHARS = 96 * 1024
 """Audio in base64 and a little around it."""
 
+SEND_AWAY_S = 5.0
+"""A process that has no more time gives the last words so long to be safe."""
+
 CallKey = tuple[TenantId, ConversationId]
 
 
@@ -159,7 +162,9 @@ async def carry_on(endpoints: Sequence[AdapterEndpoint], limit_s: float) -> None
     except TimeoutError:
         log.warning("telephony sockets are closed in the midst of their calls: this process was to leave")
     finally:
-        await asyncio.gather(*(endpoint.send_away() for endpoint in endpoints))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEND_AWAY_S):
+                await asyncio.gather(*(endpoint.send_away() for endpoint in endpoints))
 
 
 class _Peer:

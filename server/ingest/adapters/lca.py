@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 
 from server.auth.identity import Identity
-from server.auth.tickets import Tickets
+from server.auth.tickets import Redeemer
 from server.auth.tokens import Authenticator
 from server.ingest.adapters.contract import (
     Audio,
@@ -53,12 +53,12 @@ class LcaAdapter:
 
     Args:
         authenticator: Knows bearers.
-        tickets: Single-use tickets, for browsers that would rather not have a token in a URL.
+        tickets: Redeems single-use tickets, for browsers that would rather not have a token in a URL.
     """
 
     name = "lca"
 
-    def __init__(self, authenticator: Authenticator, tickets: Tickets) -> None:
+    def __init__(self, authenticator: Authenticator, tickets: Redeemer) -> None:
         self._authenticator = authenticator
         self._tickets = tickets
 
@@ -66,7 +66,8 @@ class LcaAdapter:
         """See `Adapter`: a bearer in header or query, or `?ticket=`."""
         ticket = handshake.query.get("ticket")
         if ticket is not None:
-            return LcaSession(self._tickets.redeem(ticket, time.monotonic()))
+            redeemed = self._tickets.redeem(ticket, time.monotonic())
+            return LcaSession(await redeemed if isinstance(redeemed, Awaitable) else redeemed)
         authorization = handshake.headers.get("authorization") or handshake.query.get("authorization")
         await self._authenticator.prepare(authorization)
         return LcaSession(self._authenticator.authenticate(authorization))

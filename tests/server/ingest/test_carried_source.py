@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from server.ingest.audio import AudioFormat
-from server.ingest.carried_source import KEPT_S, PATIENCE_S, REFUSED_PATIENCE_S, Announced, CarriedSource, Way
+from server.ingest.carried_source import (
+    KEPT_S,
+    MAX_PAUSE_S,
+    PATIENCE_S,
+    REFUSED_PATIENCE_S,
+    Announced,
+    CarriedSource,
+    Way,
+)
 from server.ingest.legs import LegLost
 from server.log.leases import Elsewhere
 from server.metrics import Metrics
@@ -130,7 +138,7 @@ async def test_owners_die_at_random_moments_and_every_sample_arrives_at_its_plac
                     leg.store()
                 case "die":
                     leg.die()
-                case "drain":
+                case "drain" if not leg.is_broken:
                     leg.store()
                     carried.source.move()
                 case "in the midst of what it is sent again":
@@ -242,3 +250,14 @@ async def test_what_is_kept_begins_at_a_whole_millisecond_at_every_rate():
     assert source._grid.position_of(source._grid.ms_of(start)) == start
     source._moving.cancel()
     await source.leave()
+
+
+@virtual_time
+async def test_an_owner_that_drops_what_it_takes_is_not_hammered_at_and_given_up():
+    carried = Carried(Fleet())
+    carried.fleet.fails_at = [0] * 1000
+    await carried.source.open()
+    while not carried.failures:
+        await carried.speak(0.1)
+    assert len(carried.fleet.legs) <= 2 * PATIENCE_S / MAX_PAUSE_S
+    await carried.source.leave()

@@ -4,12 +4,13 @@ import time
 import numpy as np
 import pytest
 
+from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
 from server.auth.identity import Identity
 from server.auth.tickets import Tickets
 from server.auth.tokens import SharedKeyAuthenticator, issue_token
-from server.ingest.adapters.contract import Audio, Begin, Close, End
+from server.ingest.adapters.contract import Audio, Begin, Close, End, Handshake
 from server.ingest.adapters.lca import PATH, LcaAdapter, LcaSession
-from server.wire.errors import BadMessage
+from server.wire.errors import BadMessage, Unauthorised
 from tests.server.ingest.adapters.conformance import KEY, Conformance, Dialect, Peer
 
 IDENTITY = Identity("acme", "anna", frozenset({"agent"}))
@@ -88,3 +89,21 @@ def test_a_call_id_that_is_none_is_named():
     with pytest.raises(BadMessage) as caught:
         LcaSession(IDENTITY).receive(meta("a/b", "START"))
     assert caught.value.field == "callId"
+
+
+async def test_a_ticket_is_good_once_in_all_processes():
+    spent = set()
+
+    async def spend(digest):
+        is_new = digest not in spent
+        spent.add(digest)
+        return is_new
+
+    here, there = FleetTickets(), FleetTickets()
+    there.secrets = here.secrets
+    ticket = here.issue(IDENTITY, time.monotonic())
+    handshake = Handshake(PATH, {}, {"ticket": ticket})
+    first, second = (LcaAdapter(SharedKeyAuthenticator(KEY), FleetRedeemer(one, spend)) for one in (here, there))
+    await first.greet(handshake)
+    with pytest.raises(Unauthorised):
+        await second.greet(handshake)
