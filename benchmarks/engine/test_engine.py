@@ -16,11 +16,13 @@ import pytest
 
 from benchmarks.engine.harness import (
     ROWS,
+    SUSTAINED_ROWS,
     Bare,
     LoadedOnce,
     Ratio,
     Side,
     Subject,
+    TimedBackend,
     of_length,
     percentiles,
     shipped_version,
@@ -29,6 +31,7 @@ from benchmarks.texts import unique_texts
 from inference.heads import HeadBank
 
 ROUNDS = 8
+LONE_ROUNDS = 400
 BATCH_ROWS = 16
 """The engine's default. Bare onnxruntime's rate is flat from 8 rows of usual length on."""
 
@@ -57,7 +60,7 @@ def subject() -> Iterator[Subject]:
 
 def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], batch_rows: int, title: str) -> Ratio:
     """Run rounds of both; return the engine's rate over bare onnxruntime's."""
-    parts = iter([rows[start : start + ROWS] for start in range(0, len(rows), ROWS)])
+    parts = iter([rows[start : start + SUSTAINED_ROWS] for start in range(0, len(rows), SUSTAINED_ROWS)])
     tenants = subject.tenants(2)
     theirs, ours = Side(), Side()
     before = subject.engine.stats()
@@ -77,17 +80,18 @@ def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], batch
     ratio = theirs.over(ours)
     after = subject.engine.stats()
     padding = 1 - (after.tokens - before.tokens) / (after.padded_tokens - before.padded_tokens)
+    rates = f"engine {ours.rate(SUSTAINED_ROWS)}, bare onnxruntime {theirs.rate(SUSTAINED_ROWS)}"
     print(
-        f"\n{title}: engine {ours}, bare onnxruntime {theirs}, ratio {ratio}, "
+        f"\n{title}: {rates}, ratio {ratio}, "
         f"{(after.rows - before.rows) / (after.batches - before.batches):.1f} rows a batch, padding {padding:.1%}"
     )
-    benchmark.extra_info.update(rows=ROWS, ratio=round(ratio.value, 3), padding=round(padding, 3))
+    benchmark.extra_info.update(rows=SUSTAINED_ROWS, ratio=round(ratio.value, 3), padding=round(padding, 3))
     return ratio
 
 
 def test_rows_a_second_at_the_best_bucket(benchmark, bare: Bare, texts: Iterator[str]):
     subject = Subject(max_batch_rows=BEST_ROWS, max_batch_tokens=BEST_ROWS * 12)
-    rows = of_length(bare.tokenizer, 12, texts, ROWS * (ROUNDS + 1))
+    rows = of_length(bare.tokenizer, 12, texts, SUSTAINED_ROWS * (ROUNDS + 1))
     try:
         ratio = against_bare(benchmark, bare, subject, rows, BEST_ROWS, "12 tokens each")
     finally:
@@ -96,28 +100,34 @@ def test_rows_a_second_at_the_best_bucket(benchmark, bare: Bare, texts: Iterator
 
 
 def test_rows_a_second_with_a_realistic_length_mix(benchmark, bare: Bare, subject: Subject, texts: Iterator[str]):
-    rows = list(itertools.islice(texts, ROWS * (ROUNDS + 1)))
+    rows = list(itertools.islice(texts, SUSTAINED_ROWS * (ROUNDS + 1)))
     assert against_bare(benchmark, bare, subject, rows, BATCH_ROWS, "realistic lengths").is_at_least(0.90)
 
 
-def test_one_row_alone(benchmark, bare: Bare, subject: Subject, texts: Iterator[str]):
-    """Engine minus session minus tokenising, row by row; the session's time is the engine's own `compute_ms`."""
-    ours = Side()
+def test_one_row_alone(benchmark, bare: Bare, texts: Iterator[str]):
+    """Engine minus session minus tokenising, row by row; the session is timed within the engine's own run."""
+    backend, ours = TimedBackend(), Side()
+    subject = Subject(backend)
     over_ms: list[float] = []
 
     def lone() -> None:
         text = next(texts)
         started_s = time.perf_counter()
         bare.tokenizer.encode(text)
-        tokenised_ms = (time.perf_counter() - started_s) * 1000.0
-        compute_ms = subject.answer(text, ours)
-        over_ms.append(ours.wall_s[-1] * 1000.0 - compute_ms - tokenised_ms)
+        tokenised_s = time.perf_counter() - started_s
+        subject.answer(text, ours)
+        assert backend.model is not None
+        over_ms.append((ours.wall_s[-1] - backend.model.last_run_s - tokenised_s) * 1000.0)
 
-    benchmark.pedantic(lone, rounds=400, warmup_rounds=20)
+    try:
+        benchmark.pedantic(lone, rounds=LONE_ROUNDS, warmup_rounds=20)
+    finally:
+        subject.close()
     # Two thread wake-ups a row: on a busy machine most rows wait for a core, and all find the caches taken.
     over, bound = (np.median(over_ms), 0.3) if ours.is_quiet else (np.percentile(over_ms, 10), 0.6)
     print(f"\none row: {percentiles(np.array(ours.wall_s) * 1000)}")
-    print(f"above session and tokeniser: {over:.3f} ms ({'p50' if ours.is_quiet else 'p10: a busy machine'})")
+    print(f"above session and tokeniser: {percentiles(np.array(over_ms))}, p10 {np.percentile(over_ms, 10):.3f}")
+    print(f"judged: {over:.3f} ms of {bound} ({'p50' if ours.is_quiet else 'p10: a busy machine'})")
     benchmark.extra_info.update(over_ms=round(float(over), 3))
     assert over <= bound
 
