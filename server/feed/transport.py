@@ -1,9 +1,12 @@
-"""uvicorn's WebSocket protocol, with the two things that plain ASGI cannot say.
+"""uvicorn's WebSocket protocol, with the two things that plain ASGI cannot say, and a short way in.
 
 1. *Is there room?* ASGI tells back-pressure only by a `send` that does not return, which costs a task and a wake-up
    a message. Here a whole frame, encoded once for all readers, goes to the transport if it has room.
 2. *Cut it.* ASGI's close waits until the peer has read what was sent before, which one that never reads will not
    do. Here the close frame is queued at once and the transport is aborted if it cannot be flushed in time.
+
+3. *A message came.* Nearly all are one whole frame. Those are cut out and unmasked here, in a tenth of the time that
+   the general parser takes; it gets everything else, a frame at a time.
 
 `uvicorn.Config(ws=DirectProtocol)` puts the connection into `scope["extensions"]`; under any other server the feed
 falls back to ASGI messages.
@@ -13,11 +16,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import Opcode
+from websockets.protocol import State
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform that it is not compiled for
+    from websockets.utils import apply_mask
 
 EXTENSION = "cueline.direct"
 BATCH_BYTES = 32 * 1024
@@ -27,6 +37,11 @@ MAX_WAITING_MESSAGES = 4
 every message, as uvicorn does, costs system calls for each."""
 LINGER_S = 5.0
 """How long a closed socket may take to flush and to answer before it is aborted."""
+
+
+_MASKED = 0x80
+_SIMPLE: dict[int, Literal["text", "bytes"]] = {0x80 | Opcode.TEXT: "text", 0x80 | Opcode.BINARY: "bytes"}
+"""First bytes of messages of one frame, without reserved bits. Source: RFC 6455 5.2."""
 
 
 class _Turn:
@@ -79,6 +94,8 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self._frames: list[bytes] = []
         self._frames_bytes = 0
         self._has_room = True
+        self._tail = b""
+        self._is_cutting = True
         self._turn = _turn_of(self.loop)
 
     @property
@@ -127,6 +144,45 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(LINGER_S, self._abort)
+
+    def data_received(self, data: bytes) -> None:
+        """See uvicorn."""
+        if self._is_cutting and self.conn.state is State.OPEN:
+            self._cut(self._tail + data if self._tail else data)
+        else:
+            # The request comes alone; what comes before it is answered leaves the parser who knows where in a frame.
+            self._is_cutting = self._is_cutting and not self.handshake_initiated
+            super().data_received(data)
+
+    def _cut(self, data: bytes) -> None:
+        """Hand over every whole frame, and keep the beginning of the next one."""
+        at, end = 0, len(data)
+        while self.conn.state is State.OPEN and end - at >= 2:
+            length, start = data[at + 1] & ~_MASKED, at + 6
+            if length >= 126:
+                start += 2 if length == 126 else 8
+                if end < start:
+                    break
+                length = int.from_bytes(data[at + 2 : start - 4], "big")
+            if not data[at + 1] & _MASKED or length > self.config.ws_max_size:
+                self._is_cutting = False  # the parser knows what to say of it
+                break
+            next_at = start + length
+            if next_at > end:
+                break
+            kind = _SIMPLE.get(data[at])
+            if kind is None or self.conn.current_size is not None:  # a control frame, or part of a message
+                super().data_received(data[at:next_at])
+            else:
+                self.curr_msg_data_type = kind
+                self.frames = [apply_mask(data[start:next_at], data[start - 4 : start])]
+                self.send_receive_event_to_app()
+            at = next_at
+        self._tail = data[at:]
+        if self._tail and not (self._is_cutting and self.conn.state is State.OPEN):
+            self._is_cutting = False
+            data, self._tail = self._tail, b""
+            super().data_received(data)
 
     def send_receive_event_to_app(self) -> None:
         """See uvicorn: hands a message over."""
