@@ -23,7 +23,7 @@ sentence, gains nothing."""
 
 VALUE_STRENGTH = 8.0
 QUERY_STRENGTH = 2.0
-"""Inverse L2 penalties, where every row is read in three forms. Thrice as much, or a third, is the same but for chance."""
+"""Inverse L2 penalties, every row read in three forms. Thrice as much, or a third, is the same but for chance."""
 
 MAX_STEPS = 80
 
