@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
+from server.auth.fleet_tickets import SPENT_FOR_S, FleetRedeemer, FleetTickets
 from server.auth.passes import FleetPasses
 from server.auth.tickets import Redeemer, Tickets
 from server.config.settings import Settings
@@ -330,7 +330,7 @@ class SharedFleet(Fleet):
             log.critical("telling another process died", exc_info=error)
 
     async def _spend(self, digest: str) -> bool:
-        ttl_ms = int(2 * self._sealed.ttl_s * 1000)  # clocks differ, and what is spent has to be known for longer
+        ttl_ms = int(SPENT_FOR_S * 1000)
         answer = await self._log.link.run("SET", f"cueline:tickets/{digest}", "1", "NX", "PX", ttl_ms)
         return answer is not None
 

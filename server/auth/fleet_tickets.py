@@ -23,6 +23,10 @@ from server.wire.errors import TooLarge, Unauthorised
 from server.wire.ids import AgentId, TenantId
 
 MAX_TICKET_CHARS = 512
+CLOCKS_APART_S = 30.0
+"""The wall clocks of two processes may differ by so much."""
+SPENT_FOR_S = 600.0
+"""It is remembered for so long, by no wall clock, what was spent: one that is set back makes it look good again."""
 _SEAL_BYTES = 16
 
 Spend = Callable[[str], Awaitable[bool]]
@@ -56,6 +60,14 @@ class FleetTickets(Tickets):
         self.secrets: list[bytes] = [secrets.token_bytes(32)]
         self._wall_s = wall_s
         self._spent: dict[str, float] = {}
+
+    def is_timely(self, until_ms: int) -> bool:
+        """Whether what is good until then is good now.
+
+        What ends later than anything that is issued now comes from a clock that is ahead, or was set back since: it
+        would look good again when it is forgotten that it was spent.
+        """
+        return 0 < until_ms - self._wall_s() * 1000 <= (self.ttl_s + CLOCKS_APART_S) * 1000
 
     def issue(self, identity: Identity, now_s: float) -> str:
         """See `Tickets`.
@@ -91,9 +103,9 @@ class FleetTickets(Tickets):
         digest = digest_of(ticket)
         for old in [old for old, until_s in self._spent.items() if until_s <= now_s]:
             del self._spent[old]
-        if wall_ms >= sealed.until_ms or digest in self._spent:
+        if not self.is_timely(sealed.until_ms) or digest in self._spent:
             raise Unauthorised("the ticket is unknown, used or expired")
-        self._spent[digest] = now_s + self.ttl_s
+        self._spent[digest] = now_s + SPENT_FOR_S
         expires_s = None if sealed.expires_ms is None else now_s + (sealed.expires_ms - wall_ms) / 1000
         identity = Identity(
             tenant_id=TenantId(sealed.tenant_id),

@@ -69,6 +69,6 @@ class FleetPasses:
             sealed = msgspec.msgpack.decode(unseal(self._tickets.secrets, text, _PURPOSE), type=_Sealed)
         except (ValueError, msgspec.DecodeError):
             raise Unauthorised("the pass is unknown, used or expired") from None
-        if self._wall_s() * 1000 >= sealed.until_ms or not await self._spend(digest_of(text)):
+        if not self._tickets.is_timely(sealed.until_ms) or not await self._spend(digest_of(text)):
             raise Unauthorised("the pass is unknown, used or expired")
         return Pass(TenantId(sealed.tenant_id), ConversationId(sealed.conversation_id))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.auth.fleet_tickets import FleetRedeemer, FleetTickets
+from server.auth.fleet_tickets import SPENT_FOR_S, FleetRedeemer, FleetTickets
 from server.auth.identity import Identity
 from server.wire.errors import TooLarge, Unauthorised
 from server.wire.ids import AgentId, TenantId
@@ -70,6 +70,26 @@ def test_the_former_secret_stays_good(processes: list[FleetTickets]) -> None:
 def test_what_does_not_fit_is_refused_when_it_is_issued(processes: list[FleetTickets]) -> None:
     with pytest.raises(TooLarge):
         processes[0].issue(replace(ANNA, teams=frozenset(f"team-{number}" for number in range(100))), 0.0)
+
+
+def test_a_used_ticket_stays_used_though_a_clock_is_set_back(processes: list[FleetTickets], wall: Wall) -> None:
+    ticket = processes[0].issue(ANNA, now_s=0.0)
+    assert processes[1].redeem(ticket, 0.0).agent_id == "anna"
+    for back_s in (31.0, 90.0, 500.0):  # it looks good again, and is remembered
+        with pytest.raises(Unauthorised):
+            processes[1].redeem(ticket, back_s)
+    wall.now_s -= 7200  # nobody remembers it
+    for process in processes:
+        with pytest.raises(Unauthorised):
+            process.redeem(ticket, SPENT_FOR_S + 1)
+
+
+def test_clocks_may_be_a_little_apart(processes: list[FleetTickets], wall: Wall) -> None:
+    for ahead_s in (-20.0, 20.0):
+        ticket = processes[0].issue(ANNA, 0.0)
+        wall.now_s -= ahead_s
+        assert processes[1].redeem(ticket, 0.0).agent_id == "anna"
+        wall.now_s += ahead_s
 
 
 async def test_a_ticket_is_spent_in_the_whole_fleet(processes: list[FleetTickets]) -> None:

@@ -50,6 +50,16 @@ async def test_a_pass_ends() -> None:
     assert not fleet.spent
 
 
+async def test_a_used_pass_stays_used_though_a_clock_is_set_back() -> None:
+    fleet = Fleet()
+    text = fleet.here.issue(TENANT, CALL)
+    await fleet.there.redeem(text)
+    fleet.spent.clear()
+    fleet.now_s -= 7200
+    with pytest.raises(Unauthorised):
+        await fleet.there.redeem(text)
+
+
 async def test_nobody_makes_one_by_himself() -> None:
     fleet = Fleet()
     text = fleet.here.issue(TENANT, CALL)
