@@ -17,8 +17,8 @@ from inference.graph import parse_graph
 from inference.plan import Plan
 from inference.repository import ModelRepository
 from inference.request import Carry, Output
+from tests.inference.engine.running import running
 from tests.inference.model_folders import HEADS, write_model
-from tests.inference.test_engine import running
 from tests.inference.tiny_models import bert_tokenizer
 
 TEXT = """

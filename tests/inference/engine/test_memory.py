@@ -1,0 +1,95 @@
+"""Work not done: what was said before, and equal rows of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from inference.backends.fake import FakeBackend
+from inference.graph import Graph, Node
+from inference.prototypes import make_prototypes
+from inference.request import Outcome, RowClass
+from tests.inference.engine.running import GRAPH, Gate, close, running, submit
+from tests.inference.tiny_models import WORDS
+
+
+async def test_the_same_words_again_never_reach_the_model(repository: Path) -> None:
+    backend = FakeBackend()
+    async with running(repository, backend=backend) as engine:
+        plan = engine.compile(GRAPH, None)
+        first = submit(engine, plan, "my card is lost")
+        await first.outcome()
+        backend.runs.clear()
+        again = submit(engine, plan, "My  CARD is lost", speaker="agent", owner="other")
+        await again.outcome()
+        assert not backend.runs
+        assert again.values["sentiment"] == first.values["sentiment"]
+        assert again.values["intent"] is None, "conditions are the second row's own"
+        assert engine.stats().skipped == {"same_text": 1}
+
+
+async def test_memory_says_what_the_model_said_for_every_speaker_and_tenant(real_repository: Path) -> None:
+    async with running(real_repository) as engine:
+        plan = engine.compile(GRAPH, None)
+        vectors = await engine.embed(["my card is lost"])
+        tenant = make_prototypes("t", {"loss": ["my card is lost"]}, {"loss": 0.0}, vectors)
+        texts = [f"my card is {word}" for word in WORDS[5:20]]
+        for speaker, prototypes in (("customer", tenant), ("agent", None)):
+            computed = [submit(engine, plan, t, speaker=speaker, is_final=True, prototypes=prototypes) for t in texts]
+            await asyncio.gather(*(answers.outcome() for answers in computed))
+            recalled = [submit(engine, plan, t, speaker=speaker, is_final=True, prototypes=prototypes) for t in texts]
+            await asyncio.gather(*(answers.outcome() for answers in recalled))
+            for first, second in zip(computed, recalled, strict=True):
+                assert list(second.values) == list(first.values)
+                assert second.values == close(first.values)
+        assert engine.stats().skipped["same_text"] >= 2 * len(texts)
+
+
+async def test_memory_of_before_a_tensor_was_asked_for_is_not_believed_to_have_it(real_repository: Path) -> None:
+    async with running(real_repository) as engine:
+        nodes = {
+            "tokens": Node(op="tokenize", model="utterance", inputs=("text",)),
+            "encoder": Node(op="model", model="utterance", inputs=("tokens",)),
+            "mood": Node(op="classify", inputs=("encoder.sentiment_logits",)),
+        }
+        plan = engine.compile(Graph("mood", {"text": "string"}, nodes, ("mood",)), None)
+        await submit(engine, plan, "my card is lost").outcome()
+        assert (await engine.embed(["my card is lost"])).shape == (1, 4)
+
+
+async def test_an_interim_that_changed_only_punctuation_is_answered_from_memory_and_a_final_is_not(
+    repository: Path,
+) -> None:
+    backend = FakeBackend()
+    async with running(repository, backend=backend) as engine:
+        plan = engine.compile(GRAPH, None)
+        await submit(engine, plan, "my card is", key="u", revision=1, row_class=RowClass.INTERIM).outcome()
+        backend.runs.clear()
+        interim = submit(engine, plan, "My card, is.", key="u", revision=2, row_class=RowClass.INTERIM)
+        await interim.outcome()
+        assert not backend.runs
+        assert engine.stats().skipped == {"same_words": 1}
+        other_call = submit(engine, plan, "My card, is.", key="v", revision=2, row_class=RowClass.INTERIM)
+        await other_call.outcome()
+        assert len(backend.runs) == 1
+        final = submit(engine, plan, "My card is?", key="u", revision=3, row_class=RowClass.FINAL)
+        await final.outcome()
+        assert len(backend.runs) == 2
+
+
+async def test_equal_rows_of_a_batch_are_computed_once(repository: Path) -> None:
+    backend = FakeBackend()
+    gate = Gate()
+    async with running(repository, backend=backend, memo_rows=0) as engine:
+        plan = engine.compile(GRAPH, ["sentiment"])
+        backend.runs.clear()
+        backend.script = gate
+        blocker = submit(engine, plan, "help")
+        await gate.wait_entered()
+        twins = [submit(engine, plan, text) for text in ("thank you", "Thank you", "order now")]
+        gate.open.release(10)
+        for answers in (blocker, *twins):
+            assert await answers.outcome() is Outcome.DONE
+        assert [run[:2] for run in backend.runs] == [(1, 3), (2, 4)]
+        assert twins[0].values == twins[1].values != twins[2].values
+        assert engine.stats().skipped == {"same_batch": 1}
