@@ -34,7 +34,7 @@ async def test_a_row_in_any_batch_equals_the_row_alone(real_repository: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["", "fp16", "fp32"])
 async def test_a_row_in_any_batch_equals_the_row_alone_in_every_precision_we_ship(precision: str) -> None:
-    root = Path(__file__).parents[2] / "model_repo"
+    root = Path(__file__).parents[3] / "model_repo"
     weights = root / "utterance" / "1" / (f"model.{precision}.onnx" if precision else "model.onnx")
     if not weights.exists():
         pytest.skip(f"{weights.name} is not built; `make models` builds it")
