@@ -213,6 +213,7 @@ class AudioEndpoint:
             self._recogniser,
             start_ms=start.start_ms,
             lost_from_ms=start.lost_from_ms,
+            is_live=start.is_live,
         )
         held = self._held[key] = _Held(source, socket, asyncio.get_running_loop().time())
         source.on_stored = lambda stored_ms: self._acknowledge(held, stored_ms)
@@ -306,7 +307,8 @@ class AudioEndpoint:
         held.closing = asyncio.current_task()
         try:
             await held.source.close()
-            await held.source.call.stop(call_ended=message.call_ended)
+            end_ms = held.source.arrivals.end_ms
+            await held.source.call.stop(call_ended=message.call_ended, end_ms=end_ms)
         except CuelineError as error:
             # Its last words are not safe: it may come back and is told from where to send them again.
             await self._refuse(socket, error)
@@ -320,7 +322,7 @@ class AudioEndpoint:
     @staticmethod
     async def _lose(held: _Held) -> None:
         await held.source.close()
-        held.source.call.lost()
+        held.source.call.lost(held.source.arrivals.end_ms)
 
     def _park(self, key: SourceKey, held: _Held) -> None:
         log.info("audio source lost", extra={"grace_s": self._settings.resume_grace_s})

@@ -120,6 +120,7 @@ class AudioSource:
         recogniser: Opens one stream a role.
         start_ms: Audio time of its first sample, if it joins a call that has begun.
         lost_from_ms: From there to `start_ms` it has nothing any more; what is not stored of it is a gap.
+        is_live: It has nothing of before: it goes on from this moment of the call.
     """
 
     def __init__(
@@ -133,17 +134,19 @@ class AudioSource:
         *,
         start_ms: int = 0,
         lost_from_ms: int | None = None,
+        is_live: bool = False,
     ) -> None:
         self.audio_format = audio_format
         self.call = call
         self.recogniser = recogniser
-        self.arrivals = Arrivals(max(call.resume_ms(), start_ms))
+        self.arrivals = Arrivals(max(call.now_ms() if is_live else call.resume_ms(), start_ms))
         self.on_stored: Callable[[int], Awaitable[None]] | None = None
         self._tenant_id = tenant_id
         self._conversation_id = conversation_id
         self._language = language
         self._sides = tuple(_Side(role, self) for role in audio_format.roles)
-        self._lost_from_ms = start_ms if lost_from_ms is None else max(lost_from_ms, call.resume_ms())
+        # What was stored although nobody told its sender so is not missing.
+        self._missing_ms = (start_ms if lost_from_ms is None else max(lost_from_ms, call.resume_ms()), start_ms)
         self._covered = asyncio.Event()
         self._began: tuple[float, float] | None = None
         self._acks: asyncio.Task[None] | None = None
@@ -155,10 +158,9 @@ class AudioSource:
             if isinstance(failure, BaseException):
                 raise failure
         self._acks = asyncio.create_task(self._acknowledge(), name="audio-acks")
-        if self._lost_from_ms < (start_ms := int(self.arrivals.end_ms)):
-            for side in self._sides:
-                gap = SpeechGap(self._lost_from_ms, start_ms, "audio_missing", "lost")
-                await self.call.on_speech(side.speaker, gap, Stamps())
+        from_ms, to_ms = self._missing_ms
+        for side in self._sides if from_ms < to_ms else ():
+            await self.call.on_speech(side.speaker, SpeechGap(from_ms, to_ms, "audio_missing", "lost"), Stamps())
 
     def speech_call(self, speaker: Speaker, start_ms: int) -> SpeechCall:
         """What the recogniser is told of one side."""

@@ -80,7 +80,6 @@ class Announced:
         agent_id: Whose call it is.
         language: Expected language.
         customer_id: The telephony side's name for the customer.
-        start_ms: Audio time of its first sample.
     """
 
     tenant_id: TenantId
@@ -89,9 +88,8 @@ class Announced:
     agent_id: AgentId | None = None
     language: str | None = None
     customer_id: str | None = None
-    start_ms: int = 0
 
-    def audio_start(self, start_ms: int, lost_from_ms: int | None) -> AudioStart:
+    def audio_start(self, start_ms: int, lost_from_ms: int | None, *, is_live: bool) -> AudioStart:
         """As the start of a socket to the call's owner."""
         language = self.language
         return AudioStart(
@@ -106,6 +104,7 @@ class Announced:
             language=language if language is not None and _LANGUAGE.match(language) else None,
             start_ms=start_ms,
             lost_from_ms=lost_from_ms,
+            is_live=is_live,
         )
 
 
@@ -137,11 +136,6 @@ class CarriedSource:
         self._stored_before = 0
         self._pause_s = PAUSE_S
         self._dropping: set[asyncio.Task[None]] = set()
-
-    @property
-    def end_ms(self) -> int:
-        """Audio time after its newest sample."""
-        return self._clock.ms_of(self._tape.end) if self._clock is not None else self.announced.start_ms
 
     async def open(self) -> None:
         """Find the call: here if it can be, otherwise its owner is looked for while the audio is kept.
@@ -204,6 +198,7 @@ class CarriedSource:
                 while (leg := await self._settled()) is not None:
                     try:
                         await leg.stop(call_ended=call_ended, reason=reason)
+                        self._leg = None
                         break
                     except LegLost:
                         if not self._way.relay.is_possible:
@@ -275,13 +270,14 @@ class CarriedSource:
         try:
             return await self._open_here()
         except Elsewhere as elsewhere:
-            start = self.announced.audio_start(self._start_ms, self._lost_from_ms)
+            is_live = self._clock is None
+            start = self.announced.audio_start(self._start_ms, self._lost_from_ms, is_live=is_live)
             return await self._way.relay.open(elsewhere, start, self._on_told)
 
     @property
     def _start_ms(self) -> int:
         """Audio time before which it has nothing any more."""
-        return self._clock.ms_of(self._tape.start) if self._clock is not None else self.announced.start_ms
+        return self._clock.ms_of(self._tape.start) if self._clock is not None else 0
 
     @property
     def _lost_from_ms(self) -> int | None:
@@ -309,6 +305,7 @@ class CarriedSource:
             way.recogniser,
             start_ms=self._start_ms,
             lost_from_ms=self._lost_from_ms,
+            is_live=self._clock is None,
         )
         try:
             await source.open()

@@ -24,6 +24,9 @@ class Source(Protocol):
     def resume_ms(self) -> int:
         """Audio before this is safely stored; the source goes on from here."""
 
+    def now_ms(self) -> int:
+        """Audio time of this moment, as far as it is known: a source that has nothing of before goes on from here."""
+
     async def on_speech(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
         """Take a recogniser's event. Returns when the call has room, not when it is worked."""
 
@@ -36,15 +39,24 @@ class Source(Protocol):
     def assign(self, agent_id: AgentId) -> None:
         """An agent took the call, or took it over from another."""
 
-    async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
+    async def stop(self, *, call_ended: bool = True, reason: str = "stopped", end_ms: float = 0.0) -> None:
         """The source is over; with its last source the call ends. Returns when its last words are stored.
+
+        Args:
+            call_ended: Otherwise the call waits for another source.
+            reason: Why.
+            end_ms: Audio time after its last sample.
 
         Raises:
             CuelineError: They are not safe yet; the source has left all the same.
         """
 
-    def lost(self) -> None:
-        """The source vanished without `stop`; the call ends after a grace period unless a source comes back."""
+    def lost(self, end_ms: float = 0.0) -> None:
+        """The source vanished without `stop`; the call ends after a grace period unless a source comes back.
+
+        Args:
+            end_ms: Audio time after its last sample.
+        """
 
 
 class Desk(Protocol):

@@ -102,10 +102,11 @@ class LocalLeg:
         self._forget()
         await self._source.close()
         if not call_ended and self._on_told is None:  # nobody could send its last words again
-            self._source.call.lost()
+            self._source.call.lost(self._source.arrivals.end_ms)
             return
         with _lost_when_refused():
-            await self._source.call.stop(call_ended=call_ended, reason=reason)
+            end_ms = self._source.arrivals.end_ms
+            await self._source.call.stop(call_ended=call_ended, reason=reason, end_ms=end_ms)
 
     async def drop(self) -> None:
         """See `Leg`."""

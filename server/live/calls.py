@@ -46,6 +46,10 @@ class LiveSource:
         """Audio before this is safely stored."""
         return self._covered_ms
 
+    def now_ms(self) -> int:
+        """Audio time of this moment, by the clock of the source that left last."""
+        return max(self._covered_ms, self._desk.clock_ms(self))
+
     async def on_speech(self, speaker: Speaker, event: SpeechEvent, stamps: Stamps) -> None:
         """Hand a recogniser's event to the call."""
         await self.call.heard(speaker, event, stamps)
@@ -63,7 +67,7 @@ class LiveSource:
         """An agent took the call."""
         self.call.assign(agent_id)
 
-    async def stop(self, *, call_ended: bool = True, reason: str = "stopped") -> None:
+    async def stop(self, *, call_ended: bool = True, reason: str = "stopped", end_ms: float = 0.0) -> None:
         """Leave the call, after its last words are stored; the last one to leave ends it.
 
         Raises:
@@ -76,13 +80,13 @@ class LiveSource:
             if self.call.is_left or not self.call.is_over:
                 await self.call.stored()
         finally:  # words that are not safe yet must not hold the call open, nor its id for ever
-            await self._desk.leave(self, call_ended=call_ended, reason=reason)
+            await self._desk.leave(self, call_ended=call_ended, reason=reason, end_ms=end_ms)
 
-    def lost(self) -> None:
+    def lost(self, end_ms: float = 0.0) -> None:
         """Leave without a word; the call waits a while for a source to come back."""
         if not self._is_over:
             self._is_over = True
-            self._desk.lose(self)
+            self._desk.lose(self, end_ms)
 
 
 class LiveCalls:
@@ -105,6 +109,7 @@ class LiveCalls:
         self._sources: dict[CallKey, list[LiveSource]] = {}
         self._opening: WeakValueDictionary[CallKey, asyncio.Lock] = WeakValueDictionary()
         self._timers: dict[CallKey, asyncio.TimerHandle] = {}
+        self._clocks: dict[CallKey, tuple[float, float]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._storing: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -226,18 +231,23 @@ class LiveCalls:
             raise Conflict("the call is not live", field="ch")
         call.ask(text)
 
-    async def leave(self, source: LiveSource, *, call_ended: bool, reason: str) -> None:
+    def clock_ms(self, source: LiveSource) -> int:
+        """Audio time of this moment in a source's call, 0 while no source has left it."""
+        end_ms, at_s = self._clocks.get(_key_of(source), (0.0, None))
+        return 0 if at_s is None else round(end_ms + (asyncio.get_running_loop().time() - at_s) * 1000)
+
+    async def leave(self, source: LiveSource, *, call_ended: bool, reason: str, end_ms: float) -> None:
         """Forget a source; end the call if it was the last one and the call is over."""
-        key = self._forget(source)
+        key = self._forget(source, end_ms)
         if not self._sources.get(key):
             if call_ended:
                 await self._end(key, reason)
             else:
                 self._wait(key)
 
-    def lose(self, source: LiveSource) -> None:
+    def lose(self, source: LiveSource, end_ms: float) -> None:
         """Forget a source that vanished; end the call after the grace period unless another comes."""
-        key = self._forget(source)
+        key = self._forget(source, end_ms)
         if not self._sources.get(key):
             self._wait(key)
 
@@ -304,6 +314,7 @@ class LiveCalls:
         """Another process owns this call by now: its sources are sent there and nothing more is published here."""
         key = (channel.tenant_id, ConversationId(channel.channel.partition(":")[2]))
         call = self._calls.pop(key, None)
+        self._clocks.pop(key, None)
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         if call is not None:
@@ -318,6 +329,7 @@ class LiveCalls:
             timer.cancel()
         self._timers.clear()
         calls, self._calls = self._calls, {}
+        self._clocks.clear()
         await asyncio.gather(*(self._leave_to_others(key, call) for key, call in calls.items()))
 
     async def _leave_to_others(self, key: CallKey, call: LiveCall) -> None:
@@ -339,8 +351,10 @@ class LiveCalls:
             task.cancel()
         await asyncio.gather(*self._storing, return_exceptions=True)
 
-    def _forget(self, source: LiveSource) -> CallKey:
-        key = (source.call.tenant_id, source.call.conversation_id)
+    def _forget(self, source: LiveSource, end_ms: float) -> CallKey:
+        key = _key_of(source)
+        if end_ms > self.clock_ms(source) and key in self._calls:
+            self._clocks[key] = end_ms, asyncio.get_running_loop().time()
         sources = self._sources.get(key, [])
         if source in sources:
             sources.remove(source)
@@ -368,6 +382,7 @@ class LiveCalls:
 
     async def _end(self, key: CallKey, reason: str) -> None:
         call = self._calls.pop(key, None)
+        self._clocks.pop(key, None)
         if call is not None:
             self._stations.metrics.live_calls.dec()
             await call.end(reason)
@@ -377,6 +392,10 @@ class LiveCalls:
                 task.add_done_callback(self._storing.discard)
             await self._stations.leases.release(_channel(key), is_over=True)
             log.info("call ended", extra={"tenant": key[0], "reason": reason})
+
+
+def _key_of(source: LiveSource) -> CallKey:
+    return source.call.tenant_id, source.call.conversation_id
 
 
 def _channel(key: CallKey) -> ChannelKey:

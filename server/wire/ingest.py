@@ -33,6 +33,8 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
 
     `lost_from_ms`: audio from there to `start_ms` was spoken, is not stored, and is gone; the agent is told of the gap.
 
+    `is_live`: the source has no audio of before, so the time without any has passed on the call's clock.
+
     `customer_id` is your own name for the customer, so that all of a person's calls can be found and erased.
     """
 
@@ -47,6 +49,7 @@ class AudioStart(msgspec.Struct, frozen=True, tag="start"):
     language: LanguageTag | None = None
     start_ms: Millis = 0
     lost_from_ms: Millis | None = None
+    is_live: bool = False
 
 
 class KeepAlive(msgspec.Struct, frozen=True, tag="keepalive"):

@@ -86,5 +86,6 @@ async def check(log: RedisLog, call: str, seconds: int) -> None:
         for speaker, voice in (("customer", 0), ("agent", AGENT))
         for number in range(seconds)
     )
+    assert [entry for entry in entries if entry.kind == "gap"] == []
     states = [json.loads(entry.body)["d"] for entry in entries if entry.kind == "call"]
     assert [one["reason"] for one in states if one["state"] == "ended"] == ["stopped"]

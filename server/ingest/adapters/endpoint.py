@@ -71,7 +71,6 @@ class AdapterEndpoint:
         self._origins = origins
         self._peers: set[_Peer] = set()
         self._empty = asyncio.Event()
-        self._left: dict[CallKey, tuple[float, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until it ends; nothing it does reaches another."""
@@ -132,26 +131,10 @@ class AdapterEndpoint:
         identity = begin.identity
         agent_id = await self._door.enter(identity, begin.agent_id, begin.conversation_id)
         key = (identity.tenant_id, begin.conversation_id)
-        start_ms = self._start_ms(key)
         announced = (
-            Announced(*key, audio_format, agent_id, begin.language, begin.customer_id, start_ms)
-            for audio_format in begin.formats
+            Announced(*key, audio_format, agent_id, begin.language, begin.customer_id) for audio_format in begin.formats
         )
         return [CarriedSource(self._way, one, on_failed) for one in announced]
-
-    def left(self, key: CallKey, end_ms: float) -> None:
-        """Remember where a lost peer's clock stood: if it comes back, the time it was away has passed."""
-        now_s = asyncio.get_running_loop().time()
-        grace_s = self.settings.resume_grace_s
-        self._left = {k: seen for k, seen in self._left.items() if now_s - seen[1] <= grace_s}
-        self._left[key] = (end_ms, now_s)
-
-    def _start_ms(self, key: CallKey) -> int:
-        end_ms, left_s = self._left.pop(key, (0.0, None))
-        if left_s is None:
-            return 0
-        away_s = asyncio.get_running_loop().time() - left_s
-        return round(end_ms + away_s * 1000) if away_s <= self.settings.resume_grace_s else 0
 
 
 async def carry_on(endpoints: Sequence[AdapterEndpoint], limit_s: float) -> None:
@@ -280,8 +263,6 @@ class _Peer:
 
     async def _lose(self) -> None:
         """The socket is gone without the call's end: the call waits a while for it to come back."""
-        if self.key is not None and self._sources:
-            self._endpoint.left(self.key, max(source.end_ms for source in self._sources))
         await self._leave(call_ended=False)
         if self._giving_up is not None:
             await asyncio.wait([self._giving_up])

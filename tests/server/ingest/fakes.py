@@ -83,7 +83,11 @@ class Source:
         for role in self._roles:
             self._desk.covered[*self._key, role] = covered_ms
 
-    async def stop(self, *, call_ended=True, reason="stopped"):
+    def now_ms(self):
+        end_ms, at_s = self._desk.clocks.get(self._key, (0, 0))
+        return max(self.resume_ms(), end_ms + (asyncio.get_running_loop().time() - at_s) * 1000 if at_s else 0)
+
+    async def stop(self, *, call_ended=True, reason="stopped", end_ms=0):
         self._desk.open_sources.remove((*self._key, self._roles))
         if call_ended:
             self._desk.stops.append((self._key[1], self._roles, reason))
@@ -92,7 +96,8 @@ class Source:
     def assign(self, agent_id):
         self._desk.assigned.append((self._key[1], agent_id))
 
-    def lost(self):
+    def lost(self, end_ms=0):
+        self._desk.clocks[self._key] = end_ms, asyncio.get_running_loop().time()
         self._desk.open_sources.remove((*self._key, self._roles))
         self._desk.lost.append((self._key[1], self._roles))
         self._desk.stopped.set()
@@ -103,6 +108,7 @@ class Desk:
 
     def __init__(self):
         self.covered = {}
+        self.clocks = {}
         self.open_sources = []
         self.stops = []
         self.lost = []

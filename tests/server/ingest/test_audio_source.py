@@ -1,5 +1,7 @@
 import asyncio
 
+import pytest
+
 from server.ingest.audio import AudioFormat
 from server.ingest.audio_source import AudioSource
 from server.speech.contract import EndOfSpeech
@@ -74,3 +76,39 @@ async def test_a_side_that_joins_late_starts_at_its_own_time():
     source = AudioSource("t", "c", "en", FORMAT, Call(), Recogniser(), start_ms=4_000)
     assert source.arrivals.end_ms == 4_000
     assert source.speech_call("customer", int(source.arrivals.end_ms)).start_ms == 4_000
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("lost_from_ms", "stored_ms", "gaps"),
+    [
+        (None, 0, []),
+        (None, 5_000, []),
+        (1_000, 0, [(1_000, 4_000)]),
+        (1_000, 3_000, [(3_000, 4_000)]),
+        (1_000, 5_000, []),
+    ],
+)
+async def test_what_its_sender_has_no_more_is_a_gap_as_far_as_it_is_not_stored(lost_from_ms, stored_ms, gaps):
+    told = []
+
+    class Storing(Call):
+        def resume_ms(self):
+            return stored_ms
+
+        async def on_speech(self, speaker, event, stamps):
+            told.append((event.from_ms, event.to_ms))
+
+    source = AudioSource("t", "c", "en", FORMAT, Storing(), Recogniser(), start_ms=4_000, lost_from_ms=lost_from_ms)
+    await source.open()
+    await source.close()
+    assert told == gaps
+
+
+def test_a_source_that_has_nothing_of_before_begins_now():
+    class Going(Call):
+        def now_ms(self):
+            return 7_000
+
+    assert AudioSource("t", "c", "en", FORMAT, Going(), Recogniser(), is_live=True).arrivals.end_ms == 7_000
+    assert AudioSource("t", "c", "en", FORMAT, Going(), Recogniser()).arrivals.end_ms == 0
