@@ -35,6 +35,7 @@ class Leg:
 
     def __init__(self, fleet, start, on_told):
         self.start_ms = max(start.start_ms, fleet.stored_ms)
+        fleet.are_live.append(start.is_live)
         if start.lost_from_ms is not None:
             fleet.gaps.append((start.lost_from_ms, start.start_ms))
         self.stored_ms = self.start_ms
@@ -88,6 +89,7 @@ class Fleet:
         self.stored_ms = 0
         self.legs = []
         self.gaps = []
+        self.are_live = []
         self.refusal = None
         self.fails_at = []
 
@@ -146,6 +148,7 @@ async def test_owners_die_at_random_moments_and_every_sample_arrives_at_its_plac
                     leg.die()
         await carried.source.leave()
         assert carried.fleet.samples == carried.spoken
+        assert carried.fleet.are_live == [True, *[False] * (len(carried.fleet.legs) - 1)]
         assert carried.fleet.legs[-1].stopped
         assert (carried.failures, carried.fleet.gaps) == ([], [])
 

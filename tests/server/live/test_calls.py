@@ -219,6 +219,23 @@ async def test_a_side_has_one_source_and_may_be_taken_up_again():
 
 
 @virtual_time
+async def test_a_source_that_has_nothing_of_before_goes_on_when_it_is_now():
+    desk, source = await open_call(make_stations(), roles=("customer",))
+    assert source.now_ms() == source.resume_ms() == 0
+    other = await desk.open("test", "c1", agent_id=None, language=None, roles=("agent",))
+    source.lost(5_000.0)
+    await asyncio.sleep(1)
+    other.lost(4_000.0)
+    await asyncio.sleep(2)
+    back = await desk.open("test", "c1", agent_id=None, language=None, roles=("customer", "agent"))
+    assert (back.now_ms(), back.resume_ms()) == (8_000, 0)
+    await back.stop()
+    anew = await desk.open("test", "c1", agent_id=None, language=None, roles=("customer",))
+    assert anew.now_ms() == 0, "another life of the call has a clock of its own"
+    await anew.stop()
+
+
+@virtual_time
 async def test_a_lost_source_has_time_to_come_back():
     stations = make_stations()
     desk, source = await open_call(stations)
