@@ -270,12 +270,15 @@ class _Peer:
     async def _leave(self, *, call_ended: bool, reason: str = "") -> None:
         sources, self._sources = self._sources, []
         self._endpoint.metrics.ingest_sources.labels(self._endpoint.adapter.name).dec(len(sources))
-        leaving = (source.leave(call_ended=call_ended, reason=reason) for source in sources)
-        failures = [
-            failure for failure in await asyncio.gather(*leaving, return_exceptions=True) if failure is not None
-        ]
-        if failures:
-            raise failures[0]
+        if not sources:
+            return
+        # The last one alone ends the call: another that is still looking for the call's owner would open it anew.
+        *others, last = sources
+        left = await asyncio.gather(*(source.leave(call_ended=False) for source in others), return_exceptions=True)
+        await last.leave(call_ended=call_ended, reason=reason)
+        for failure in left:
+            if failure is not None:
+                raise failure
 
     async def _refuse(self, error: CuelineError) -> None:
         self._endpoint.metrics.ingest_errors.labels(self._endpoint.adapter.name, error.code).inc()
