@@ -326,6 +326,7 @@ class EmbeddedLog:
             tail = channel.after(after.offset)
             if tail is not None:
                 return tail
+            num_there = channel.tail_start - after.offset
             contents = await self._reader.read(key)
             channel = await self._open(key)
             if contents is None or after.epoch != channel.epoch or channel.floor > after.offset:
@@ -334,6 +335,8 @@ class EmbeddedLog:
             if len(older) == channel.tail_start - after.offset:
                 # In a life that begins with a new epoch the file may not say so yet.
                 return (*[in_epoch(entry, channel.epoch) for entry in older], *channel.tail)
+            if len(older) < num_there:
+                return None  # it was damaged since it was written
             # The tail was folded on while the file was read: the part between is on the disk by now.
 
     def _persist(self, channel: Channel) -> None:

@@ -128,6 +128,18 @@ async def test_keys_are_replaced_in_their_time_and_kept_while_the_provider_is_aw
         await keys.prepare(U)
 
 
+async def test_what_a_process_sealed_it_opens_while_the_provider_is_away() -> None:
+    provider = Away()
+    keys = Keyring(provider)
+    await keys.prepare(T)
+    sealed = keys.seal(T, WORDS, b"row")
+    provider.is_away = True
+    assert keys.open_now(sealed, b"row") == WORDS
+    assert await keys.open(sealed, b"row") == WORDS
+    with pytest.raises(Unavailable):
+        await Keyring(provider).open(sealed, b"row")
+
+
 async def test_key_files_are_the_servers_alone(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     local = LocalKeys(folder)

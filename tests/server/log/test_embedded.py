@@ -369,6 +369,21 @@ async def test_damage_is_loud_and_told(tmp_path: Path, caplog: pytest.LogCapture
     await log.stop()
 
 
+@virtual_time
+async def test_a_file_that_was_cut_behind_the_logs_back_is_told(tmp_path: Path) -> None:
+    log = await started(tmp_path)
+    said: list[Entry] = []
+    for event in words(30):
+        said += await log.append(CALL, [event])
+        await asyncio.sleep(0.01)
+    (path,) = channel_files(tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    recovery = await log.recover(CALL, said[0].position)
+    assert not recovery.recovered
+    assert content(recovery.snapshot) == content(said), "memory has all states"
+    await log.stop()
+
+
 async def test_a_folder_in_use_refuses_the_start(tmp_path: Path) -> None:
     log = await started(tmp_path)
     with pytest.raises(ConfigError, match="another process") as caught:

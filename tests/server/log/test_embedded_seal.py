@@ -20,7 +20,7 @@ from server.log.contract import ChannelKey, Entry, Event, Position
 from server.log.embedded import EmbeddedLog, LogLimits
 from server.log.files import ChannelFiles
 from server.log.frames import Opened, Stored
-from server.store.framing import frame
+from server.store.framing import frame, scan
 from server.wire.errors import Conflict, Gone, Unavailable
 from server.wire.ids import TenantId
 from tests.examples import examples
@@ -187,6 +187,7 @@ async def test_what_is_said_before_there_is_a_key_is_kept_once_there_is_one(
     lives.service.is_away = False
     await lives.keys.check([CALL.tenant_id])
     await asyncio.sleep(SMALL.sweep_s + 1)  # nobody says anything more
+    assert list((lives.folder / "log").rglob("*.log"))
     await log.stop()
     assert b"card" not in lives.on_disk()
     log = await lives.start()
@@ -217,6 +218,31 @@ async def test_key_and_disk_away_at_once_lose_no_state_of_before(lives: Lives) -
     log = await lives.start()
     assert folded((await log.recover(CALL, None)).snapshot) == folded([*before, *since])
     assert content((await log.recover(CALL, since[-3].position)).tail) == content(since[-2:])
+    await log.stop()
+
+
+@virtual_time
+async def test_what_somebody_changed_is_damage_and_no_position_before_it_is_good(
+    lives: Lives, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its checksum is right, for whoever can write a file can do sums; the seal is not."""
+    log = await lives.start()
+    entries: list[Entry] = []
+    for event in said(4):
+        entries += await log.append(CALL, [event])
+        await asyncio.sleep(0.01)
+    await log.stop()
+    (path,) = (lives.folder / "log").glob("*/*.log")
+    *others, last, complete = scan(path.read_bytes()).payloads
+    path.write_bytes(b"".join(map(frame, [*others, last[:-1] + bytes([last[-1] ^ 1]), complete])))
+    log = await lives.start()
+    recovery = await log.recover(CALL, entries[0].position)
+    assert not recovery.recovered
+    assert content(recovery.snapshot) == content(entries[:3])
+    assert recovery.position.offset == 4
+    assert "damaged" in caplog.text
+    (more,) = await log.append(CALL, said(1, start=4))
+    assert content((await log.recover(CALL, recovery.position)).tail) == content([more])
     await log.stop()
 
 
