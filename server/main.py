@@ -402,7 +402,7 @@ def _event_log(settings: Settings, data: Path, keys: Keyring) -> EmbeddedLog | R
     retention_s = settings.log.retention_hours * 3600.0
     if settings.log.backend == "embedded":
         # Less than an acknowledgement takes: what a source was told is stored is in the log's file as well.
-        limits = LogLimits(linger_s=0.005, retention_s=retention_s)
+        limits = LogLimits(linger_s=0.01, retention_s=retention_s)
         return EmbeddedLog(data / "log", limits=limits, keys=keys, on_notice=_tell)
     try:
         from server.log.redis import RedisLog  # its client is an extra
