@@ -32,7 +32,7 @@ CONNECT_TIMEOUT_S = 1.0
 START_TIMEOUT_S = 2.0
 """What an owner may take to answer a start: it may have to ask the store first."""
 RELAYED = "x-cueline-relayed"
-_PINGS: Final[dict[str, Any]] = {"ping_interval": 1.0, "ping_timeout": 2.0}
+_ALIVE: Final[dict[str, Any]] = {"ping_interval": 1.0, "ping_timeout": 2.0, "close_timeout": 1.0}
 """A host that is cut off ends no connection, and TCP alone would take minutes to notice."""
 
 
@@ -40,8 +40,8 @@ class Relay:
     """Joins sockets to those of other processes.
 
     Args:
-        context: How to reach them with TLS; None: without.
-        passes: Vouches for sources that were let in here; None: there are no other processes.
+        context: How they are reached; None: there are no others.
+        passes: Vouches for sources that were let in here; None: there are no others.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None, passes: FleetPasses | None = None) -> None:
@@ -70,21 +70,17 @@ class Relay:
             raise elsewhere
         let_in = self._passes.issue(TenantId(start.tenant_id), ConversationId(start.conversation_id))
         client = AudioClient(
-            f"{self._scheme}://{elsewhere.address}",
+            f"wss://{elsewhere.address}",
             start,
             on_stored=on_told,
             patience_s=START_TIMEOUT_S,
             headers={RELAYED: "1", HEADER: let_in},
             ssl=self._context,
             proxy=None,
-            **_PINGS,
+            **_ALIVE,
         )
         await client.open()
         return RelayedLeg(client)
-
-    @property
-    def _scheme(self) -> str:
-        return "ws" if self._context is None else "wss"
 
     async def join(self, socket: Socket, elsewhere: Elsewhere) -> None:
         """Serve a socket, whose newest frame is its start, through the call's owner until one of both ends it.
@@ -105,14 +101,14 @@ class Relay:
             headers["Authorization"] = authorization
         try:
             owner = await connect(
-                f"{self._scheme}://{elsewhere.address}{socket.scope['path']}",
+                f"wss://{elsewhere.address}{socket.scope['path']}",
                 additional_headers=headers,
                 ssl=self._context,
                 compression=None,
                 max_size=None,
                 open_timeout=CONNECT_TIMEOUT_S,
                 proxy=None,
-                **_PINGS,
+                **_ALIVE,
             )
         except (OSError, TimeoutError, InvalidHandshake):
             raise elsewhere from None
