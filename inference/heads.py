@@ -53,17 +53,15 @@ class HeadBank:
         self._scales: list[NDArray[np.float32]] = []
         self._biases: list[NDArray[np.float32]] = []
         self._views: dict[str, View] = {}
-        carry_to: list[int] = []
-        carry_from: list[int] = []
+        self._carried: list[tuple[slice, slice]] = []
         for tensor in (*softmax, *multi, *binary):
             spec = specs[tensor]
             width = 1 if spec.kind == "binary" else len(labels[tensor])
             if spec.carry is not None:
                 column = sum(len(scale) for scale in self._scales)
-                carry_to.extend(range(column, column + width))
-                carry_from.extend(range(spec.carry_first, spec.carry_first + width))
+                numbers = slice(spec.carry_first, spec.carry_first + width)
+                self._carried.append((slice(column, column + width), numbers))
             self._add(tensor, width, spec.temperature, spec.bias)
-        self._carry_to, self._carry_from = np.array(carry_to, np.intp), np.array(carry_from, np.intp)
         num_scalars = len(binary)
         for position, tensor in enumerate(softmax):
             spec = specs[tensor]
@@ -140,16 +138,26 @@ class HeadBank:
             carried: `[columns] float32` for each of these rows, None for a turn with none before it. What is not
                 finite is left aside, whole.
         """
-        logits = self._side_by_side(arrays).take(rows, 0)
-        nothing = np.zeros(max(len(numbers) for numbers in carried if numbers is not None), np.float32)
-        added = np.array([nothing if numbers is None else numbers for numbers in carried])
-        if not math.isfinite(np.add.reduce(added, None)):
-            added[~np.isfinite(added).all(1)] = 0.0
-        logits[:, self._carry_to] += added.take(self._carry_from, 1)
-        return self._read(logits)
+        width = max(len(numbers) for numbers in carried if numbers is not None)
+        added = np.array([np.zeros(width, np.float32) if numbers is None else numbers for numbers in carried])
+        reading = self._read(self._moved(arrays, rows, added))
+        if reading.broken and not (is_finite := np.isfinite(added).all(1)).all():
+            added[~is_finite] = 0.0
+            reading = self._read(self._moved(arrays, rows, added))
+        return reading
+
+    def _moved(self, arrays: Mapping[str, LogitArray], rows: Sequence[int], added: ScoreArray) -> ScoreArray:
+        logits = self._side_by_side(arrays)
+        if list(rows) != list(range(len(logits))):
+            logits = logits.take(rows, 0)
+        for columns, numbers in self._carried:  # slices, which cost half of one sum over indices
+            moved = logits[:, columns]
+            np.add(moved, added[:, numbers], moved)
+        return logits
 
     def _side_by_side(self, arrays: Mapping[str, LogitArray]) -> ScoreArray:
-        return np.concatenate([arrays[tensor] for tensor in self._columns], axis=1, dtype=np.float32)
+        logits = np.concatenate([arrays[tensor] for tensor in self._columns], 1)
+        return logits.astype(np.float32, copy=False)
 
     def _read(self, logits: ScoreArray) -> Reading:
         """Score a matrix; overwrites it."""
