@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from server.auth.fleet_tickets import SPENT_FOR_S, FleetRedeemer, FleetTickets
+from server.auth.fleet_tls import FleetTls
 from server.auth.passes import FleetPasses
 from server.auth.tickets import Redeemer, Tickets
 from server.config.settings import Settings
@@ -119,7 +120,7 @@ class Fleet:
         self.passes: FleetPasses | None = None
         self.tickets = Tickets()
         self.redeemer: Redeemer = self.tickets
-        self.listeners: list[sockets.socket] = []
+        self.listeners: list[tuple[sockets.socket, ssl.SSLContext]] = []
         self.presence = LocalPresence()
         self._calls: LiveCalls
 
@@ -188,14 +189,15 @@ class SharedFleet(Fleet):
             retention_s=settings.log.retention_hours * 3600.0,
         )
         self.leases = self._leases
-        self.listeners = [listener]
         self.presence = self._presence = RedisPresence(event_log.link, self._name)
         self._seal = Seal(event_log.keys, "told")
         self._sealed = FleetTickets()
         self.tickets = self._sealed
         self.redeemer = FleetRedeemer(self._sealed, self._spend)
         self.passes = FleetPasses(self._sealed, self._spend)
-        self.relay = Relay(_context(settings), self.passes)
+        self._tls = FleetTls(self._sealed.secrets)
+        self.listeners = [(listener, self._tls.server)]
+        self.relay = Relay(self._tls.client, self.passes)
         self._task: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -246,7 +248,7 @@ class SharedFleet(Fleet):
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for listener in self.listeners:
+        for listener, _ in self.listeners:
             listener.close()
 
     async def is_live(self, tenant_id: TenantId, conversation_id: str) -> bool:
@@ -355,6 +357,7 @@ class SharedFleet(Fleet):
                 raise ConfigError("another fleet, or somebody else, writes there", field="log.url") from None
         if secret != mine:
             self._sealed.secrets = [secret, mine]
+            self._tls.use(self._sealed.secrets)
 
     async def _keep_secret(self) -> None:
         while True:
@@ -380,15 +383,6 @@ def _private_listener(host: str) -> sockets.socket:
         return sockets.create_server((host, 0), family=family)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}: {error.strerror}", field="fleet.host") from None
-
-
-def _context(settings: Settings) -> ssl.SSLContext | None:
-    """How the other processes are reached; they have the same certificate, whose names are those of the outside."""
-    if not settings.tls.certificate:
-        return None
-    context = ssl.create_default_context(cafile=settings.tls.certificate)
-    context.check_hostname = False
-    return context
 
 
 def _call_key(tenant_id: TenantId, conversation_id: str) -> ChannelKey:

@@ -377,6 +377,7 @@ class Server:
             ),
             before_shutdown=self._shut,
             linger=self._carry,
+            private=self._private,
         )
 
         def listening() -> None:
@@ -384,7 +385,7 @@ class Server:
             on_listening(self.url)
 
         web.on_started = listening
-        await web.serve(sockets=[listener, *self._private])
+        await web.serve(sockets=[listener])
 
     async def _shut(self) -> None:
         self._is_ready = False

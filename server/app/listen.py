@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket as sockets
-from collections.abc import Callable, Coroutine, Iterator
+import ssl
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ class UvicornServer(uvicorn.Server):
         before_shutdown: Drains.
         linger: What goes on after that for connections that cannot be drained, while nobody new is let in; cancelled
             by a second SIGINT.
+        private: Served as well, each with its own encryption instead of the port's.
 
     Attributes:
         on_started: Called when it listens.
@@ -36,8 +38,10 @@ class UvicornServer(uvicorn.Server):
         config: uvicorn.Config,
         before_shutdown: Callable[[], Any],
         linger: Callable[[], Coroutine[Any, Any, None]] = _nothing,
+        private: Sequence[tuple[sockets.socket, ssl.SSLContext]] = (),
     ) -> None:
         super().__init__(config)
+        self._private = private
         self._before_shutdown = before_shutdown
         self._linger = linger
         self._lingering: asyncio.Task[None] | None = None
@@ -46,8 +50,21 @@ class UvicornServer(uvicorn.Server):
     async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
+        for listener, context in self._private:
+            self.servers.append(
+                await asyncio.get_running_loop().create_server(
+                    self._protocol, sock=listener, ssl=context, backlog=self.config.backlog
+                )
+            )
         if self.started:
             self.on_started()
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = made(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

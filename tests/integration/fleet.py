@@ -19,14 +19,15 @@ from tests.server.log.redis_server import RedisServer, redis_server
 class Process:
     """One of the fleet."""
 
-    def __init__(self, life: Lives, private_port: int) -> None:
+    def __init__(self, life: Lives, private_port: int, own_port: int) -> None:
         self.private_port = private_port
+        self._own_port = own_port
         self._life = life
 
     @property
     def url(self) -> str:
         """Leads to this one, while the fleet's leads to any."""
-        return f"ws://127.0.0.1:{self.private_port}"
+        return f"ws://127.0.0.1:{self._own_port}"
 
     @property
     def is_alive(self) -> bool:
@@ -69,7 +70,8 @@ class FleetUnderTest:
         async with asyncio.timeout(60):
             told = await (await life.begin())
         assert told, "a process of the fleet did not start"
-        started = Process(life, int(told.split()[0]))
+        private_port, own_port, _ = told.split()
+        started = Process(life, int(private_port), int(own_port))
         self.processes.append(started)
         return started
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -153,10 +154,12 @@ async def main(life: Life, tell: Callable[[str], None]) -> None:
         log_config=None,
         timeout_graceful_shutdown=2,
     )
-    server = UvicornServer(config, drain, lambda: carry_on(tuple(adapters.values()), settings.fleet.drain_s))
-    private = fleet.listeners[0].getsockname()[1] if fleet.listeners else life.port
-    server.on_started = lambda: tell(f"{private} {time.time():.3f}")
-    await server.serve(sockets=[listener, *fleet.listeners])
+    linger = partial(carry_on, tuple(adapters.values()), settings.fleet.drain_s)
+    server = UvicornServer(config, drain, linger, private=fleet.listeners)
+    private = fleet.listeners[0][0].getsockname()[1] if fleet.listeners else life.port
+    own = bind(life.host, 0)  # leads to this process, while the shared port leads to any
+    server.on_started = lambda: tell(f"{private} {own.getsockname()[1]} {time.time():.3f}")
+    await server.serve(sockets=[listener, own])
     if leftovers is not None:
         leftovers.cancel()
     await fleet.stop()
