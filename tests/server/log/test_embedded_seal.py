@@ -243,6 +243,8 @@ async def test_what_somebody_changed_is_damage_and_no_position_before_it_is_good
     assert "damaged" in caplog.text
     (more,) = await log.append(CALL, said(1, start=4))
     assert content((await log.recover(CALL, recovery.position)).tail) == content([more])
+    for entry in entries[:3]:
+        assert not (await log.recover(CALL, entry.position)).recovered
     await log.stop()
 
 
