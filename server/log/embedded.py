@@ -457,16 +457,19 @@ class EmbeddedLog:
         if self._keys is None:
             return
         try:
-            for key in await self._writer.run_in_thread(self._files.in_the_clear):
-                try:
-                    await self._keys.prepare(key.tenant_id)
-                    cipher = self._keys.cipher(key.tenant_id)
-                except Gone:
-                    await self._forget(key)
-                else:
-                    await self._writer.run_in_thread(partial(self._files.reseal, key, cipher))
-        except (OSError, CuelineError) as error:
-            logger.error("the log of an earlier version could not be sealed", extra={"error": str(error)})
+            found = await self._writer.run_in_thread(self._files.in_the_clear)
+        except OSError as error:
+            logger.error("the log's files cannot be listed", extra={"error": str(error)})
+            return
+        for key in found:
+            try:
+                await self._keys.prepare(key.tenant_id)
+                cipher = self._keys.cipher(key.tenant_id)
+                await self._writer.run_in_thread(partial(self._files.reseal, key, cipher))
+            except Gone:
+                await self._forget(key)
+            except (OSError, CuelineError) as error:
+                logger.error("a channel stays in the clear until the next start", extra={"error": str(error)})
 
     def _evict(self, channel: Channel) -> None:
         """Drop from memory what the disk holds; `Complete` has to be there first, then `_committed` drops it."""
