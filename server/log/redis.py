@@ -478,7 +478,8 @@ class RedisLog:
             await asyncio.sleep(self._limits.sweep_s)
             now_s = self._now_s()
             for held in tuple(self._held.values()):
-                if now_s - held.touched_s > self._limits.idle_s and not held.owner_fence and not held.is_detached:
+                is_idle = now_s - held.touched_s > self._limits.idle_s and not held.owner_fence and not held.is_detached
+                if is_idle or (self.keys is not None and self.keys.is_destroyed(held.key.tenant_id)):
                     self._held.pop(held.key, None)
             with contextlib.suppress(Unavailable):
                 await self.sweep()

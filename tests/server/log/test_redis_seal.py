@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -11,6 +13,7 @@ from server.keys.keyring import Keyring
 from server.keys.local import LocalKeys
 from server.log.contract import ChannelKey
 from server.log.redis import RedisLog
+from server.log.redis_held import RedisLimits
 from server.log.redis_keys import Keys
 from server.log.redis_seal import Seal
 from server.wire.errors import Gone, Unavailable
@@ -95,3 +98,25 @@ async def test_it_opens_in_no_other_channel_and_without_its_key_never_again(tmp_
         await seal.open(CALL, closed)
     with pytest.raises(Gone):
         seal.close(CALL, WORDS.encode())
+
+
+async def test_with_the_key_the_words_go_from_memory(server: RedisServer, tmp_path: Path) -> None:
+    provider = LocalKeys(tmp_path)
+    keys = Keyring(provider)
+    await keys.prepare(CALL.tenant_id)
+    log = RedisLog(server.url, timeout_s=5, keys=keys, limits=RedisLimits(sweep_s=0.01))
+    await log.start()
+    server.command("SET", Keys.of(CALL).fence, "1")
+    await log.own(CALL, "1")
+    await log.append(CALL, [transcript("u1", text=WORDS, final=True)])
+    await provider.destroy(CALL.tenant_id)
+    await keys.check(())
+    with pytest.raises(Gone):
+        await log.recover(CALL, None)
+    swept = asyncio.Event()
+    with mock.patch("server.log.redis.sweep", mock.AsyncMock(side_effect=lambda *_: swept.set())):
+        async with asyncio.timeout(10):
+            await swept.wait()
+    assert CALL not in log._held
+    assert await log.append(CALL, [transcript("u2", text=WORDS, final=True)]) == ()
+    await log.stop()
