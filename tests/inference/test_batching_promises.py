@@ -12,7 +12,7 @@ from inference.batching import BatchingSettings
 from inference.request import RowClass
 from inference.row import Refusal, Row
 from tests.examples import examples
-from tests.inference.queueing import (
+from tests.inference.queueing import (, rows_strategy
     A_S,
     B_S,
     LADDER,
