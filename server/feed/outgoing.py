@@ -46,7 +46,7 @@ class Packet:
     def frame(self) -> bytes:
         """The whole WebSocket frame. A server does not mask, so one frame serves all. Source: RFC 6455 5.1."""
         if self._frame is None:
-            self._frame = _header(Opcode.BINARY if self.is_binary else Opcode.TEXT, len(self.body)) + self.body
+            self._frame = frame_header(Opcode.BINARY if self.is_binary else Opcode.TEXT, len(self.body)) + self.body
         return self._frame
 
     @property
@@ -57,7 +57,7 @@ class Packet:
         return self._text
 
 
-def _header(opcode: Opcode, num_bytes: int) -> bytes:
+def frame_header(opcode: Opcode, num_bytes: int) -> bytes:
     """Of a whole, unmasked frame; a fifth of the time that the general serialiser takes. Source: RFC 6455 5.2."""
     if num_bytes < 126:
         return bytes((0x80 | opcode, num_bytes))

@@ -16,13 +16,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Opcode
 from websockets.protocol import State
+
+from server.feed.outgoing import frame_header
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 try:
     from websockets.speedups import apply_mask
@@ -126,6 +131,16 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             frames, self._frames, self._frames_bytes = self._frames, [], 0
             if not self.disconnected and not self.transport.is_closing():
                 self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """See uvicorn. A message that there is room for leaves with the frames of this turn."""
+        if message["type"] == "websocket.send" and self.can_write:
+            text = message.get("text")
+            body = text.encode() if text is not None else message.get("bytes") or b""
+            self.write_frame(frame_header(Opcode.BINARY if text is None else Opcode.TEXT, len(body)) + body)
+        else:
+            self.write_frames()
+            await super().send(message)
 
     def close_now(self, code: int, reason: str) -> None:
         """Close without waiting for room; `receive` then ends with a disconnect."""

@@ -48,19 +48,8 @@ class FakeTransport(asyncio.Transport):
         self.is_paused = False
 
 
-async def talk(kind: type[WebSocketsSansIOProtocol], chunks: list[bytes], *, is_slow: bool = False) -> Any:
-    """Messages that the application got, bytes that were written, and the transport."""
-    got: list[dict[str, Any]] = []
-    accepted, go = asyncio.Event(), asyncio.Event()
-
-    async def application(_: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        accepted.set()
-        await go.wait()
-        while not got or got[-1]["type"] == "websocket.receive":
-            got.append(await receive())
-
+def begun(kind: type[WebSocketsSansIOProtocol], application: Any) -> tuple[WebSocketsSansIOProtocol, FakeTransport]:
+    """A connection whose handshake was asked for."""
     config = uvicorn.Config(
         application,
         ws=kind,
@@ -73,6 +62,23 @@ async def talk(kind: type[WebSocketsSansIOProtocol], chunks: list[bytes], *, is_
     protocol, transport = kind(config, ServerState(), {}), FakeTransport()
     protocol.connection_made(transport)
     protocol.data_received(REQUEST)
+    return protocol, transport
+
+
+async def talk(kind: type[WebSocketsSansIOProtocol], chunks: list[bytes], *, is_slow: bool = False) -> Any:
+    """Messages that the application got, bytes that were written, and whether reading was paused."""
+    got: list[dict[str, Any]] = []
+    accepted, go = asyncio.Event(), asyncio.Event()
+
+    async def application(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        accepted.set()
+        await go.wait()
+        while not got or got[-1]["type"] == "websocket.receive":
+            got.append(await receive())
+
+    protocol, transport = begun(kind, application)
     await accepted.wait()
     if not is_slow:
         go.set()
@@ -139,3 +145,22 @@ def test_a_peer_is_not_read_while_messages_wait(num_waiting: int) -> None:
     got, _, was_paused = asyncio.run(talk(DirectProtocol, chunks, is_slow=True))
     assert was_paused == (num_waiting == MAX_WAITING_MESSAGES)
     assert len(got) == num_waiting + 1
+
+
+def test_what_an_application_sends_leaves_in_order_and_before_its_close() -> None:
+    async def written(kind: type[WebSocketsSansIOProtocol]) -> bytes:
+        async def application(_: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            for text in ("one", "x" * 200):
+                await send({"type": "websocket.send", "text": text})
+            await send({"type": "websocket.send", "bytes": b"y" * 70_000})
+            await send({"type": "websocket.send", "text": "last"})
+            await send({"type": "websocket.close", "code": 1000})
+
+        protocol, transport = begun(kind, application)
+        await asyncio.wait(protocol.tasks)
+        return bytes(transport.written).partition(b"\r\n\r\n")[2]
+
+    plain, direct = (asyncio.run(written(kind)) for kind in (WebSocketsSansIOProtocol, DirectProtocol))
+    assert direct == plain
