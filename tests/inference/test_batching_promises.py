@@ -12,7 +12,7 @@ from inference.batching import BatchingSettings
 from inference.request import RowClass
 from inference.row import Refusal, Row
 from tests.examples import examples
-from tests.inference.queueing import (, rows_strategy
+from tests.inference.queueing import (
     A_S,
     B_S,
     LADDER,
@@ -22,6 +22,7 @@ from tests.inference.queueing import (, rows_strategy
     make_policy,
     make_row,
     pop_rows,
+    rows_strategy,
     talk,
 )
 
