@@ -28,6 +28,6 @@ async def open_provider(settings: KeysSettings, data_path: Path) -> KeyProvider:
         kms = KmsKeys(settings.kms_key, settings.region, settings.endpoint_url)
         await kms.open()
         return kms
-    local = LocalKeys(Path(settings.folder) if settings.folder else data_path / "keys")
+    local = LocalKeys(Path(settings.folder) if settings.folder else data_path / "keys", data_path / "keys.seen")
     local.open()
     return local

@@ -2,13 +2,17 @@
 
     keys/car_service.key        32 bytes, readable by the server's user only
     keys/car_service.destroyed  the key that was here is gone, and is not made anew
+    keys.seen/car_service       with the data, not with the keys: which key it was sealed with
 
-Several hosts that share a database have to share this folder, or use a key service.
+A folder that is not mounted looks like a new one; without that note new keys would be made in it, and what is sealed
+with them is lost when the right folder comes back. Several hosts that share a database have to share this folder, or
+use a key service.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 from collections.abc import Callable
@@ -26,6 +30,7 @@ from server.wire.ids import TenantId
 T = TypeVar("T")
 
 _NONCE_BYTES = 12
+_FIELD = "keys.folder"
 
 
 class LocalKeys:
@@ -33,10 +38,12 @@ class LocalKeys:
 
     Args:
         folder: Where they are; made if missing.
+        seen: Folder that notes which keys the data was sealed with; None: nothing is noted.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seen: Path | None = None) -> None:
         self._folder = folder
+        self._seen = seen
 
     def open(self) -> None:
         """Make sure that the folder can be used, and by nobody else.
@@ -67,11 +74,19 @@ class LocalKeys:
         try:
             return AESGCM(key).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], tenant_id.encode())
         except (InvalidTag, ValueError):
-            raise Gone("this was sealed by a key that is not here any more") from None
+            raise Gone("this was sealed with another key than the tenant has now") from None
 
     async def is_destroyed(self, tenant_id: TenantId) -> bool:
-        """See `KeyProvider`."""
-        return await self._in_thread(self._tombstone(tenant_id).exists)
+        """See `KeyProvider`. Raises `Unavailable` when the key is missing."""
+
+        def is_destroyed() -> bool:
+            if self._tombstone(tenant_id).exists():
+                return True
+            if self._noted(tenant_id) and not self._path(tenant_id).exists():
+                raise _missing(tenant_id)
+            return False
+
+        return await self._in_thread(is_destroyed)
 
     async def destroy(self, tenant_id: TenantId) -> str:
         """See `KeyProvider`. Overwritten before it is removed; a copy in a backup has to be destroyed there."""
@@ -98,15 +113,43 @@ class LocalKeys:
         if self._tombstone(tenant_id).exists():
             raise Gone("the key of this tenant was destroyed")
         path = self._path(tenant_id)
-        if or_make and not path.exists():
+        if or_make and not path.exists() and not self._noted(tenant_id):
             self._make(path)
         try:
             key = path.read_bytes()
         except FileNotFoundError:
+            if self._noted(tenant_id):
+                raise _missing(tenant_id) from None
             raise Gone("the key of this tenant is not here") from None
         if len(key) != DATA_KEY_BYTES:
-            raise Unavailable("the key of this tenant cannot be used")
+            raise Unavailable(
+                f"the key of {tenant_id} cannot be used: it is not of {DATA_KEY_BYTES} bytes", field=_FIELD
+            )
+        if or_make:
+            self._note(tenant_id, key)
         return key
+
+    def _noted(self, tenant_id: TenantId) -> str:
+        """Mark of the key that the data was sealed with; empty if none is known."""
+        if self._seen is None:
+            return ""
+        try:
+            return (self._seen / tenant_id).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _note(self, tenant_id: TenantId, key: bytes) -> None:
+        if self._seen is None:
+            return
+        mark, noted = hashlib.sha256(key).hexdigest()[:16], self._noted(tenant_id)
+        if noted and noted != mark:
+            raise Unavailable(
+                f"the key of {tenant_id} is another one than the data here was sealed with: bring back the former one",
+                field=_FIELD,
+            )
+        if not noted:
+            self._seen.mkdir(parents=True, exist_ok=True)
+            (self._seen / tenant_id).write_text(mark)
 
     def _make(self, path: Path) -> None:
         """Whole or not at all; of two processes that make it at once, the first one's counts."""
@@ -137,6 +180,13 @@ class LocalKeys:
             return await asyncio.to_thread(job)
         except OSError as error:
             raise Unavailable("the keys cannot be read at present") from error
+
+
+def _missing(tenant_id: TenantId) -> Unavailable:
+    return Unavailable(
+        f"the key of {tenant_id} is missing: bring it back, or give up what it sealed with `cueline keys destroy`",
+        field=_FIELD,
+    )
 
 
 def _sync_folder(folder: Path) -> None:

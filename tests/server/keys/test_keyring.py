@@ -16,8 +16,8 @@ T, U = TenantId("car_service"), TenantId("retail_bank")
 WORDS = b"my card number is 4000"
 
 
-async def ready(folder: Path) -> Keyring:
-    keys = Keyring(LocalKeys(folder))
+async def ready(folder: Path, seen: Path | None = None) -> Keyring:
+    keys = Keyring(LocalKeys(folder, seen))
     await keys.prepare(T)
     await keys.prepare(U)
     return keys
@@ -164,3 +164,31 @@ async def test_a_key_file_that_was_cut_is_told_and_not_used(tmp_path: Path) -> N
     (tmp_path / "car_service.key").write_bytes(os.urandom(7))
     with pytest.raises(Unavailable):
         await LocalKeys(tmp_path).create(T)
+
+
+async def test_a_folder_that_vanished_is_told_and_gets_no_new_keys(tmp_path: Path) -> None:
+    folder, seen, away = tmp_path / "keys", tmp_path / "data" / "keys.seen", tmp_path / "away"
+    sealed = (await ready(folder, seen)).seal(T, WORDS, b"")
+    folder.rename(away)
+    restarted = Keyring(LocalKeys(folder, seen))
+    for ask in (restarted.prepare(T), restarted.open(sealed, b""), LocalKeys(folder, seen).is_destroyed(T)):
+        with pytest.raises(Unavailable, match="the key of car_service is missing") as raised:
+            await ask
+        assert raised.value.field == "keys.folder"
+    await Keyring(LocalKeys(folder)).prepare(T)  # somebody else's
+    with pytest.raises(Unavailable, match="another one"):
+        await restarted.prepare(T)
+    (folder / "car_service.key").unlink()
+    (away / "car_service.key").rename(folder / "car_service.key")
+    await restarted.prepare(T)
+    assert await restarted.open(sealed, b"") == WORDS
+
+
+async def test_a_key_that_was_destroyed_is_not_missing(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "keys", tmp_path / "keys.seen"
+    await ready(folder, seen)
+    await LocalKeys(folder, seen).destroy(T)
+    assert await LocalKeys(folder, seen).is_destroyed(T)
+    restarted = await ready(folder, seen)
+    assert restarted.is_destroyed(T)
+    assert not restarted.is_destroyed(U)
