@@ -2,9 +2,10 @@
 
 The features are the L2-normalised mean of the hidden states. The embedding, which serves retrieval and prototypes, is
 their projection back to where the base model would place the text; an encoder that never moved needs none. Heads are
-linear over the features; some read the tokens themselves as well (`attention`). The open-set score mixes three views of
-"is this any of the known intents": the energy of the intent logits (Liu et al., 2020), the Mahalanobis distance to the
-nearest intent centre (Lee et al., 2018), and a head trained against utterances known to be outside.
+linear over the features; some read the tokens as well (`attention`), or layers in the middle (`experts`). The open-set
+score mixes three views of "is this any of the known intents": the energy of the intent logits (Liu et al., 2020), the
+Mahalanobis distance to the nearest intent centre (Lee et al., 2018), and a head trained against utterances known to be
+outside.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from inference.export.attention import Attention, add_attentions
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS, MASK_FLOAT, add_encoder
+from inference.export.experts import Experts, add_experts
 from inference.export.graph import GraphBuilder, tensor_info
 from inference.export.pooling import add_unit_length
 from inference.export.precision import Precision
@@ -76,6 +78,8 @@ class Heads:
             `CARRY`; empty: every turn stands alone.
         attention: Output tensor to what is added to its logits from the tokens; empty: features alone decide.
         attention_layers: Layers whose states those read, counted from 1.
+        experts: Output tensor to what is added to its logits from layers in the middle.
+        experts_layers: Layers whose means those read, counted from 1.
         is_refitted: Weights have learned from the validate rows as well, which therefore tell nothing about them.
     """
 
@@ -86,6 +90,8 @@ class Heads:
     is_refitted: bool = False
     attention: Mapping[str, Attention] = field(default_factory=dict)
     attention_layers: tuple[int, ...] = ()
+    experts: Mapping[str, Experts] = field(default_factory=dict)
+    experts_layers: tuple[int, ...] = ()
 
     def carry_first(self, tensor: str) -> int:
         """Return the first column of `CARRY` that belongs to a tensor."""
@@ -108,6 +114,9 @@ def save_heads(heads: Heads, path: Path) -> None:
     for name, attention in heads.attention.items():
         parts = {"query": attention.query, "value": attention.value}
         tensors |= {f"attention.{name}.{part}": array.astype(np.float16) for part, array in parts.items()}
+    for name, experts in heads.experts.items():
+        parts = {"weight": experts.weight, "bias": experts.bias}
+        tensors |= {f"experts.{name}.{part}": array.astype(np.float16) for part, array in parts.items()}
     if heads.projection is not None:
         tensors["projection"] = heads.projection.astype(np.float16)
     metadata = {f"head.{name}": score.head for name, score in heads.open_set.items()}
@@ -115,6 +124,8 @@ def save_heads(heads: Heads, path: Path) -> None:
     metadata["carry"] = ",".join(heads.carry)
     metadata["attention"] = ",".join(heads.attention)
     metadata["attention_layers"] = ",".join(map(str, heads.attention_layers))
+    metadata["experts"] = ",".join(heads.experts)
+    metadata["experts_layers"] = ",".join(map(str, heads.experts_layers))
     metadata["refitted"] = "yes" if heads.is_refitted else "no"
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
 
@@ -144,6 +155,11 @@ def load_heads(path: Path) -> Heads:
             for name in metadata.get("attention", "").split(",")
             if name
         }
+        experts = {
+            name: Experts(tensors[f"experts.{name}.weight"], tensors[f"experts.{name}.bias"])
+            for name in metadata.get("experts", "").split(",")
+            if name
+        }
         open_set = {}
         for key, head in metadata.items():
             if key.startswith("head."):
@@ -152,9 +168,12 @@ def load_heads(path: Path) -> Heads:
                 open_set[name] = OpenSet(head=head, **parts)
     except KeyError as error:
         raise ExportError(f"{path}: lacks {error}") from error
-    layers = tuple(int(layer) for layer in metadata.get("attention_layers", "").split(",") if layer)
+    read, averaged = (
+        tuple(int(layer) for layer in metadata.get(key, "").split(",") if layer)
+        for key in ("attention_layers", "experts_layers")
+    )
     is_refitted = metadata.get("refitted") == "yes"
-    return Heads(linear, open_set, tensors.get("projection"), carry, is_refitted, attention, layers)
+    return Heads(linear, open_set, tensors.get("projection"), carry, is_refitted, attention, read, experts, averaged)
 
 
 def fused_model(
@@ -182,9 +201,13 @@ def fused_model(
     outputs = [tensor_info(EMBEDDING, np.float32, ["rows", encoder.dims])]
     read = add_attentions(graph, heads.attention_layers, heads.attention, precision.dtype) if heads.attention else {}
     for head_name, head in heads.linear.items():
-        if head_name in read:
+        more = [read[head_name]] if head_name in read else []
+        if head_name in heads.experts:
+            experts = heads.experts[head_name]
+            more.append(add_experts(graph, experts, heads.experts_layers, head_name, precision.dtype))
+        if more:
             alone = _add_linear(graph, features, f"{head_name}.linear", head)
-            graph.node("Add", [alone, read[head_name]], head_name)
+            graph.node("Sum", [alone, *more], head_name)
         else:
             _add_linear(graph, features, head_name, head)
         outputs.append(tensor_info(head_name, np.float32, ["rows", len(head.bias)]))

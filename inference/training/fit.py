@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.export.attention import Attention
+from inference.export.experts import Experts
 from inference.export.heads import CARRY, Heads, Linear, OpenSet
 from inference.training import calibrate, open_set
 from inference.training.attention import READS_TOKENS, States, fit_reader, mix
 from inference.training.augment import as_heard, strip_marks
 from inference.training.context import Embed, Run, fit_carry, logits_in_context
 from inference.training.corpus import Corpus
+from inference.training.experts import HAS_EXPERTS, ask, fit_experts, means_of, weighed
 from inference.training.linear import fit_linear, logits
 from inference.training.tasks import SCOPE_TENSOR, SPEAKERS, TASKS, Examples, FloatArray, Kind, Task, join
 
@@ -87,6 +89,34 @@ def fit_attentions(
                 linear[task.tensor], reader, embed(held.texts, ""), states(held.texts, ""), held
             )
     return scaled, attention
+
+
+def fit_all_experts(
+    corpus: Corpus, states: States, embed: Embed, linear: Mapping[str, Linear], num_layers: int
+) -> dict[str, Experts]:
+    """Fit the experts of heads that have some, and weigh them against the linear heads on the calibrate rows.
+
+    Args:
+        corpus: Splits.
+        states: Texts and a title in, token states of the averaged layers out.
+        embed: Texts and a title in, features out.
+        linear: Output tensor to head.
+        num_layers: Whose states lie side by side.
+
+    Returns:
+        Experts by tensor.
+    """
+    found = {}
+    for task in TASKS:
+        if task.name in HAS_EXPERTS:
+            rows, held = corpus.splits[task.name].fit, as_on_calls(corpus.splits[task.name].calibrate)
+            means, held_means = (
+                means_of(states(part.texts, f"{task.name}, means"), num_layers) for part in (rows, held)
+            )
+            experts = fit_experts(means, rows, row_weights(rows), HAS_EXPERTS[task.name])
+            given = logits(embed(held.texts, ""), linear[task.tensor])
+            found[task.tensor] = weighed(experts, given, ask(held_means, experts), held.targets)
+    return found
 
 
 def fit_projection(features: FloatArray, embeddings: FloatArray) -> FloatArray:

@@ -23,10 +23,12 @@ from inference.golden import GOLDEN_FILE
 from inference.training.attention import layers_read
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.distil import embedding_of, keep_layers
+from inference.training.experts import layers_averaged
 from inference.training.features import Runner, open_tokenizer
 from inference.training.finetune import Settings, SharedModel, Source, as_source, finetune, softened
 from inference.training.fit import (
     choose_heads,
+    fit_all_experts,
     fit_attentions,
     fit_carries,
     fit_heads,
@@ -121,14 +123,27 @@ def train(run: Run, report: Report = lambda _: None) -> None:
         encoder, heads = _finetune(run, corpus, encoder, heads, frozen, report)
     elif run.is_last and run.start is None:
         raise ValueError("nothing to learn from the validate rows without steps")
-    report("what heads read among the tokens")
-    layers = layers_read(encoder.num_layers)
-    states = StateRunner(encoder, layers, tokenizer, run.num_threads)
-    embed = Runner.for_encoder(encoder, tokenizer, run.num_threads).embed
-    linear, attention = fit_attentions(corpus, states.run, embed, heads.linear, len(layers))
-    is_refitted = heads.is_refitted or run.is_last
-    heads = replace(heads, linear=linear, attention=attention, attention_layers=layers, is_refitted=is_refitted)
+    heads = replace(heads, is_refitted=heads.is_refitted or run.is_last)
+    heads = _with_lower_layers(run, corpus, encoder, heads, report)
     _write_version(run, corpus, encoder, heads, report)
+
+
+def _with_lower_layers(run: Run, corpus: Corpus, encoder: Encoder, heads: Heads, report: Report) -> Heads:
+    """Fit what heads read below the last layer: among the tokens, and in the means of the layers in the middle."""
+    report("what heads read below the last layer")
+    tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
+    read, averaged = layers_read(encoder.num_layers), layers_averaged(encoder.num_layers)
+    states, middle = (StateRunner(encoder, layers, tokenizer, run.num_threads).run for layers in (read, averaged))
+    embed = Runner.for_encoder(encoder, tokenizer, run.num_threads).embed
+    linear, attention = fit_attentions(corpus, states, embed, heads.linear, len(read))
+    return replace(
+        heads,
+        linear=linear,
+        attention=attention,
+        attention_layers=read,
+        experts=fit_all_experts(corpus, middle, embed, linear, len(averaged)),
+        experts_layers=averaged,
+    )
 
 
 def _finetune(

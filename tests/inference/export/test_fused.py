@@ -52,6 +52,12 @@ def expected(encoder: Encoder, heads: Heads, ids: list[int]) -> dict[str, FloatA
         )
         shares = np.exp(looks) / np.exp(looks).sum(0)
         outputs[name] = outputs[name] + (shares * tells).sum(0)
+    for name, experts in heads.experts.items():
+        means = [states[layer - 1].mean(0) for layer in heads.experts_layers]
+        said = experts.weight @ np.concatenate([mean / np.linalg.norm(mean) for mean in means]) + experts.bias
+        first, second, gate = np.split(said, [experts.num_labels, 2 * experts.num_labels])
+        share = 1 / (1 + np.exp(-gate))
+        outputs[name] = outputs[name] + share * first + (1 - share) * second
     score = heads.open_set["intent_scope"]
     distances = np.square(features @ score.whitening - score.centres).sum(1)
     views = [np.log(np.exp(outputs["intent_logits"]).sum()), -distances.min(), features @ score.detector]
@@ -72,7 +78,7 @@ def test_fp32_equals_the_definition_with_and_without_padding(projected: bool) ->
 
 def test_heads_without_attention_are_linear_and_one_alone_may_have_it() -> None:
     encoder, heads = tiny_encoder(), tiny_heads()
-    plain = replace(heads, attention={}, attention_layers=())
+    plain = replace(heads, attention={}, attention_layers=(), experts={})
     one = replace(heads, attention={"question_logits": heads.attention["question_logits"]})
     for some in (plain, one):
         outputs = run(session_of(encoder, some, Float()), ROWS)
@@ -145,6 +151,8 @@ def test_checkpoint_heads_and_ranges_survive_their_files(tmp_path: Path) -> None
     again = load_heads(tmp_path / "heads.safetensors")
     assert list(again.linear) == list(again.carry) == list(heads.linear)
     np.testing.assert_allclose(again.carry["intent_logits"].bias, heads.carry["intent_logits"].bias, atol=1e-3)
+    assert (list(again.experts), again.experts_layers) == (["intent_logits"], (1, 2))
+    np.testing.assert_allclose(again.experts["intent_logits"].bias, heads.experts["intent_logits"].bias, atol=1e-2)
     assert again.attention_layers == heads.attention_layers
     assert list(again.attention) == list(heads.attention)
     np.testing.assert_allclose(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from inference.export.attention import Attention
+from inference.export.experts import Experts
 from inference.export.heads import Heads, Linear, OpenSet
 from inference.export.weights import Encoder, FloatArray
 
@@ -64,7 +65,17 @@ def tiny_heads(seed: int = 1, *, projected: bool = True) -> Heads:
         name: Attention(*(rng.normal(size=(2, len(head.bias), DIMS)).astype(np.float32) for _ in range(2)))
         for name, head in linear.items()
     }
-    return Heads(linear, {"intent_scope": score}, projection, carry, attention=attention, attention_layers=(1, 2))
+    experts = Experts(rng.normal(size=(11, 2 * DIMS)).astype(np.float32), rng.normal(size=11).astype(np.float32))
+    return Heads(
+        linear,
+        {"intent_scope": score},
+        projection,
+        carry,
+        attention=attention,
+        attention_layers=(1, 2),
+        experts={"intent_logits": experts},
+        experts_layers=(1, 2),
+    )
 
 
 def reference_states(encoder: Encoder, ids: list[int]) -> list[FloatArray]:
