@@ -3,7 +3,7 @@
     logits of every head, side by side [rows, columns] ──calibrate──▶ softmax | tanh ──▶ Reading
     Reading.numbers ──head_views──▶ dict or list, leading score
 
-Laying the heads side by side takes 30 array operations a batch, in place, whatever the number of heads; one head after
+Laying the heads side by side takes 20 array operations a batch, in place, whatever the number of heads; one head after
 the other took 110. It is their number that counts: after a model's pass each finds the caches cold. Sigmoids stay
 `tanh(x / 2)` until a value is built, `sigmoid(x) = (1 + tanh(x / 2)) / 2`. Python values are built only where a graph's
 `when` is true (`head_views`).
