@@ -43,10 +43,8 @@ class Hub:
         """Deliver everything appended from now on."""
         channel = self._channels.get(key)
         if channel is None:
-            channel = _Channel()
-            channel.stop = self._log.follow(
-                key, lambda entry: self._fan_out(channel, entry), lambda: self._lose(channel)
-            )
+            channel = _Channel(self._metrics, self._clock)
+            channel.stop = self._log.follow(key, channel.fan_out, channel.lose)
             self._channels[key] = channel
         channel.readers = (*channel.readers, reader)
 
@@ -64,29 +62,30 @@ class Hub:
         """Channels that someone reads."""
         return len(self._channels)
 
-    def _fan_out(self, channel: _Channel, entry: Entry) -> None:
+
+class _Channel:
+    __slots__ = ("_clock", "_deliver", "readers", "stop")
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._deliver = metrics.feed_deliver
+        self._clock = clock
+        self.readers: tuple[Reader, ...] = ()
+        self.stop: Callable[[], None] = _nothing
+
+    def fan_out(self, entry: Entry) -> None:
         publication = Outgoing(entry)
-        for reader in channel.readers:  # a tuple: readers may leave while it runs
+        for reader in self.readers:  # a tuple: readers may leave while it runs
             try:
                 reader.deliver(publication)
             except Exception:
                 # One broken reader must neither hold up the others nor fail the append that called us.
                 logger.exception("a feed reader failed and is cut")
                 reader.lose()
-        self._metrics.feed_deliver.observe(self._clock() - entry.appended_s)
+        self._deliver.observe(self._clock() - entry.appended_s)
 
-    @staticmethod
-    def _lose(channel: _Channel) -> None:
-        for reader in channel.readers:
+    def lose(self) -> None:
+        for reader in self.readers:
             reader.lose()
-
-
-class _Channel:
-    __slots__ = ("readers", "stop")
-
-    def __init__(self) -> None:
-        self.readers: tuple[Reader, ...] = ()
-        self.stop: Callable[[], None] = _nothing
 
 
 def _nothing() -> None:
