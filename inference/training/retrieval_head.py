@@ -48,7 +48,7 @@ class Settings:
         seed: Of everything.
     """
 
-    layers: int = 2
+    layers: int = 1
     epochs: int = 12
     bases: int = 2
     rate: float = 3e-4
@@ -56,7 +56,7 @@ class Settings:
     dropout: float = 0.1
     temperature: float = 0.06
     alone: float = 0.5
-    apart: float = 0.5
+    apart: float = 2.0
     held: float = 2.0
     seed: int = 0
 
