@@ -107,6 +107,32 @@ async def test_a_call_handed_over_goes_on_where_its_audio_was_safe_and_ids_stay(
     await source.stop()
 
 
+async def test_a_process_that_leaves_says_who_has_its_calls_by_now(processes: list[Process]) -> None:
+    old, new = processes
+    await (await old.open()).call.stored()
+    await old.fleet.leave_calls(old.calls)
+    source = await new.open()
+    with pytest.raises(Elsewhere) as elsewhere:
+        await old.open()
+    assert elsewhere.value.address
+    await source.stop()
+    with pytest.raises(Unavailable):
+        await old.open()
+
+
+async def test_who_stops_in_the_midst_of_a_hand_over_has_to_come_again(processes: list[Process]) -> None:
+    old, new = processes
+    source = await old.open()
+    await source.call.stored()
+    await old.fleet.leave_calls(old.calls)
+    with pytest.raises(Unavailable):
+        await source.stop()  # what it said last may not be safe, and the call has not ended
+    back = await new.open()
+    await back.stop()
+    states = [decoded(entry)["d"] for entry in await new.log.read(CHANNEL, None, 1000) if entry.kind == "call"]
+    assert [state["reason"] for state in states if state["state"] == "ended"] == ["stopped"]
+
+
 async def test_a_call_that_nobody_comes_back_to_ends_once(processes: list[Process]) -> None:
     old, new = processes
     source = await old.open()
