@@ -25,7 +25,7 @@ from server.privacy.places import CachePlace
 from server.speech.contract import Final, Interim
 from server.speech.scripted import ScriptedRecogniser
 from server.wire.clock import Stamps
-from server.wire.errors import ConfigError, Conflict
+from server.wire.errors import ConfigError, Conflict, Unavailable
 from server.wire.ids import AgentId, ConversationId, TenantId
 from tests.server.live.stations import MemoryOutbox, MemoryStore, OnePolicy, ScriptedOrchestrator
 from tests.server.log.events import decoded
