@@ -184,7 +184,7 @@ class LocalKeys:
 
 def _missing(tenant_id: TenantId) -> Unavailable:
     return Unavailable(
-        f"the key of {tenant_id} is missing: bring it back, or give up what it sealed with `cueline keys destroy`",
+        f"the key of {tenant_id} is missing from keys.folder: bring it back, or give up what it sealed with `cueline keys destroy`",
         field=_FIELD,
     )
 
