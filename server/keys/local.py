@@ -183,10 +183,8 @@ class LocalKeys:
 
 
 def _missing(tenant_id: TenantId) -> Unavailable:
-    return Unavailable(
-        f"the key of {tenant_id} is missing from keys.folder: bring it back, or give up what it sealed with `cueline keys destroy`",
-        field=_FIELD,
-    )
+    advice = "bring it back, or give up what it sealed with `cueline keys destroy`"
+    return Unavailable(f"the key of {tenant_id} is missing from keys.folder: {advice}", field=_FIELD)
 
 
 def _sync_folder(folder: Path) -> None:
