@@ -40,6 +40,8 @@ SPARE_S = 10
 """More is kept while an owner that was promised all of it is being sent what it lacks."""
 PATIENCE_S = 30.0
 """As long as everything is still kept, the call's owner is looked for."""
+LEAVING_PATIENCE_S = 10.0
+"""Of a process that leaves: the others adopt its calls within moments, unless all of them leave."""
 REFUSED_PATIENCE_S = 5.0
 """An owner that refuses may do so for its half-open former socket, or for a secret it does not know yet: no longer."""
 PAUSE_S, MAX_PAUSE_S = 0.05, 0.5
@@ -135,6 +137,7 @@ class CarriedSource:
         self._looking_since_s = 0.0
         self._stored_before = 0
         self._pause_s = PAUSE_S
+        self._patience_s = PATIENCE_S
         self._dropping: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -173,10 +176,16 @@ class CarriedSource:
         if (leg := self._leg) is not None:
             await self._through(leg, leg.finalize())
 
-    def move(self) -> None:
-        """The call is, or will be, another process's: find it, and go on with what it does not have."""
+    def move(self, *, is_leaving: bool = False) -> None:
+        """The call is, or will be, another process's: find it, and go on with what it does not have.
+
+        Args:
+            is_leaving: This process takes no call any more.
+        """
         if self._is_over:
             return
+        if is_leaving:
+            self._patience_s = LEAVING_PATIENCE_S
         self._is_stale = True
         leg, self._leg = self._leg, None
         if leg is not None:
@@ -248,7 +257,7 @@ class CarriedSource:
                 self._way.metrics.relay_moves.inc()
                 return
             except CuelineError as error:
-                failure, patience_s = error, PATIENCE_S if error.retryable else REFUSED_PATIENCE_S
+                failure, patience_s = error, self._patience_s if error.retryable else REFUSED_PATIENCE_S
             except Exception:
                 log.exception("a source cannot be carried on")
                 failure, patience_s = CuelineError("internal error"), 0.0

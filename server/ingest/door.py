@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from server.auth.identity import Identity
@@ -10,7 +11,7 @@ from server.auth.passes import HEADER, Pass
 from server.auth.rights import Resource, may, require
 from server.auth.tokens import Authenticator
 from server.ingest.websocket import CLOSE_POLICY, CLOSE_TRY_AGAIN, Scope, Socket
-from server.wire.errors import CuelineError, Forbidden, Unauthorised
+from server.wire.errors import CuelineError, Forbidden, Gone, Unauthorised
 from server.wire.ids import AgentId, TenantId
 
 
@@ -36,15 +37,22 @@ class Door:
         origins: Which web pages may connect; where nobody signs in, any other page could bring calls in.
         owners: Knows whose calls are.
         passes: Of sources that came to another process; None: there is no other.
+        is_destroyed: Whether a tenant's key was destroyed: nothing of it is kept, and who brings calls in has to know.
     """
 
     def __init__(
-        self, authenticator: Authenticator, origins: OriginPolicy, owners: Owners, passes: Passes | None = None
+        self,
+        authenticator: Authenticator,
+        origins: OriginPolicy,
+        owners: Owners,
+        passes: Passes | None = None,
+        is_destroyed: Callable[[TenantId], bool] = lambda _: False,
     ) -> None:
         self._authenticator = authenticator
         self._origins = origins
         self._owners = owners
         self._passes = passes
+        self._is_destroyed = is_destroyed
 
     async def knock(self, socket: Socket) -> bool:
         """Whether the peer is known; one that is not has been told and closed."""
@@ -79,11 +87,13 @@ class Door:
         Raises:
             Unauthorised: The token has ended meanwhile.
             Forbidden: Another tenant than the token's, no right to bring calls in, or somebody else's call.
+            Gone: The tenant's key was destroyed.
             Unavailable: Whose call it is cannot be known now.
         """
         if (admitted := socket.admitted) is not None:  # where it arrived, all the rest was asked
             if (tenant_id, conversation_id) != (admitted.tenant_id, admitted.conversation_id):
                 raise Forbidden("the pass is for another call", field="conversation_id")
+            self._check_key(admitted.tenant_id)
             agent = AgentId(agent_id) if agent_id is not None else None
             return Identity(admitted.tenant_id, None, frozenset({"telephony"})), agent
         identity = self._authenticator.authenticate(authorization_of(socket.scope), tenant_id)
@@ -106,16 +116,22 @@ class Door:
 
         Raises:
             Forbidden: No right to bring calls in, or somebody else's call.
+            Gone: The tenant's key was destroyed.
             Unavailable: Whose call it is cannot be known now.
         """
         owner = AgentId(agent_id) if agent_id else identity.agent_id
         require(identity, "ingest", Resource("call", identity.tenant_id, owner))
+        self._check_key(identity.tenant_id)
         if not may(identity, "ingest", Resource("call", identity.tenant_id)):
             # Who may only bring in calls of their own must not take over another's by its name, and then read it.
             is_known, agent = await self._owners.agent_of(identity.tenant_id, conversation_id)
             if is_known:
                 require(identity, "ingest", Resource("call", identity.tenant_id, agent))
         return owner
+
+    def _check_key(self, tenant_id: TenantId) -> None:
+        if self._is_destroyed(tenant_id):
+            raise Gone("the key of this tenant was destroyed")
 
 
 def authorization_of(scope: Scope) -> str | None:

@@ -98,7 +98,7 @@ class AdapterEndpoint:
         """Alone: send every peer away and hand its last words on. Among others: carry its call on, see `carry`."""
         for peer in list(self._peers):
             if self._way.relay.is_possible:
-                peer.move()
+                peer.move(is_leaving=True)
             else:
                 await peer.end("shutdown")
                 await peer.socket.close(CLOSE_GOING_AWAY, "shutting down")
@@ -181,10 +181,10 @@ class _Peer:
         finally:
             await self._lose()
 
-    def move(self) -> None:
-        """Its call goes on in another process."""
+    def move(self, *, is_leaving: bool = False) -> None:
+        """Its call goes on in another process; `is_leaving`: as all do, for this one ends."""
         for source in self._sources:
-            source.move()
+            source.move(is_leaving=is_leaving)
 
     async def _work(self, frame: str | bytes) -> None:
         try:

@@ -15,7 +15,7 @@ from server.config.settings import IngestSettings
 from server.ingest.adapters.endpoint import MAX_BAD_FRAMES, AdapterEndpoint, carry_on
 from server.ingest.audio import AudioFormat
 from server.ingest.audio_client import Refused
-from server.ingest.carried_source import PATIENCE_S, REFUSED_PATIENCE_S, Way
+from server.ingest.carried_source import LEAVING_PATIENCE_S, PATIENCE_S, REFUSED_PATIENCE_S, Way
 from server.ingest.door import Door
 from server.ingest.relay import Relay
 from server.metrics import Metrics
@@ -375,6 +375,19 @@ class Conformance:
         await peer.done(REFUSED_PATIENCE_S + 1)
         assert peer.close_code in (1000, 1008)
         assert elsewhere.starts == []
+
+    @virtual_time
+    async def test_when_all_processes_leave_the_peer_is_told_before_long(self):
+        elsewhere, endpoint = self.make_elsewhere()
+        peer = Peer(endpoint, self.dialect, "call-1")
+        peer.start()
+        peer.speak(*self.both())
+        await elsewhere.grown.wait()
+        elsewhere.refusal = Unavailable("nobody answers")
+        await endpoint.stop()
+        async with asyncio.timeout(LEAVING_PATIENCE_S + 1):
+            await carry_on([endpoint], 1000.0)
+        assert peer.close_code in (1000, 1013)
 
     @virtual_time
     async def test_an_owner_that_nobody_reaches_sends_the_peer_back(self):
