@@ -252,7 +252,7 @@ class Server:
         erasure = Erasure(store, outbox, fleet, audit, places)
         self._own(Retention(erasure, store, policies.transcript_days).run(), "retention")
         directory = CallDirectory(calls, fleet.owners(store), fleet.presence)
-        door = Door(authenticator, origins, directory, fleet.passes)
+        door = Door(authenticator, origins, directory, fleet.passes, keyring.is_destroyed)
         audio = AudioEndpoint(calls, recogniser, door, settings.ingest, metrics, fleet.relay)
         transcripts = TranscriptEndpoint(calls, door, settings.ingest, metrics, fleet.relay)
         protocols: dict[str, Adapter] = {
