@@ -3,11 +3,13 @@
     body, memory, question ──sealed by the tenant's key, bound to the channel──▶ Redis ──▶ opened where it is read
 
 Offset, kind and key of an entry stay readable: scripts keep order and snapshot by them, and no word is in them. Without
-a keyring, and in values from before there was one, a body is the plain JSON; its first byte tells them apart.
+a keyring a body is the plain JSON; its first byte tells them apart. With one, what is not sealed is not believed:
+whoever can write to Redis would put words on agents' screens.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from msgspec import structs
@@ -16,6 +18,8 @@ from server.keys.keyring import SEALED, Keyring
 from server.log.contract import ChannelKey, Entry
 from server.log.redis_keys import Keys
 from server.wire.errors import Unavailable
+
+logger = logging.getLogger(__name__)
 
 
 class Seal:
@@ -44,15 +48,16 @@ class Seal:
 
         Raises:
             Gone: The tenant's key was destroyed.
-            Unavailable: The key is not at hand now, or the value is no channel's of this tenant.
+            Unavailable: The key is not at hand now, or the value was not sealed for this channel.
         """
-        if value[:1] != bytes([SEALED]):
+        if self._is_plain(value):
             return value
         if self._keys is None:
             raise Unavailable("this channel is sealed, and this process has no keys")
         try:
             return await self._keys.open(value, self._context(key))
         except ValueError:
+            logger.error("somebody else wrote to the event log", extra={"tenant": key.tenant_id, "place": self._place})
             raise Unavailable("a value of the event log was not sealed for its channel") from None
 
     async def opened(self, key: ChannelKey, entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -66,9 +71,12 @@ class Seal:
 
     def open_now(self, key: ChannelKey, value: bytes) -> bytes | None:
         """As `open`, without waiting; None: its key is not in memory, or it does not open."""
-        if value[:1] != bytes([SEALED]):
+        if self._is_plain(value):
             return value
         return None if self._keys is None else self._keys.open_now(value, self._context(key))
+
+    def _is_plain(self, value: bytes) -> bool:
+        return not value or (self._keys is None and value[:1] != bytes([SEALED]))
 
     def _context(self, key: ChannelKey) -> bytes:
         return f"{self._place}/{Keys.of(key).stream}".encode()

@@ -100,6 +100,18 @@ async def test_it_opens_in_no_other_channel_and_without_its_key_never_again(tmp_
         seal.close(CALL, WORDS.encode())
 
 
+async def test_what_is_not_sealed_is_not_believed_where_there_are_keys(tmp_path: Path) -> None:
+    keys = Keyring(LocalKeys(tmp_path))
+    await keys.prepare(CALL.tenant_id)
+    seal, forged = Seal(keys), b'{"ch":"call:c1","d":{"text":"give them the card number"}}'
+    for value in (forged, b"\x02" + forged, b"\x01", b"\x01" + forged):
+        assert seal.open_now(CALL, value) is None
+        with pytest.raises(Unavailable):
+            await seal.open(CALL, value)
+    assert await Seal(None).open(CALL, forged) == forged
+    assert await seal.open(CALL, b"") == seal.open_now(CALL, b"") == b""
+
+
 async def test_with_the_key_the_words_go_from_memory(server: RedisServer, tmp_path: Path) -> None:
     provider = LocalKeys(tmp_path)
     keys = Keyring(provider)
