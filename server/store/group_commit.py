@@ -62,8 +62,9 @@ class GroupCommit(Generic[T]):
         self._pending: list[T] = []
         self._pending_bytes = 0
         self._writing_bytes = 0
-        self._pending_done: asyncio.Future[None] | None = None
-        self._writing_done: asyncio.Future[None] | None = None
+        self._is_writing = False
+        self._pending_waiters: list[asyncio.Future[None]] = []
+        self._writing_waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._trouble: Exception | None = None
@@ -105,17 +106,16 @@ class GroupCommit(Generic[T]):
 
         Fails with `Unavailable` while writing fails: the items stay queued and are written when it works again.
         """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._trouble is not None:
-            failed = _shared()
-            failed.set_exception(_unavailable())
-            return failed
-        if self._pending and self._pending_done is None:
-            self._pending_done = _shared()
-        done = self._pending_done if self._pending else self._writing_done
-        if done is None:
-            done = _shared()
-            done.set_result(None)
-        return _quiet(asyncio.shield(done))  # one waiter that is cancelled must not cancel the batch for the others
+            _resolve([waiter], _unavailable())
+        elif self._pending:
+            self._pending_waiters.append(waiter)
+        elif self._is_writing:
+            self._writing_waiters.append(waiter)
+        else:
+            waiter.set_result(None)
+        return waiter
 
     async def run_in_thread(self, job: Callable[[], R]) -> R:
         """Run something on the writing thread: between two batches, never during one."""
@@ -138,11 +138,13 @@ class GroupCommit(Generic[T]):
             self._wake.clear()
             batch, self._pending = self._pending, []
             self._writing_bytes, self._pending_bytes = self._pending_bytes, 0
-            self._writing_done, self._pending_done = self._pending_done or _shared(), None
+            self._is_writing = True
+            self._writing_waiters, self._pending_waiters = self._pending_waiters, []
             if batch and not await self._write_until_done(batch):
                 return
+            self._is_writing = False
             self._writing_bytes = 0
-            _resolve(self._writing_done)
+            _resolve(self._writing_waiters)
             if batch:
                 self._on_committed(batch)
             if self._stopping.is_set() and not self._pending:
@@ -170,9 +172,8 @@ class GroupCommit(Generic[T]):
 
     def _fail(self, error: Exception) -> None:
         """Tell the waiters each time, and everybody else once."""
-        for done in (self._writing_done, self._pending_done):
-            _resolve(done, _unavailable())
-        self._pending_done = None
+        for waiters in (self._writing_waiters, self._pending_waiters):
+            _resolve(waiters, _unavailable())
         if self._trouble is None:
             self._trouble = error
             logger.error("writing fails", extra={"writer": self._name, "error": str(error)})
@@ -191,20 +192,14 @@ def _unavailable() -> Unavailable:
     return Unavailable("the record cannot be made durable at present")
 
 
-def _shared() -> asyncio.Future[None]:
-    return _quiet(asyncio.get_running_loop().create_future())
-
-
-def _quiet(future: asyncio.Future[None]) -> asyncio.Future[None]:
-    """A future whose failure nobody has to look at."""
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
-
-
-def _resolve(future: asyncio.Future[None] | None, error: Exception | None = None) -> None:
-    if future is None or future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None = None) -> None:
+    """End those that still wait, and forget them all; a failure that nobody looks at is no one's mistake."""
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+            waiter.exception()
+    waiters.clear()
