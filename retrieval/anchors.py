@@ -16,7 +16,7 @@ from inference.request import EmbeddingArray
 from retrieval.discriminant import Discriminant
 
 _PHRASES = Path(__file__).with_name("phrases.yaml")
-_KINDS = ("small_talk", "boundaries", "particulars", "topical", "elliptical", "off_topic")
+_KINDS = ("small_talk", "boundaries", "particulars", "topical", "direct", "elliptical", "off_topic")
 _table = {kind: tuple(phrases) for kind, phrases in yaml.safe_load(_PHRASES.read_text("utf-8")).items()}
 
 PHRASES: tuple[str, ...] = tuple(phrase for kind in _KINDS for phrase in _table[kind])
@@ -71,8 +71,12 @@ class Anchors:
         Returns:
             `[rows] float32`, above 0 for questions to a service.
         """
-        asked = np.maximum(nearest_passage, _nearest(vectors, self.vectors[_ASKED]))
+        asked = np.maximum(nearest_passage, self.nearest_asked(vectors))
         return self.service(vectors) + asked - _nearest(vectors, self.off_topic)
+
+    def nearest_asked(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
+        """Return `[rows] float32`, cosine to the nearest of what callers ask or say of their topic."""
+        return _nearest(vectors, self.vectors[_ASKED])
 
     def nearest_small_talk(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
         """Return `[rows] float32`, cosine to the nearest small talk."""

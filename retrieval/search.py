@@ -40,10 +40,11 @@ NEAR_DUPLICATE_SHARE = 0.9
 """Share of common words from which a second article says the same as the first. High on purpose: guidelines for three
 kinds of return differ in a word, and each is an answer of its own."""
 SMALL_TALK_COSINE = 0.8
-"""From here on a question is small talk, whatever was spoken of before."""
+"""From here on a question is small talk, whatever was spoken of before, unless it is nearer to what callers ask: "is
+that right" is no "that's right"."""
 FOREIGN_SMALL_TALK_COSINE = 0.7
 """The same for one with words that the base does not have ("could you repeat that")."""
-RELEVANCE_WEIGHT = 0.25
+RELEVANCE_WEIGHT = 0.2
 """What the kind of a question adds to its evidence: a base of passports is asked about passports all the same."""
 MIN_LEANING_RELEVANCE = -0.4
 FOREIGN_WORD_RELEVANCE = 0.3
@@ -198,8 +199,10 @@ class Search:
         return self._results(found.parts @ share, found.passages @ share, top_k, shown), evidence
 
     def _is_small_talk(self, num_foreign: int) -> bool:
-        nearest = float(self._generation.anchors.nearest_small_talk(self.question_vector)[0])
-        return nearest > (FOREIGN_SMALL_TALK_COSINE if num_foreign else SMALL_TALK_COSINE)
+        anchors = self._generation.anchors
+        nearest = float(anchors.nearest_small_talk(self.question_vector)[0])
+        asked = float(anchors.nearest_asked(self.question_vector)[0])
+        return nearest > max(asked, FOREIGN_SMALL_TALK_COSINE if num_foreign else SMALL_TALK_COSINE)
 
     def _results(
         self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int, shown: Collection[str]

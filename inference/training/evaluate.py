@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.embedding import EMBEDDING, RETRIEVAL
 from inference.errors import ModelError
 from inference.export.build import HEADS_FILE
 from inference.export.heads import load_heads
@@ -153,10 +154,11 @@ def evaluate_file(
         spoken_rows=spoken_rows,
         progress=progress,
     )
-    progress("retrieval")
-    retrieval = score_retrieval(read_retrieval_set(), runner.embed)
-    progress("latency")
     outputs = [tensor.name for tensor in version.config.outputs]
+    progress("retrieval")
+    vector = RETRIEVAL if RETRIEVAL in outputs else EMBEDDING  # the one that bases are searched by
+    retrieval = score_retrieval(read_retrieval_set(), lambda texts: runner.run(texts, [vector])[vector])
+    progress("latency")
     return replace(found, retrieval=retrieval, latency_ms=measure_latency(runner, outputs))
 
 

@@ -28,6 +28,7 @@ from inference.training.states import StateRunner
 from inference.training.tasks import FloatArray
 
 FOLDS = 4
+REPORTED_STEPS = 20
 
 Report = Callable[[str], None]
 
@@ -70,7 +71,12 @@ def add_search_head(
     if judged:
         for line in judge(packed, start, settings):
             report(line)
-    head = fit_retrieval(packed, start, settings, lambda step, loss: report(f"step {step}: loss {loss:.3f}"))
+
+    def progress(step: int, loss: float) -> None:
+        if step % REPORTED_STEPS == 0:
+            report(f"step {step}: loss {loss:.3f}")
+
+    head = fit_retrieval(packed, start, settings, progress)
     save_retrieval(head.export(), version / RETRIEVAL_FILE)
     declare_retrieval(version.parent, sources.encoder.dims)
     build_version(version, report)
