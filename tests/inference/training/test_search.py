@@ -24,11 +24,17 @@ from retrieval.practice import search_tasks
 pytestmark = pytest.mark.slow
 
 SHIPPED = Path(__file__).parents[3] / "model_repo" / "utterance"
+TALK = (("customer", "my payment was late"), ("agent", "okay"))
 BASES = tuple(
     ServiceBase(
         trade,
         (
-            ServiceArticle("a", "Late fee", f"A {trade} customer who pays late owes five.", (("i paid late", ()),)),
+            ServiceArticle(
+                "a",
+                "Late fee",
+                f"A {trade} customer who pays late owes five.",
+                (("i paid late", ()), ("what now", TALK)),
+            ),
             ServiceArticle("b", "Refund", "Money goes back to the card.", (("i want my money back", ()),)),
         ),
     )
