@@ -17,7 +17,7 @@ from inference.request import EmbeddingArray
 from retrieval.dense import IndexKind
 from retrieval.errors import DamagedIndex, EncoderMismatch
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 
 

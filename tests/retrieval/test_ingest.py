@@ -1,6 +1,7 @@
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 from msgspec import structs
 
@@ -128,6 +129,8 @@ async def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, folder: 
 
 async def test_another_encoder_is_refused_with_the_command(tmp_path: Path, folder: Path) -> None:
     await ingest(folder, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder())
+    # Another version has other phrases as well, but that is not what its owner should be told.
+    np.save(BaseStore(tmp_path, "shop", "faq").path(1) / "anchors.npy", np.zeros((3, 4), np.float32))
     base = KnowledgeBase(tmp_path, "shop", "faq", HashingEmbedder(version=2))
     with pytest.raises(EncoderMismatch, match="cueline kb ingest DIR --kb faq --tenant shop"):
         base.generation()
