@@ -1,7 +1,7 @@
 """Fills `model_repo/utterance`: from labelled data to calibrated heads on a shared encoder. Needs the extra `train`.
 
 In the order of the data: `readers` (files to examples) → `splits` (fit, calibrate, validate; whole dialogues) →
-`augment` (typed text to what a recogniser writes) → `finetune` (the encoder) → `features` (pooled vectors) → `linear`
-and `open_set` (heads) → `calibrate` (scores that are probabilities) → `pipeline` (all of it, resumable) → `report`.
-What ships without torch is in `inference.export`.
+`augment` (typed text to what a recogniser writes) → `finetune` (the encoder) → `features` (pooled vectors) and `states`
+(those of tokens) → `linear`, `open_set`, `attention` and `experts` (heads) → `calibrate` (scores that are
+probabilities) → `pipeline` (all of it, resumable) → `report`. What ships without torch is in `inference.export`.
 """
