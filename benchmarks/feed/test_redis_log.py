@@ -62,10 +62,11 @@ async def delays_of(writer: EventLog, reader: EventLog) -> list[float]:
 
 
 async def measure(folder: Path, url: str) -> dict[str, list[float]]:
+    keys = folder.parent  # what an attempt before this one left in Redis is read again
     async with (
-        started(EmbeddedLog(folder / "log", keys=await keyring(folder))) as embedded,
-        started(RedisLog(url, timeout_s=5, keys=await keyring(folder))) as here,
-        started(RedisLog(url, timeout_s=5, keys=await keyring(folder))) as there,
+        started(EmbeddedLog(folder / "log", keys=await keyring(keys))) as embedded,
+        started(RedisLog(url, timeout_s=5, keys=await keyring(keys))) as here,
+        started(RedisLog(url, timeout_s=5, keys=await keyring(keys))) as there,
     ):
         return {
             "embedded": await delays_of(embedded, embedded),
