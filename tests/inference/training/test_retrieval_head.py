@@ -54,6 +54,7 @@ def test_a_head_that_learns_nothing_is_the_projection_of_the_mean() -> None:
     np.testing.assert_allclose(head(packed.texts).detach().numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_it_finds_what_the_start_does_not_and_looks_away_from_fillers() -> None:
     pairs = [("a", "b"), ("c", "d"), ("e", "f"), ("g", "h")]
     packed, start = PackedTask(task(pairs), states_of), np.eye(DIMS, dtype=np.float32)
