@@ -31,7 +31,7 @@ from server.log.contract import ChannelKey, EventLog
 from server.log.leases import Leases, SoleOwner
 from server.log.presence import LocalPresence
 from server.log.redis_seal import Seal
-from server.wire.errors import ConfigError, Conflict, CuelineError, Unavailable
+from server.wire.errors import ConfigError, Conflict, CuelineError, Gone, Unavailable
 from server.wire.ids import AgentId, ConversationId, TenantId, call_channel
 from server.wire.publication import CallState
 
@@ -340,7 +340,7 @@ class SharedFleet(Fleet):
         """The first process of a Redis gives the secret, the others take it; the former one stays good.
 
         Raises:
-            ConfigError: What Redis has was not sealed by this fleet's key.
+            ConfigError: What Redis has was not sealed by this fleet's key, or the others have another one.
             Gone: The fleet's key was destroyed.
             Unavailable: Redis or the key service does not answer.
         """
@@ -355,6 +355,11 @@ class SharedFleet(Fleet):
                 secret = await keys.open(secret, SECRET.encode())
             except ValueError:
                 raise ConfigError("another fleet, or somebody else, writes there", field="log.url") from None
+            except Gone:
+                raise ConfigError(
+                    "the processes that share this Redis seal with other keys: share one folder, or use KMS",
+                    field="keys.folder",
+                ) from None
         if secret != mine:
             self._sealed.secrets = [secret, mine]
             self._tls.use(self._sealed.secrets)

@@ -219,6 +219,15 @@ async def test_who_reads_redis_cannot_make_tickets_nor_who_writes_it(
     assert there.tickets.secrets[0] == secret
 
 
+async def test_a_process_with_keys_of_its_own_is_told_to_share_them(processes: list[Process], tmp_path: Path) -> None:
+    there = processes[1].fleet
+    assert isinstance(there, SharedFleet)
+    there._log.keys = Keyring(LocalKeys(tmp_path / "of its own"))
+    with pytest.raises(ConfigError) as raised:
+        await there._share_secret()
+    assert raised.value.field == "keys.folder"
+
+
 async def test_a_cache_is_emptied_in_every_process(processes: list[Process]) -> None:
     here, there = (process.fleet for process in processes)
     emptied: dict[str, asyncio.Event] = {"here": asyncio.Event(), "there": asyncio.Event()}
