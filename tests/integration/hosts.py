@@ -50,7 +50,8 @@ class Hosts:
 
     def make(self) -> None:
         _ip("netns", "add", self.hub)
-        _ip("-n", self.hub, "link", "add", "br0", "type", "bridge")
+        # Of its own: one without takes its lowest port's, and has another when that port is cut off.
+        _ip("-n", self.hub, "link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge")
         _ip("-n", self.hub, "addr", "add", f"{self.hub_address}/24", "dev", "br0")
         _ip("-n", self.hub, "link", "set", "br0", "up")
         _ip("-n", self.hub, "link", "set", "lo", "up")
