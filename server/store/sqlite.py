@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,27 @@ class SqliteDatabase:
         if self._file is None:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        await self._settle()
         async with self.engine.connect() as connection:
             if self._file.stat().st_size <= CHECKED_BYTES:
                 found = (await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar()
                 if found != "ok":
                     raise ConfigError(f"the database file is damaged; {_REMEDY}", field=self.place)
+
+    async def _settle(self) -> None:
+        """Make the file write-ahead.
+
+        Of two processes that do so to a new file at once, one is told that it is locked, without the wait that other
+        locks have.
+        """
+        for pause_s in (0.05, 0.2, 1.0, 0.0):
+            try:
+                async with self.engine.connect():
+                    return
+            except exc.OperationalError as error:
+                if "locked" not in str(error.orig) or not pause_s:
+                    raise
+            await asyncio.sleep(pause_s)
 
     def transaction(self, *, is_writing: bool) -> AbstractAsyncContextManager[AsyncConnection]:
         """One transaction; a writer locks from its beginning on."""
