@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from inference.request import EmbeddingArray, RowClass
 from retrieval.apart import MAX_INLINE_BYTES, ingest_apart, size_bytes
 from retrieval.article import Viewer
 from retrieval.conversation import Query
-from retrieval.errors import BaseBusy, EmptyFolder, NoSuchBase, RetrievalError
+from retrieval.errors import BaseBusy, DamagedIndex, EmptyFolder, NoSuchBase, RetrievalError
 from retrieval.ingest import FOLDER, Report, ingest
 from retrieval.manifest import Embedder, EncoderIdentity, Manifest
 from retrieval.search import Answer, KnowledgeBase
@@ -222,10 +223,19 @@ class Library:
 
 
 def _is_ours(store: BaseStore) -> bool:
-    """Whether the server's folder fills the base: nobody has yet, or the server did before."""
+    """Whether the server's folder fills the base: nobody has yet, the server did before, or nothing says who did.
+
+    Where the current manifest cannot be read, the newest generation that can be says whose the base is. One without any
+    answers nobody, so nothing is lost with it.
+    """
     try:
         return store.manifest().origin == FOLDER
     except NoSuchBase:
+        return True
+    except DamagedIndex:
+        for generation in reversed(store.generations()):
+            with suppress(DamagedIndex):
+                return Manifest.read(store.path(generation)).origin == FOLDER
         return True
 
 

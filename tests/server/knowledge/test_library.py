@@ -7,6 +7,7 @@ import pytest
 from retrieval.conversation import build_query
 from retrieval.errors import BadQuery, NoSuchBase
 from retrieval.ingest import ingest
+from retrieval.manifest import MANIFEST
 from retrieval.store import BaseStore
 from server.knowledge.library import Library
 from tests.retrieval.hashing_embedder import HashingEmbedder
@@ -71,6 +72,39 @@ async def test_another_encoder_has_the_servers_own_bases_made_again(tmp_path, ar
     await library.start([("shop", "faq")])
     assert (await library.search("shop", "faq", QUESTION)).results
     await library.stop()
+
+
+@pytest.mark.parametrize("manifest", [b"{torn", b'{"format": 1}', None])
+async def test_a_base_whose_manifest_cannot_be_read_is_made_again(manifest, tmp_path, articles):
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(articles, store, HashingEmbedder(), origin="folder")
+    damage(store, manifest)
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq")])
+    assert (await library.search("shop", "faq", QUESTION)).results[0].source == "refund.md"
+    assert (store.current(), store.manifest().origin) == (2, "folder")
+    await library.stop()
+
+
+async def test_but_not_where_an_older_generation_says_that_it_is_somebody_elses(tmp_path, articles, caplog):
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(articles, store, HashingEmbedder())
+    (articles / "plan.md").write_text("# Plan\n\nDrivers buy the AutoCare Plus plan.\n")
+    await ingest(articles, store, HashingEmbedder())
+    damage(store, b"{torn")
+    library = library_of(tmp_path, articles)
+    await library.start([("shop", "faq")])
+    assert store.current() == 2
+    assert "cannot be searched" in caplog.text
+    await library.stop()
+
+
+def damage(store, manifest):
+    file = store.path(store.current()) / MANIFEST
+    if manifest is None:
+        file.unlink()
+    else:
+        file.write_bytes(manifest)
 
 
 async def test_a_folder_that_cannot_be_read_stops_nothing(tmp_path, articles, caplog):
