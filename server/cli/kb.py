@@ -37,6 +37,8 @@ from server.knowledge.errors import as_cueline_error
 DEFAULT_TOP_K = 3
 _MAX_LISTED = 20
 """Skipped files that are named one by one."""
+_WIDEST = 1000
+"""Characters a line of a table may take; no name is longer."""
 
 _common = [
     click.option("--kb", "base", metavar="NAME", help="Knowledge base. [the tenant's name]"),
@@ -215,7 +217,10 @@ def list_command(is_json: bool, place: _Place) -> None:
             encoder = f"{m.encoder.model}/{m.encoder.version}"
             row = (m.base, m.generation, m.articles, m.passages, m.index, encoder, m.created_at)
             table.add_row(*map(str, row))
-        Console().print(table)
+        console = Console()
+        needed = console.measure(table, options=console.options.update_width(_WIDEST)).maximum
+        console.width = max(console.width, needed)  # a name cut short cannot be given to another command
+        console.print(table)
     for line in broken:
         click.echo(line, err=True)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from retrieval.manifest import Calibration, EncoderIdentity, Manifest
+from retrieval.store import BaseStore
 from server.cli import root
 from server.wire.errors import BadRequest, NotFound
 
@@ -37,6 +39,33 @@ def test_the_examples_of_the_page_run_and_print_what_it_shows() -> None:
     assert json.loads(printed[3]) == {"query": "who won the game last night", "abstained": True, "results": []}
     scores = json.loads(printed[4])
     assert scores["recall_at_3"] >= 0.9
+
+
+def test_a_list_cuts_no_name_short_however_narrow_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["orders_and_returns_of_the_european_shops", "warranty"]
+    for name in names:
+        manifest = Manifest(
+            base=name,
+            generation=1,
+            created_at="2026-01-02T03:04:05+00:00",
+            encoder=EncoderIdentity("utterance", 1, "0123456789abcdef", 384),
+            index="flat",
+            files=1,
+            articles=1,
+            passages=1,
+            parts=1,
+            calibration=Calibration(0.3, 0.1, 0.2),
+            digest="",
+            sizes_bytes={},
+        )
+        store = BaseStore(tmp_path, "car_service", name)
+        with store.writing() as folder:
+            manifest.write(folder)
+            store.publish(folder, 1)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = CliRunner().invoke(root, ["kb", "list"], catch_exceptions=False).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["base", *names]
+    assert [line.split()[-1] for line in lines[1:]] == ["2026-01-02T03:04:05+00:00"] * 2
 
 
 def test_errors_name_what_is_wrong() -> None:
