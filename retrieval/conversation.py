@@ -121,7 +121,7 @@ def parse_context(value: object) -> tuple[Turn, ...]:
     if not isinstance(value, list):
         raise BadQuery("expected a list of turns", field="context")
     turns = []
-    for number, entry in enumerate(value[-MAX_CONTEXT_TURNS:]):
+    for number, entry in enumerate(value[-MAX_CONTEXT_TURNS:], max(0, len(value) - MAX_CONTEXT_TURNS)):
         if isinstance(entry, str):
             turns.append(_labelled(entry))
             continue

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from retrieval.conversation import MAX_TURNS, Query, Turn, build_query, decode_context, weigh_turns
+from retrieval.conversation import (
+    MAX_CONTEXT_TURNS,
+    MAX_TURNS,
+    Query,
+    Turn,
+    build_query,
+    decode_context,
+    parse_context,
+    weigh_turns,
+)
 from retrieval.errors import BadQuery
 
 
@@ -66,3 +75,10 @@ def test_a_wrong_context_names_its_place(text: str) -> None:
 def test_a_wrong_question(question: str) -> None:
     with pytest.raises(BadQuery):
         build_query(question)
+
+
+def test_a_wrong_turn_is_named_by_its_place_in_the_whole_conversation():
+    turns = ["a", *["fine"] * MAX_CONTEXT_TURNS, 5]
+    with pytest.raises(BadQuery) as caught:
+        parse_context(turns)
+    assert caught.value.field == f"context[{MAX_CONTEXT_TURNS + 1}]"
