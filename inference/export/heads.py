@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from inference.export.attention import Attention, add_attentions
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS, MASK_FLOAT, add_encoder
@@ -26,7 +25,7 @@ from inference.export.graph import GraphBuilder, tensor_info
 from inference.export.pooling import add_unit_length
 from inference.export.precision import Precision
 from inference.export.retrieval import RETRIEVAL, RetrievalHead, add_retrieval
-from inference.export.weights import Encoder, ExportError, FloatArray
+from inference.export.weights import Encoder, ExportError, FloatArray, read_tensors
 
 EMBEDDING = "embedding"
 CARRY = "carry"
@@ -134,13 +133,9 @@ def load_heads(path: Path) -> Heads:
     """Read what `save_heads` wrote, as fp32.
 
     Raises:
-        ExportError: If the file is missing or incomplete.
+        ExportError: If the file is missing, damaged or incomplete.
     """
-    if not path.is_file():
-        raise ExportError(f"{path}: no such file")
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-    tensors = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    tensors, metadata = read_tensors(path)
     try:
         linear, carry = (
             {

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from inference.export.encoder import layer_states
 from inference.export.graph import GraphBuilder
 from inference.export.pooling import add_attention_pooling, add_unit_length
-from inference.export.weights import ExportError, FloatArray
+from inference.export.weights import ExportError, FloatArray, read_tensors
 
 RETRIEVAL = "retrieval"
 """Name of the output."""
@@ -54,11 +54,11 @@ def load_retrieval(path: Path) -> RetrievalHead | None:
     """Read what `save_retrieval` wrote, as fp32; None where a version has no such head.
 
     Raises:
-        ExportError: If the file is incomplete.
+        ExportError: If the file is damaged or incomplete.
     """
     if not path.is_file():
         return None
-    tensors = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    tensors, _ = read_tensors(path)
     try:
         return RetrievalHead(tensors["query"], tensors["projection"], tensors["bias"])
     except KeyError as error:

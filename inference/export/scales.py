@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS, add_encoder, site_inputs
 from inference.export.graph import GraphBuilder, tensor_info
 from inference.export.precision import Float
-from inference.export.weights import Encoder, ExportError, FloatArray
+from inference.export.weights import Encoder, FloatArray, read_tensors
 
 
 def measure_ranges(encoder: Encoder, rows: Iterable[NDArray[np.int32]]) -> dict[str, FloatArray]:
@@ -57,9 +57,7 @@ def load_ranges(path: Path) -> dict[str, FloatArray]:
     """Read what `save_ranges` wrote.
 
     Raises:
-        ExportError: If the file is missing.
+        ExportError: If the file is missing or damaged.
     """
-    if not path.is_file():
-        raise ExportError(f"{path}: no such file")
-    ranges: dict[str, FloatArray] = load_file(path)
+    ranges, _ = read_tensors(path)
     return ranges

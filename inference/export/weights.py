@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 FloatArray = NDArray[np.float32]
@@ -76,7 +76,7 @@ def load_base_encoder() -> Encoder:
     folder = base_model_folder()
     config = json.loads((folder / "config.json").read_text())
     return Encoder(
-        tensors=_read(folder / "model.safetensors"),
+        tensors=_base_tensors(folder / "model.safetensors"),
         num_layers=config["num_hidden_layers"],
         num_heads=config["num_attention_heads"],
         epsilon=config["layer_norm_eps"],
@@ -87,15 +87,12 @@ def load_encoder(path: Path) -> Encoder:
     """Read a checkpoint written by `save_encoder`.
 
     Raises:
-        ExportError: If the file is missing or lacks its description.
+        ExportError: If the file is missing, damaged, or lacks its description.
     """
-    if not path.is_file():
-        raise ExportError(f"{path}: no such checkpoint")
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
+    tensors, metadata = read_tensors(path)
     try:
         return Encoder(
-            tensors=_read(path),
+            tensors=tensors,
             num_layers=int(metadata["num_layers"]),
             num_heads=int(metadata["num_heads"]),
             epsilon=float(metadata["epsilon"]),
@@ -120,10 +117,22 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
     )
 
 
-def _read(path: Path) -> dict[str, FloatArray]:
-    with safe_open(path, framework="numpy") as file:
-        return {
-            name.removeprefix("bert."): file.get_tensor(name).astype(np.float32)
-            for name in file.keys()  # noqa: SIM118 - a safetensors handle is no mapping
-            if not name.endswith("position_ids")
-        }
+def read_tensors(path: Path) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Read a safetensors file: its tensors as fp32, and its metadata.
+
+    Raises:
+        ExportError: If the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name).astype(np.float32) for name in names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ExportError(f"{path}: damaged: {error}") from error
+
+
+def _base_tensors(path: Path) -> dict[str, FloatArray]:
+    tensors, _ = read_tensors(path)
+    return {name.removeprefix("bert."): array for name, array in tensors.items() if not name.endswith("position_ids")}

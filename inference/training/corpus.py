@@ -11,7 +11,7 @@ import yaml
 
 from inference.training import readers
 from inference.training.splits import Split, split
-from inference.training.tasks import SPEAKERS, TASKS, Examples, Task, join, sample
+from inference.training.tasks import SPEAKERS, TASKS, Examples, join, sample
 
 CATALOGUE = Path(__file__).with_name("actions.yaml")
 
@@ -63,7 +63,7 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
     CLINC150 comes with its own validation rows: half of them calibrate, half validate.
 
     Raises:
-        DataError: If a file is missing or unreadable.
+        DataError: If a file is missing or a line of it is not as it should be, or a task lacks rows or labels.
     """
     inside, outside = readers.read_intent(folder, "train")
     held_inside, held_outside = readers.read_intent(folder, "val")
@@ -81,10 +81,22 @@ def read_corpus(folder: Path, seed: int) -> Corpus:
         ),
         "question": _split_all([sample(part, MAX_QUESTION_ROWS) for part in readers.read_question(folder)], seed),
     }
-    return Corpus(
+    corpus = Corpus(
         splits={task.name: splits[task.name] for task in TASKS},
         outside=_with_fit(outside, split(held_outside, seed, calibrate=0.5, validate=0.5)),
     )
+    for name, cut in {**corpus.splits, f"intent, {readers.OUT_OF_SCOPE}": corpus.outside}.items():
+        _check_whole(f"{folder}: {name}", cut)
+    return corpus
+
+
+def _check_whole(where: str, cut: Split) -> None:
+    """Refuse what nothing can be learned from, or nothing judged on, before hours are spent on it."""
+    if not cut.fit.labels:
+        raise readers.DataError(f"{where}: no row has a label")
+    for part in ("fit", "calibrate", "validate"):
+        if not len(getattr(cut, part)):
+            raise readers.DataError(f"{where}: too few rows or dialogues, none is left to {part}")
 
 
 def read_catalogue(path: Path = CATALOGUE) -> Examples:
@@ -134,7 +146,7 @@ def _as_actions(rows: Examples, catalogue: Examples) -> Examples:
 
 def read_plain(folder: Path) -> tuple[str, ...]:
     """Read texts without a label of ours, which keep the embedding where it was: agents' turns of the USS set."""
-    lines = readers.read_lines(folder / "sentiment/uss_sgd.jsonl")
+    lines = readers.read_lines(folder / "sentiment/uss_sgd.jsonl", readers.TurnLine)
     return tuple(dict.fromkeys(line.text for line in lines if line.speaker == "agent"))
 
 
@@ -155,6 +167,6 @@ def _split_all(parts: list[Examples], seed: int) -> Split:
     )
 
 
-def labels_of(corpus: Corpus, task: Task) -> tuple[str, ...]:
-    """Labels of a task, in the order of its logits."""
-    return corpus.splits[task.name].fit.labels
+def labels_of(corpus: Corpus) -> dict[str, tuple[str, ...]]:
+    """Name the labels of every task, in the order of its logits."""
+    return {name: cut.fit.labels for name, cut in corpus.splits.items()}

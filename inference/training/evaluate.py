@@ -27,8 +27,9 @@ from inference.training import metrics
 from inference.training.augment import as_heard, spell_numbers, strip_marks
 from inference.training.calibrate import sigmoid, softmax
 from inference.training.context import logits_in_context
-from inference.training.corpus import Corpus
+from inference.training.corpus import Corpus, labels_of
 from inference.training.features import Runner, open_tokenizer
+from inference.training.folder import check_labels
 from inference.training.retrieval import read_retrieval_set, score_retrieval
 from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, FloatArray, Kind, Task, join, sample
 
@@ -135,7 +136,9 @@ def evaluate_file(
 
     Raises:
         ModelError: If the model folder is not in order.
+        ExportError: If the version lacks its heads, or the data has other labels.
     """
+    check_labels(file.parent.parent, labels_of(corpus))
     model = ModelRepository.open(file.parent.parent.parent, weights=False).model(file.parent.parent.name)
     number = int(file.parent.name)
     if number not in model.versions:

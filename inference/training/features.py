@@ -14,15 +14,22 @@ from tokenizers import Tokenizer
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS
 from inference.export.heads import EMBEDDING, Heads, fused_model
 from inference.export.precision import Float
-from inference.export.weights import MAX_TOKENS, Encoder
+from inference.export.weights import MAX_TOKENS, Encoder, ExportError
 from inference.training.tasks import FloatArray
 
 BATCH_ROWS = 32
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """Read a `tokenizer.json` with padding off and rows cut at the longest of the ladder."""
-    tokenizer = Tokenizer.from_file(str(path))
+    """Read a `tokenizer.json` with padding off and rows cut at the longest of the ladder.
+
+    Raises:
+        ExportError: If it is missing or no tokeniser.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ExportError(f"{path}: {error}") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     return tokenizer
@@ -45,13 +52,20 @@ class Runner:
 
     @classmethod
     def for_file(cls, path: Path, tokenizer: Tokenizer, num_threads: int = 1) -> Runner:
-        """Open a built model file, as the engine does."""
-        session = ort.InferenceSession(
-            str(path),
-            session_options(num_threads),
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["SkipLayerNormFusion"],
-        )
+        """Open a built model file, as the engine does.
+
+        Raises:
+            ExportError: If it is missing or damaged.
+        """
+        try:
+            session = ort.InferenceSession(
+                str(path),
+                session_options(num_threads),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["SkipLayerNormFusion"],
+            )
+        except Exception as error:  # the library's errors have no base class of their own
+            raise ExportError(f"{path}: cannot be opened, run `cueline models build --force`: {error}") from error
         return cls(session, tokenizer)
 
     def run(self, texts: Sequence[str], outputs: Sequence[str], title: str = "") -> dict[str, FloatArray]:

@@ -70,21 +70,35 @@ def config_text(name: str, dims: int, labels: Mapping[str, Sequence[str]]) -> st
     )
 
 
+def check_labels(folder: Path, labels: Mapping[str, Sequence[str]]) -> None:
+    """Check that a model folder's labels, where it has any yet, are those of the data.
+
+    Raises:
+        ExportError: If it has others: versions of one model share them, so other labels are another model.
+    """
+    for task, names in labels.items():
+        path = folder / labels_file(task)
+        if path.exists() and path.read_text() != _lines(names):
+            raise ExportError(f"{path}: holds other labels than the data; versions of one model share their labels")
+
+
+def _lines(names: Sequence[str]) -> str:
+    return "\n".join(names) + "\n"
+
+
 def write_model_folder(folder: Path, dims: int, labels: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> None:
     """Write what all versions share, or check that it is what is there.
 
     Raises:
-        ExportError: If the folder serves other labels: versions share them, so other labels are another model.
+        ExportError: If the folder has other labels.
     """
+    check_labels(folder, labels)
     folder.mkdir(parents=True, exist_ok=True)
-    shared = {labels_file(task): "\n".join(names) + "\n" for task, names in labels.items()}
+    shared = {labels_file(task): _lines(names) for task, names in labels.items()}
     shared["config.pbtxt"] = config_text(folder.name, dims, labels)
     for name, text in shared.items():
-        path = folder / name
-        if not path.exists():
-            path.write_text(text)
-        elif name.endswith("_labels.txt") and path.read_text() != text:
-            raise ExportError(f"{path}: holds other labels than the data; versions of one model share their labels")
+        if not (folder / name).exists():
+            (folder / name).write_text(text)
     if not (folder / "tokenizer.json").exists():
         tokenizer.save(str(folder / "tokenizer.json"))
 

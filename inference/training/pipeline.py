@@ -36,7 +36,7 @@ from inference.training.fit import (
     fit_post_processing,
     fit_projection,
 )
-from inference.training.folder import write_model_folder, write_post_processing, write_weights
+from inference.training.folder import check_labels, write_model_folder, write_post_processing, write_weights
 from inference.training.linear import logits
 from inference.training.states import StateRunner
 from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
@@ -52,6 +52,15 @@ OUTSIDE_REPEATS = 4
 
 SOFTENED = {"sentiment": 0.5, "dissatisfied": 0.5}
 """Tasks of which a run that continues from a version believes that version in part, and how far."""
+
+FROZEN_FILE = "frozen.npz"
+TEACHER_FILE = "teacher.npz"
+START_FILE = "start.npz"
+TUNED_FILE = "tuned.npz"
+FROZEN_HEADS_FILE = "frozen-heads.safetensors"
+FINETUNE_FILE = "finetune.pt"
+WORK_FILES = (FROZEN_FILE, TEACHER_FILE, START_FILE, TUNED_FILE, FROZEN_HEADS_FILE, FINETUNE_FILE)
+"""What stages leave in the work folder."""
 
 Report = Callable[[str], None]
 
@@ -85,6 +94,12 @@ class Run:
     cut_seed: int = 0
 
 
+def forget(work: Path) -> None:
+    """Remove what stages left in a work folder, and nothing else that lies there."""
+    for name in WORK_FILES:
+        (work / name).unlink(missing_ok=True)
+
+
 def train(run: Run, report: Report = lambda _: None) -> None:
     """Run every stage; see the module.
 
@@ -103,17 +118,20 @@ def train(run: Run, report: Report = lambda _: None) -> None:
     report(", ".join(f"{name} {len(split.fit)}" for name, split in corpus.splits.items()) + " rows to fit")
     tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
     base = load_base_encoder()
-    write_model_folder(run.version.parent, base.dims, {task.name: labels_of(corpus, task) for task in TASKS}, tokenizer)
+    labels = labels_of(corpus)
+    if run.start is not None:
+        check_labels(run.start.parent, labels)
+    write_model_folder(run.version.parent, base.dims, labels, tokenizer)
 
-    frozen = VectorStore(Runner.for_encoder(base, tokenizer, run.num_threads), run.work / "frozen.npz")
+    frozen = VectorStore(Runner.for_encoder(base, tokenizer, run.num_threads), run.work / FROZEN_FILE)
     if run.start is not None and run.layers:
         teacher, heads = load_encoder(run.start / ENCODER_FILE), load_heads(run.start / HEADS_FILE)
-        frozen = VectorStore(Runner.for_encoder(teacher, tokenizer, run.num_threads), run.work / "teacher.npz")
+        frozen = VectorStore(Runner.for_encoder(teacher, tokenizer, run.num_threads), run.work / TEACHER_FILE)
         encoder = keep_layers(teacher, run.layers)
     elif run.start is not None:
         encoder, heads = load_encoder(run.start / ENCODER_FILE), load_heads(run.start / HEADS_FILE)
     else:
-        start_file = run.work / "frozen-heads.safetensors"
+        start_file = run.work / FROZEN_HEADS_FILE
         if not start_file.is_file():
             report("heads on the base encoder")
             save_heads(fit_heads(corpus, frozen.embed), start_file)
@@ -153,7 +171,7 @@ def _finetune(
     tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
     sources = dict(training_sources(corpus, read_plain(run.data), frozen))
     if run.start is not None and not run.layers:
-        known = VectorStore(Runner.for_encoder(start, tokenizer, run.num_threads), run.work / "start.npz")
+        known = VectorStore(Runner.for_encoder(start, tokenizer, run.num_threads), run.work / START_FILE)
         for name, share in SOFTENED.items():
             source = sources[name]
             sources[name] = softened(
@@ -168,9 +186,9 @@ def _finetune(
         def progress(step: int, loss: float) -> None:
             bar.update(steps, completed=step, description=f"loss {loss:.3f}")
 
-        finetune(model, sources, tokenizer, run.settings, run.work / "finetune.pt", progress)
+        finetune(model, sources, tokenizer, run.settings, run.work / FINETUNE_FILE, progress)
     encoder, _, tuned = model.export(start)
-    vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / "tuned.npz")
+    vectors = VectorStore(Runner.for_encoder(encoder, tokenizer, run.num_threads), run.work / TUNED_FILE)
     texts = list(dict.fromkeys(text for source in sources.values() for text in source.texts))
     projection = fit_projection(vectors.embed(texts, "projection"), frozen.embed(texts))
     if run.layers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,53 +23,99 @@ DISSATISFIED_BELOW = 3.0
 
 _TASK = {task.name: task for task in TASKS}
 
+Label = Annotated[str, msgspec.Meta(min_length=1)]
+
 
 class DataError(Exception):
-    """A data file is missing or a line of it cannot be read; the message names both."""
+    """A data file is missing, or what it holds cannot be learned from; the message names file, line and field."""
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One line of any of the files; each uses some of the fields."""
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lines of all files have in common; each file's own kind has the fields that its tasks need."""
 
     text: str
-    intent: str = ""
-    intents: tuple[str, ...] = ()
     dialogue: str = ""
-    turn: int = 0
     speaker: str = ""
-    acts: tuple[str, ...] = ()
-    sentiment: str = ""
-    satisfaction: float | None = None
     before: str = ""
     """Text of the line before, where both are of one dialogue; files need not have it."""
+    place: str = ""
+    """File and number of the line, for messages; files need not have it."""
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+class IntentLine(Line, frozen=True, kw_only=True):
+    """One intent an utterance."""
+
+    intent: Label
+
+
+class IntentsLine(Line, frozen=True, kw_only=True):
+    """Any number of intents an utterance."""
+
+    intents: tuple[Label, ...]
+
+
+class SentimentLine(Line, frozen=True, kw_only=True):
+    """One of `SENTIMENTS`."""
+
+    sentiment: Literal["negative", "neutral", "positive"]
+
+
+class TurnLine(Line, frozen=True, kw_only=True):
+    """A turn of a dialogue."""
+
+    dialogue: Label
+    speaker: Literal["customer", "agent"]
+
+
+class ActsLine(TurnLine, frozen=True, kw_only=True):
+    """What a turn does."""
+
+    acts: tuple[Label, ...]
+
+
+class SatisfactionLine(TurnLine, frozen=True, kw_only=True):
+    """How satisfied the customer is; null where nobody said."""
+
+    satisfaction: Annotated[float, msgspec.Meta(ge=1, le=5)] | None
+
+
+L = TypeVar("L", bound=Line)
+
+
+def read_lines(path: Path, kind: type[L]) -> Iterator[L]:
     """Decode a JSON-lines file.
 
     Raises:
-        DataError: If the file is missing, or names the first bad line.
+        DataError: If the file is missing or holds no line, or names the first bad line and what is wrong with it.
     """
-    decoder = msgspec.json.Decoder(Line)
+    decoder = msgspec.json.Decoder(kind)
+    is_empty = True
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
-                    try:
-                        yield decoder.decode(raw)
-                    except msgspec.DecodeError as error:
-                        raise DataError(f"{path}:{number}: {error}") from error
+                    is_empty = False
+                    yield _decode(decoder, raw, f"{path}:{number}")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+    if is_empty:
+        raise DataError(f"{path}: holds no line")
 
 
-def read_turns(path: Path) -> list[Line]:
+def _decode(decoder: msgspec.json.Decoder[L], raw: bytes, place: str) -> L:
+    try:
+        return msgspec.structs.replace(decoder.decode(raw), place=place)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise DataError(f"{place}: {error}") from error
+
+
+def read_turns(path: Path, kind: type[L]) -> list[L]:
     """Read a file of dialogues, whose turns stand in their order, and tell each turn what was said before it.
 
     Raises:
         DataError: As `read_lines`.
     """
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, kind))
     return [
         msgspec.structs.replace(line, before=last.text)
         if last is not None and line.dialogue and last.dialogue == line.dialogue
@@ -84,17 +131,17 @@ def examples(
     true_labels: Sequence[Iterable[str]],
     source: str,
 ) -> Examples:
-    """Build examples; a label of a line that is not in `labels` is an error.
+    """Build examples.
 
     Raises:
-        DataError: If a line carries an unknown label.
+        DataError: If a line carries a label that is not in `labels`; names the line.
     """
     index = {label: i for i, label in enumerate(labels)}
     targets = np.zeros((len(lines), len(labels)), np.float32)
-    for row, names in enumerate(true_labels):
+    for row, (line, names) in enumerate(zip(lines, true_labels, strict=True)):
         for name in names:
             if name not in index:
-                raise DataError(f"{source}: label {name!r} is unknown to {task.name}")
+                raise DataError(f"{line.place or source}: label {name!r} is unknown to {task.name}")
             targets[row, index[name]] = 1
     return Examples(
         task=task,
@@ -120,8 +167,8 @@ def read_intent(folder: Path, part: str) -> tuple[Examples, Examples]:
     Returns:
         In-scope examples, and those out of scope with all targets zero.
     """
-    labels = sorted({x.intent for x in read_lines(folder / "intent/clinc150_train.jsonl")} - {OUT_OF_SCOPE})
-    lines = list(read_lines(folder / f"intent/clinc150_{part}.jsonl"))
+    labels = sorted({x.intent for x in read_lines(folder / "intent/clinc150_train.jsonl", IntentLine)} - {OUT_OF_SCOPE})
+    lines = list(read_lines(folder / f"intent/clinc150_{part}.jsonl", IntentLine))
     inside = [x for x in lines if x.intent != OUT_OF_SCOPE]
     outside = [x for x in lines if x.intent == OUT_OF_SCOPE]
     source, task = f"clinc150_{part}", _TASK["intent"]
@@ -133,14 +180,17 @@ def read_intent(folder: Path, part: str) -> tuple[Examples, Examples]:
 
 def read_banking(folder: Path) -> Examples:
     """Read Banking77."""
-    lines = list(read_lines(folder / "intent/banking77_train.jsonl"))
+    lines = list(read_lines(folder / "intent/banking77_train.jsonl", IntentLine))
     labels = sorted({x.intent for x in lines})
     return examples(_TASK["intent_banking"], lines, labels, [(x.intent,) for x in lines], "banking77")
 
 
 def read_modular(folder: Path) -> list[Examples]:
     """Read NLU++, banking and hotels under the union of their labels."""
-    domains = {name: list(read_lines(folder / f"intent/nlupp_{name}_train.jsonl")) for name in ("banking", "hotels")}
+    domains = {
+        name: list(read_lines(folder / f"intent/nlupp_{name}_train.jsonl", IntentsLine))
+        for name in ("banking", "hotels")
+    }
     labels = sorted({label for lines in domains.values() for x in lines for label in x.intents})
     task = _TASK["intent_modular"]
     return [
@@ -152,7 +202,7 @@ def read_sentiment(folder: Path) -> list[Examples]:
     """Read TweetEval and MELD."""
     parts = []
     for source, name in (("tweeteval", "tweeteval"), ("meld", "meld_train")):
-        lines = list(read_lines(folder / f"sentiment/{name}.jsonl"))
+        lines = list(read_lines(folder / f"sentiment/{name}.jsonl", SentimentLine))
         parts.append(examples(_TASK["sentiment"], lines, SENTIMENTS, [(x.sentiment,) for x in lines], source))
     return parts
 
@@ -161,7 +211,8 @@ def read_dissatisfied(folder: Path) -> list[Examples]:
     """Read the customer turns of the user satisfaction sets."""
     parts = []
     for name in ("uss_sgd", "uss_mwoz"):
-        lines = [x for x in read_turns(folder / f"sentiment/{name}.jsonl") if x.satisfaction is not None]
+        turns = read_turns(folder / f"sentiment/{name}.jsonl", SatisfactionLine)
+        lines = [x for x in turns if x.satisfaction is not None]
         marks = [("dissatisfied",) if (x.satisfaction or 0) < DISSATISFIED_BELOW else () for x in lines]
         parts.append(examples(_TASK["dissatisfied"], lines, ("dissatisfied",), marks, name))
     return parts
@@ -169,7 +220,7 @@ def read_dissatisfied(folder: Path) -> list[Examples]:
 
 def read_acts(folder: Path) -> Examples:
     """Read the dialogue acts of both sides of the Schema-Guided Dialogues."""
-    lines = read_turns(folder / "dialogue_act/sgd_train.jsonl")
+    lines = read_turns(folder / "dialogue_act/sgd_train.jsonl", ActsLine)
     labels = sorted({act for x in lines for act in x.acts})
     return examples(_TASK["acts"], lines, labels, [x.acts for x in lines], "sgd")
 
@@ -185,7 +236,8 @@ def read_question(folder: Path) -> list[Examples]:
     sources |= {"banking77": "intent/banking77_train"}
     for source, name in sources.items():
         # A writer who sets no marks at all does not tell whether this is a question.
-        lines = [x for x in read_lines(folder / f"{name}.jsonl") if x.text.rstrip("\"') ").endswith(("?", ".", "!"))]
+        written = read_lines(folder / f"{name}.jsonl", Line)
+        lines = [x for x in written if x.text.rstrip("\"') ").endswith(("?", ".", "!"))]
         asked = [("question",) if "?" in x.text else () for x in lines]
         bare = [
             msgspec.structs.replace(x, text=" ".join(x.text.translate(_STOPS).split()), dialogue=x.dialogue or x.text)

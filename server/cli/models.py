@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -15,11 +16,13 @@ from inference.errors import ModelError
 from inference.export.build import FP32_FILE, STATIC8_FILE, build_version, read_sources
 from inference.export.verify import verify_version
 from inference.export.weights import ExportError
+from inference.training.readers import DataError
 from server.cli.versions import promote, rollback, status
 
 REPOSITORY = Path("model_repo")
 MODEL = "utterance"
 DATA_HELP = "Folder of labelled sets, as docs/models.md lists them."
+SEED = click.IntRange(0, 2**32 - 1)
 
 _console = Console(stderr=True, highlight=False)
 
@@ -49,13 +52,10 @@ def build(repo: Path, force: bool) -> None:
             _console.print(f"{version} is built")
             continue
         started_s = time.monotonic()
-        try:
-            with _console.status(f"{version}") as status:
-                build_version(version, lambda name, v=version: status.update(f"{v / name}: building"))  # type: ignore[misc]
-                status.update(f"{version}: verifying")
-                verdicts = verify_version(version, read_sources(version).encoder.num_layers)
-        except ExportError as error:
-            raise click.ClickException(str(error)) from error
+        with _refusals(), _console.status(f"{version}") as status:
+            build_version(version, lambda name, v=version: status.update(f"{v / name}: building"))  # type: ignore[misc]
+            status.update(f"{version}: verifying")
+            verdicts = verify_version(version, read_sources(version).encoder.num_layers)
         for verdict in verdicts:
             _console.print(
                 f"{version / verdict.file}: cosine to fp32 {verdict.mean_cosine:.5f}, "
@@ -66,13 +66,54 @@ def build(repo: Path, force: bool) -> None:
 
 def _versions(repo: Path) -> list[Path]:
     """Version folders of the model, by number."""
-    return sorted((path for path in (repo / MODEL).glob("[1-9]*") if path.is_dir()), key=lambda path: int(path.name))
+    folders = (path for path in (repo / MODEL).glob("[1-9]*") if path.name.isdecimal() and path.is_dir())
+    return sorted(folders, key=lambda path: int(path.name))
+
+
+def _built(repo: Path, number: int | None, file: str) -> Path:
+    """Find a built file of a version, by default of the newest.
+
+    Raises:
+        ClickException: If there is no such version, or it is not built; says which there are, or what builds it.
+    """
+    folders = {int(path.name): path for path in _versions(repo)}
+    if not folders:
+        raise click.ClickException(f"{repo / MODEL}: has no version")
+    if number is None:
+        number = max(folders)
+    if number not in folders:
+        there = ", ".join(map(str, folders))
+        raise click.ClickException(f"{repo / MODEL}: has no version {number}; there is {there}")
+    path = folders[number] / file
+    if not path.is_file():
+        raise click.ClickException(f"{path}: not built, run `cueline models build`")
+    return path
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tell in one line what is wrong with data, folders and files, without a trace."""
+    try:
+        yield
+    except (DataError, ExportError) as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+    except ModelError as error:
+        raise click.ClickException(error.message) from error
 
 
 def _training_extra() -> None:
     """Fail with the command that helps where torch is not installed."""
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("matplotlib") is None:
-        raise click.ClickException("training and evaluation need the extra `train`: pip install -e '.[cpu,train]'")
+        raise click.ClickException("training and judging need torch and more: run `make training`, which installs them")
+
+
+def _layers(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(layer) for layer in value.split(",")) if value else ()
+    except ValueError:
+        raise click.BadParameter(f"expected numbers such as 1,3,5, given {value}") from None
 
 
 @models.command()
@@ -84,9 +125,13 @@ def _training_extra() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Version folder to continue from, instead of the base model.",
 )
-@click.option("--layers", help="Layers of --start that a student keeps, such as 1,3,5; it learns from all of them.")
+@click.option(
+    "--layers",
+    callback=_layers,
+    help="Layers of --start that a student keeps, such as 1,3,5; it learns from all of them.",
+)
 @click.option("--last", is_flag=True, help="Learn from the validate rows as well, once everything has been chosen.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Cores for torch.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("build/training"), show_default=True, help="Stages so far."
@@ -97,7 +142,7 @@ def train(
     out: Path | None,
     steps: int,
     start: Path | None,
-    layers: str | None,
+    layers: tuple[int, ...],
     last: bool,
     seed: int,
     threads: int,
@@ -110,29 +155,31 @@ def train(
     """
     _training_extra()
     from inference.training.finetune import Settings
-    from inference.training.pipeline import Run
+    from inference.training.pipeline import Run, forget
     from inference.training.pipeline import train as run_training
-    from inference.training.readers import DataError
 
-    if not resume:
-        shutil.rmtree(work, ignore_errors=True)
     numbers = [int(path.name) for path in _versions(REPOSITORY)]
     version = out or REPOSITORY / MODEL / str(max(numbers, default=0) + 1)
-    try:
-        kept = tuple(int(layer) for layer in layers.split(",")) if layers else ()
-        settings = Settings(steps=steps, seed=seed)
-        run = Run(data, version, work, settings, threads, start, layers=kept, is_last=last)
-        run_training(run, _console.print)
+    if not version.name.isdecimal() or int(version.name) < 1:
+        raise click.BadParameter(
+            f"a version folder is named by its number, such as {REPOSITORY / MODEL / '2'}", param_hint="'--out'"
+        )
+    run = Run(data, version, work, Settings(steps=steps, seed=seed), threads, start, layers=layers, is_last=last)
+    with _refusals():
+        if not resume:
+            forget(work)
+        try:
+            run_training(run, _console.print)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
         _add_search_head(version, seed, threads, is_judged=False)
-    except (DataError, ExportError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
     _console.print(f"{version} is trained; `cueline models evaluate --data {data} --version {version.name}` judges it")
 
 
 @models.command()
 @click.option("--repo", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True, help="Model folder.")
-@click.option("--version", type=int, help="Version that gets it. Default: the newest.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--version", type=click.IntRange(min=1), help="Version that gets it. Default: the newest.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Cores for torch.")
 @click.option("--judge/--no-judge", default=True, show_default=True, help="Report recall in trades left out in turn.")
 def search_head(repo: Path, version: int | None, seed: int, threads: int, judge: bool) -> None:
@@ -140,14 +187,10 @@ def search_head(repo: Path, version: int | None, seed: int, threads: int, judge:
 
     The encoder and the other heads of the version stay as they are. Bases have to be ingested again.
     """
+    chosen = _built(repo, version, STATIC8_FILE).parent
     _training_extra()
-    from inference.training.readers import DataError
-
-    chosen = repo / MODEL / str(version) if version is not None else next(reversed(_versions(repo)), repo / MODEL)
-    try:
+    with _refusals():
         _add_search_head(chosen, seed, threads, is_judged=judge)
-    except (DataError, ExportError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _add_search_head(version: Path, seed: int, threads: int, *, is_judged: bool) -> None:
@@ -168,7 +211,7 @@ def _add_search_head(version: Path, seed: int, threads: int, *, is_judged: bool)
 @models.command()
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help=DATA_HELP)
 @click.option("--repo", type=click.Path(path_type=Path), default=REPOSITORY, show_default=True, help="Model folder.")
-@click.option("--version", type=int, help="Version to judge. Default: the newest.")
+@click.option("--version", type=click.IntRange(min=1), help="Version to judge. Default: the newest.")
 @click.option(
     "--precision",
     type=click.Choice(["static8", "fp32"]),
@@ -176,7 +219,7 @@ def _add_search_head(version: Path, seed: int, threads: int, *, is_judged: bool)
     show_default=True,
     help="Which file of it.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the cut, which decides what is held out.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the cut, which decides what is held out.")
 @click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
 @click.option("--against-fp32", is_flag=True, help="Judge fp32 on the same rows, to tell what int8 costs.")
 @click.option("--spoken", type=click.IntRange(min=0), default=0, help="Rows a source to speak, recognise and judge.")
@@ -196,40 +239,33 @@ def evaluate(
 
     Is it right, calibrated and fast? Writes a report with plots.
     """
+    file = _built(repo, version, STATIC8_FILE if precision == "static8" else FP32_FILE)
+    against = _built(repo, version, FP32_FILE) if against_fp32 else None
     _training_extra()
     from inference.training.corpus import read_corpus
     from inference.training.evaluate import evaluate_file
-    from inference.training.readers import DataError
     from inference.training.report import write_report
 
-    folders = {int(path.name): path for path in _versions(repo)}
-    chosen = version if version is not None else max(folders, default=0)
-    if chosen not in folders:
-        raise click.ClickException(f"{repo / MODEL}: has no version {chosen or ''}".rstrip())
-    file = folders[chosen] / (STATIC8_FILE if precision == "static8" else FP32_FILE)
-    if not file.is_file():
-        raise click.ClickException(f"{file}: not built, run `cueline models build`")
+    title = f"{MODEL} version {file.parent.name}, {precision}"
+    folder = out or Path("reports") / f"{MODEL}-{file.parent.name}"
     hear = None
     if spoken:
         from server.cli.hearing import TelephoneLine
 
         hear = TelephoneLine().hear
-    try:
-        with _console.status("reading") as status:
-            corpus = read_corpus(data, seed)
-            found = evaluate_file(
-                file,
-                corpus,
-                max_rows=rows,
-                against=folders[chosen] / FP32_FILE if against_fp32 else None,
-                hear=hear,
-                spoken_rows=spoken,
-                progress=status.update,
-            )
-    except (DataError, ModelError) as error:
-        raise click.ClickException(str(error)) from error
-    folder = out or Path("reports") / f"{MODEL}-{chosen}"
-    page = write_report(found, f"{MODEL} version {chosen}, {precision}", folder)
+    with _refusals(), _console.status("reading") as status:
+        folder.mkdir(parents=True, exist_ok=True)  # first: what follows takes minutes
+        corpus = read_corpus(data, seed)
+        found = evaluate_file(
+            file,
+            corpus,
+            max_rows=rows,
+            against=against,
+            hear=hear,
+            spoken_rows=spoken,
+            progress=status.update,
+        )
+        page = write_report(found, title, folder)
     for task in found.tasks:
         name, value = next(iter(task.numbers.items()))
         click.echo(f"{task.task:16} {task.source:14} {name:14} {value:.4f}")

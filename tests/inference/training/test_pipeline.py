@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("uss_sgd", "uss_mwoz"):
         marks = [json.loads(line) for line in lines(MOODS, "sentiment", 48).splitlines()]
         marks = [{**row, "satisfaction": 2 if row["sentiment"] == "negative" else 4} for row in marks]
-        agents = [json.loads(line) for line in lines(ACTS, "acts", 8, speaker="agent").splitlines()]
+        agents = [json.loads(line) for line in lines(ACTS, "acts", 8, speaker="agent", satisfaction=None).splitlines()]
         (folder / f"sentiment/{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in marks + agents))
     return folder
 

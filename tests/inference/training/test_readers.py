@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from inference.training.corpus import CATALOGUE, read_catalogue, read_corpus
-from inference.training.readers import DataError, Line, examples, read_intent, read_lines, read_question, read_turns
+from inference.training.readers import (
+    DataError,
+    IntentLine,
+    Line,
+    examples,
+    read_intent,
+    read_lines,
+    read_question,
+    read_turns,
+)
 from inference.training.retrieval import read_retrieval_set, score_retrieval
 from inference.training.splits import position, split
 from inference.training.tasks import SPEAKERS, TASKS, join, sample
@@ -44,11 +53,11 @@ def folder(tmp_path: Path) -> Path:
     ]
     write(tmp_path / "dialogue_act/sgd_train.jsonl", rows)
     feelings = ("negative", "neutral", "positive")
-    rows = [{"dialogue": str(i % 10), "text": f"Well {i}.", "sentiment": feelings[i % 3]} for i in range(30)]
+    rows = [{"dialogue": str(i // 2), "text": f"Well {i}.", "sentiment": feelings[i % 3]} for i in range(30)]
     write(tmp_path / "sentiment/meld_train.jsonl", rows)
     write(tmp_path / "sentiment/tweeteval.jsonl", rows)
     rows = [
-        {"dialogue": str(i % 10), "speaker": "customer", "text": f"again {i}", "acts": [], "satisfaction": 1 + i % 5}
+        {"dialogue": str(i // 2), "speaker": "customer", "text": f"again {i}", "acts": [], "satisfaction": 1 + i % 5}
         for i in range(40)
     ]
     rows.append({"dialogue": "1", "speaker": "agent", "text": "sorry", "acts": [], "satisfaction": None})
@@ -105,7 +114,7 @@ def test_turns_know_what_was_said_before_in_their_dialogue(tmp_path: Path) -> No
     ]
     file = tmp_path / "turns.jsonl"
     file.write_text("".join(json.dumps({"dialogue": dialogue, "text": text}) + "\n" for dialogue, text in said))
-    assert [line.before for line in read_turns(file)] == ["", "hello", "", "", "", "", "", "no"]
+    assert [line.before for line in read_turns(file, Line)] == ["", "hello", "", "", "", "", "", "no"]
 
 
 def test_dissatisfied_is_below_three(folder: Path) -> None:
@@ -150,17 +159,96 @@ def test_a_malformed_catalogue_is_named(tmp_path: Path) -> None:
         read_catalogue(tmp_path / CATALOGUE.name)
 
 
-def test_a_missing_file_and_a_bad_line_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.jsonl"):
-        list(read_lines(tmp_path / "absent.jsonl"))
-    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": 3}\n')
-    with pytest.raises(DataError, match=r"bad\.jsonl:2"):
-        list(read_lines(tmp_path / "bad.jsonl"))
+def test_a_missing_and_an_empty_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.jsonl: No such file"):
+        list(read_lines(tmp_path / "absent.jsonl", Line))
+    (tmp_path / "blank.jsonl").write_text("\n  \n")
+    with pytest.raises(DataError, match=r"blank\.jsonl: holds no line"):
+        list(read_lines(tmp_path / "blank.jsonl", Line))
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (b'{"text": 3, "intent": "pin"}', r"`str`.*text"),
+        (b'{"text": "a"}', "missing.*`intent`"),
+        (b'{"text": "a", "intent": 3}', r"`str`.*intent"),
+        (b'{"text": "a", "intent": ""}', "intent"),
+        (b'{"text": "a", "intent": null}', r"`str`.*intent"),
+        (b'{"text": "a", "intent": "pin"', "truncated"),
+        (b'{"text": "\xff", "intent": "pin"}', "utf-8"),
+        (b'["a", "pin"]', "object"),
+        (b'{"text": "a", "intent": "pin", "more": ' + b"[" * 100_000, "recursion"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_field(raw: bytes, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "fine", "intent": "pin"}\n\n' + raw + b"\n")
+    with pytest.raises(DataError, match=rf"bad\.jsonl:3: .*{problem}"):
+        list(read_lines(tmp_path / "bad.jsonl", IntentLine))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "wrong"),
+    [
+        ("intent/clinc150_train", "intent", ["balance"]),
+        ("intent/clinc150_val", "intent", 1),
+        ("intent/banking77_train", "intent", None),
+        ("intent/nlupp_banking_train", "intents", "refund"),
+        ("intent/nlupp_hotels_train", "intents", [1]),
+        ("dialogue_act/sgd_train", "acts", "REQUEST"),
+        ("dialogue_act/sgd_train", "dialogue", 1),
+        ("dialogue_act/sgd_train", "speaker", "user"),
+        ("sentiment/tweeteval", "sentiment", "angry"),
+        ("sentiment/meld_train", "sentiment", 2),
+        ("sentiment/uss_sgd", "satisfaction", "low"),
+        ("sentiment/uss_mwoz", "satisfaction", 7),
+        ("sentiment/uss_mwoz", "dialogue", None),
+    ],
+)
+def test_every_label_field_is_there_and_of_its_type(name: str, field: str, wrong: object, folder: Path) -> None:
+    file = folder / f"{name}.jsonl"
+    first, second, *others = file.read_text().splitlines()
+    row = json.loads(second)
+    assert field in row
+    for bad in ({**row, field: wrong}, {key: value for key, value in row.items() if key != field}):
+        file.write_text("\n".join([first, json.dumps(bad), *others]))
+        with pytest.raises(DataError, match=rf"{name}\.jsonl:2: .*{field}"):
+            read_corpus(folder, 0)
+
+
+def test_a_label_that_only_the_held_out_rows_have_is_named_with_its_line(folder: Path) -> None:
+    with (folder / "intent/clinc150_val.jsonl").open("a") as file:
+        file.write('{"text": "what else", "intent": "nonsense"}\n')
+    with pytest.raises(DataError, match=r"clinc150_val\.jsonl:61: label 'nonsense' is unknown to intent"):
+        read_corpus(folder, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "problem"),
+    [
+        (
+            "intent/clinc150_train",
+            [{"text": intent, "intent": intent} for intent in INTENTS],
+            "intent, oos: too few .* to fit",
+        ),
+        ("intent/clinc150_val", [{"text": "a", "intent": "oos"}], "intent: too few .* to calibrate"),
+        ("intent/banking77_train", [{"text": "a", "intent": "pin"}], "intent_banking: too few"),
+        (
+            "dialogue_act/sgd_train",
+            [{"text": str(i), "dialogue": str(i), "speaker": "agent", "acts": []} for i in range(40)],
+            "acts: no row has a label",
+        ),
+    ],
+)
+def test_a_task_without_rows_or_labels_is_named(name: str, rows: Any, problem: str, folder: Path) -> None:
+    write(folder / f"{name}.jsonl", rows)
+    with pytest.raises(DataError, match=problem):
+        read_corpus(folder, 0)
 
 
 def test_an_unknown_label_is_named() -> None:
-    with pytest.raises(DataError, match="'nonsense'"):
-        examples(TASKS[0], [Line(text="x")], INTENTS, [("nonsense",)], "made up")
+    with pytest.raises(DataError, match=r"file:3: .*'nonsense'"):
+        examples(TASKS[0], [Line(text="x", place="file:3")], INTENTS, [("nonsense",)], "made up")
 
 
 def test_retrieval_is_scored_by_rank() -> None:

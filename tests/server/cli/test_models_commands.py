@@ -1,7 +1,8 @@
-"""What `cueline models train | evaluate` refuse, and how they say it."""
+"""What `cueline models build | train | search-head | evaluate` refuse, and how they say it."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from click.testing import CliRunner
 
 from server.cli.models import models
 
-pytest.importorskip("torch")
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="training and judging need the extra `train`"
+)
 
 
+@needs_torch
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
     out = tmp_path / "repo" / "utterance" / "1"
     result = CliRunner().invoke(
@@ -22,17 +26,31 @@ def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        models, ["evaluate", "--data", str(tmp_path), "--repo", str(tmp_path), "--version", "7"]
-    )
+COMMANDS = pytest.mark.parametrize(
+    "command", [["search-head"], ["evaluate", "--data", "."]], ids=lambda words: words[0]
+)
+
+
+@COMMANDS
+def test_a_version_that_is_not_there_is_named_and_those_that_are(command: list[str], tmp_path: Path) -> None:
+    for name in ("1", "12", "3-old"):
+        (tmp_path / "utterance" / name).mkdir(parents=True)
+    result = CliRunner().invoke(models, [*command, "--repo", str(tmp_path), "--version", "9"])
     assert result.exit_code == 1
-    assert "no version 7" in result.output
+    assert "has no version 9; there is 1, 12" in result.output
 
 
-def test_a_version_that_is_not_built_says_how(tmp_path: Path) -> None:
+@COMMANDS
+def test_a_repository_without_a_version_is_named(command: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(models, [*command, "--repo", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'utterance'}: has no version" in result.output
+
+
+@COMMANDS
+def test_a_version_that_is_not_built_says_how(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "utterance" / "2").mkdir(parents=True)
-    result = CliRunner().invoke(models, ["evaluate", "--data", str(tmp_path), "--repo", str(tmp_path)])
+    result = CliRunner().invoke(models, [*command, "--repo", str(tmp_path)])
     assert result.exit_code == 1
     assert "models build" in result.output
 
@@ -42,3 +60,38 @@ def test_data_is_required(command: str) -> None:
     result = CliRunner().invoke(models, [command])
     assert result.exit_code == 2
     assert "--data" in result.output
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    version = tmp_path / "utterance" / "1"
+    version.mkdir(parents=True)
+    for name in ("encoder", "heads", "static8"):
+        (version / f"{name}.safetensors").write_bytes(b"nothing of the kind")
+    result = CliRunner().invoke(models, ["build", "--repo", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "encoder.safetensors: damaged" in result.output
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--layers", "1,b"], "'--layers'"),
+        (["--seed", "-1"], "'--seed'"),
+        (["--out", "model_repo/utterance/next"], "'--out': a version folder is named by its number"),
+    ],
+)
+def test_what_a_run_cannot_be_is_said_before_it_starts(arguments: list[str], problem: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(models, ["train", "--data", str(tmp_path), *arguments])
+    assert result.exit_code == 2
+    assert problem in result.output
+
+
+@needs_torch
+def test_a_fresh_start_removes_nothing_but_what_stages_left(tmp_path: Path) -> None:
+    (tmp_path / "frozen.npz").touch()
+    (tmp_path / "thesis.tex").touch()
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "repo/utterance/1"), "--work", str(tmp_path)]
+    result = CliRunner().invoke(models, ["train", *arguments, "--fresh"])
+    assert result.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
