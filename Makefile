@@ -21,7 +21,7 @@ AGAIN = || { for try in 2 3; do echo "tests failed; try $$try"; $(BIN)/python -m
 FAST := not slow and not browser and not triton
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup run test lint check bench models whisper triton clean
+.PHONY: help setup run test lint check bench models training whisper triton clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -64,16 +64,13 @@ bench: $(READY) $(BUILT) ## All benchmarks, as tables; the run is kept in report
 	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s \
 		--benchmark-storage=reports/bench --benchmark-autosave $(if $(COMPARE),--benchmark-compare --benchmark-compare-fail=median:$(SLOWER))
 
-models: ## Build every precision from the committed checkpoint; with DATA=dir train first.
-ifeq ($(DATA),)
-	@$(MAKE) --no-print-directory $(READY)
-	@$(BIN)/cueline models build --force
-else
-	@$(MAKE) --no-print-directory $(READY)
+models: $(if $(DATA),training,$(READY)) ## Build every precision from the committed checkpoint; with DATA=dir train first.
+	@$(BIN)/cueline models $(if $(DATA),train --data $(DATA),build --force)
+
+training: $(READY) ## What `cueline models train` and `evaluate` need besides: torch and more, 1 GB at least.
 	@$(PIP) torch==2.13.0
 	@$(PIP) --require-hashes --no-deps -r requirements/train.lock
-	@$(BIN)/cueline models train --data $(DATA)
-endif
+
 
 whisper: $(WHISPER) ## Whisper base in build/, for better finals and other languages (175 MB).
 
