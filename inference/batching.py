@@ -53,7 +53,7 @@ class BatchingSettings:
     """
 
     max_queued_rows: int = 1024
-    window_rows: int = 128
+    window_rows: int = 256
     max_batch_rows: int = 16
     max_padded_tokens: int = 256
     interim_handicap_s: float = 0.05

@@ -3,6 +3,9 @@
 Latency runs from the instant an utterance was due, not from when it could be sent, so a slow server cannot hide behind
 a slow client (coordinated omission). Texts never repeat. Generator and readers share the machine with the server, so
 they are as lean as can be: run them under uvloop.
+
+Calls that all begin in one instant, at full rate, say little about a rate that is sustained: the lead of a run is sent,
+has to be answered, and is left out of the latencies.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class LoadResult:
         sent: Utterances sent.
         answered: Utterances with all their annotations.
         outputs: Annotations of an utterance.
-        latency_ms: `[answered]` due time to the last annotation on the feed.
+        latency_ms: `[answered]` due time to the last annotation on the feed; without those of the lead.
         late_ms: `[sent]` how late the generator itself was.
     """
 
@@ -73,7 +76,8 @@ class _Book:
         self.last_s[key] = received_s
         self.count[key] += 1
 
-    def result(self, rate_per_s: float, late_ms: list[float]) -> LoadResult:
+    def result(self, rate_per_s: float, late_ms: list[float], lead_s: float) -> LoadResult:
+        lead = set(itertools.islice(self.due_s, int(rate_per_s * lead_s)))
         outputs = max(self.count.values(), default=0)
         answered = [key for key in self.due_s if self.count[key] == outputs]
         return LoadResult(
@@ -81,7 +85,7 @@ class _Book:
             sent=len(self.due_s),
             answered=len(answered),
             outputs=outputs,
-            latency_ms=np.array([(self.last_s[key] - self.due_s[key]) * 1000 for key in answered]),
+            latency_ms=np.array([(self.last_s[key] - self.due_s[key]) * 1000 for key in answered if key not in lead]),
             late_ms=np.array(late_ms),
         )
 
@@ -106,7 +110,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def run_load(
-    url: str, texts: Iterator[str], *, rate_per_s: float, duration_s: float, conversations: int, prefix: str
+    url: str,
+    texts: Iterator[str],
+    *,
+    rate_per_s: float,
+    duration_s: float,
+    conversations: int,
+    prefix: str,
+    lead_s: float = 0.0,
 ) -> LoadResult:
     """Send finals at a fixed rate, spread evenly over conversations, and follow all their feeds.
 
@@ -114,9 +125,10 @@ async def run_load(
         url: `ws://host:port`.
         texts: Endless, without repetition.
         rate_per_s: Utterances a second over all conversations.
-        duration_s: Length of the schedule.
+        duration_s: Length of the schedule, without the lead.
         conversations: Calls at once.
         prefix: Of the conversation ids.
+        lead_s: How long the rate is held before latencies count.
     """
     book = _Book()
     ids = [f"{prefix}-{index}" for index in range(conversations)]
@@ -124,7 +136,7 @@ async def run_load(
     feeds = [await _follow(url, group, book) for group in groups]
     sources = [await _Source.open(url, conversation_id) for conversation_id in ids]
     try:
-        late_ms = await _send([source.socket for source in sources], ids, texts, rate_per_s, duration_s, book)
+        late_ms = await _send([source.socket for source in sources], ids, texts, rate_per_s, lead_s + duration_s, book)
         await _settle(book)
         for source in sources:
             source.socket.send(_encode(Stop()))
@@ -132,11 +144,18 @@ async def run_load(
     finally:
         for socket in (*feeds, *(source.socket for source in sources)):
             await socket.close()
-    return book.result(rate_per_s, late_ms)
+    return book.result(rate_per_s, late_ms, lead_s)
 
 
 async def run_bare_load(
-    url: str, texts: Iterator[str], *, rate_per_s: float, duration_s: float, conversations: int, prefix: str
+    url: str,
+    texts: Iterator[str],
+    *,
+    rate_per_s: float,
+    duration_s: float,
+    conversations: int,
+    prefix: str,
+    lead_s: float = 0.0,
 ) -> LoadResult:
     """The same schedule for `annotator`, which answers on the socket that the utterance came on."""
     book = _Book()
@@ -150,12 +169,12 @@ async def run_bare_load(
 
     sockets = [await connected(name) for name in ids]
     try:
-        late_ms = await _send(sockets, ids, texts, rate_per_s, duration_s, book)
+        late_ms = await _send(sockets, ids, texts, rate_per_s, lead_s + duration_s, book)
         await _settle(book)
     finally:
         for socket in sockets:
             await socket.close()
-    return book.result(rate_per_s, late_ms)
+    return book.result(rate_per_s, late_ms, lead_s)
 
 
 async def _send(

@@ -103,7 +103,8 @@ def write_report(
         "# Load on `/v1/ingest/transcripts`",
         "",
         "Open loop: updates leave on a fixed schedule, latency runs from the due time to the last annotation on the "
-        "feed. Texts never repeat. Generator, readers and server share the machine; besides, "
+        "feed. The seconds in which the calls begin do not count. Texts never repeat. Generator, readers and server "
+        "share the machine; besides, "
         f"{others}.",
         "",
         f"Bare onnxruntime, perfect batches of the same texts: {limit_rows_per_s:.0f} rows/s. "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ async def test_what_is_sealed_opens_there_and_says_nothing_before(tmp_path: Path
     assert b"card" not in sealed
     assert await keys.open(sealed, b"row 1") == WORDS
     assert keys.seal(T, WORDS, b"row 1") != sealed
+
+
+async def test_no_nonce_comes_twice_from_many_threads(tmp_path: Path) -> None:
+    keys = await ready(tmp_path)
+    cipher = keys.cipher(T)
+    start = len(cipher.header)
+    with ThreadPoolExecutor(8) as threads:
+        sealed = list(threads.map(lambda _: cipher.seal(WORDS, b""), range(5000)))
+    assert len({value[start : start + 12] for value in sealed}) == 5000
 
 
 async def test_another_process_opens_it_with_the_same_keys_and_no_other(tmp_path: Path) -> None:
