@@ -16,10 +16,8 @@ import numpy as np
 
 from inference.export.encoder import MASK_FLOAT, layer_states
 from inference.export.graph import GraphBuilder
+from inference.export.pooling import FORBIDDEN
 from inference.export.weights import FloatArray
-
-FORBIDDEN = 1e4
-"""Taken from the products of a token that is padding: its share is zero, and a row of padding alone stays finite."""
 
 
 @dataclass(frozen=True, slots=True)

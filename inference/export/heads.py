@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from safetensors.numpy import save_file
 
 from inference.export.attention import Attention, add_attentions
 from inference.export.encoder import ATTENTION_MASK, INPUT_IDS, MASK_FLOAT, add_encoder
@@ -25,7 +24,7 @@ from inference.export.graph import GraphBuilder, tensor_info
 from inference.export.pooling import add_unit_length
 from inference.export.precision import Precision
 from inference.export.retrieval import RETRIEVAL, RetrievalHead, add_retrieval
-from inference.export.weights import Encoder, ExportError, FloatArray, read_tensors
+from inference.export.weights import Encoder, ExportError, FloatArray, read_tensors, write_tensors
 
 EMBEDDING = "embedding"
 CARRY = "carry"
@@ -126,7 +125,7 @@ def save_heads(heads: Heads, path: Path) -> None:
     metadata["experts"] = ",".join(heads.experts)
     metadata["experts_layers"] = ",".join(map(str, heads.experts_layers))
     metadata["refitted"] = "yes" if heads.is_refitted else "no"
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata=metadata)
+    write_tensors(tensors, path, metadata)
 
 
 def load_heads(path: Path) -> Heads:

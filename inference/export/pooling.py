@@ -11,8 +11,8 @@ from inference.export.encoder import MASK_FLOAT
 from inference.export.graph import GraphBuilder
 from inference.export.weights import FloatArray
 
-FORBIDDEN = -1e4
-"""Added to the logit of a token that is padding. Its share underflows to zero; a row of padding alone stays finite."""
+FORBIDDEN = 1e4
+"""Taken from what a padding token scores: its share underflows to zero, a row of padding alone stays finite."""
 
 
 def add_attention_pooling(graph: GraphBuilder, hidden: str, query: FloatArray, output: str) -> str:
@@ -28,7 +28,7 @@ def add_attention_pooling(graph: GraphBuilder, hidden: str, query: FloatArray, o
     last = graph.constant(f"{output}.last", np.array([2], np.int64))
     mask = graph.node("Unsqueeze", [MASK_FLOAT, last], f"{output}.mask")
     absent = graph.node("Sub", [mask, graph.constant(f"{output}.one", np.float32(1))], f"{output}.absent")
-    floor = graph.node("Mul", [absent, graph.constant(f"{output}.far", np.float32(-FORBIDDEN))], f"{output}.floor")
+    floor = graph.node("Mul", [absent, graph.constant(f"{output}.far", np.float32(FORBIDDEN))], f"{output}.floor")
     logits = graph.node(
         "Add", [graph.node("MatMul", [hidden, column], f"{output}.products"), floor], f"{output}.logits"
     )

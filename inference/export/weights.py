@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 FloatArray = NDArray[np.float32]
 
@@ -106,8 +106,8 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
     kept = {name: array for name, array in encoder.tensors.items() if name.startswith(("embeddings.", "encoder."))}
     kept = {name: array for name, array in kept.items() if not name.endswith("position_ids")}
     kept[POSITIONS] = kept[POSITIONS][:MAX_TOKENS]
-    save_file(
-        {name: np.ascontiguousarray(array.astype(np.float16)) for name, array in kept.items()},
+    write_tensors(
+        {name: array.astype(np.float16) for name, array in kept.items()},
         path,
         metadata={
             "num_layers": str(encoder.num_layers),
@@ -115,6 +115,19 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
             "epsilon": repr(encoder.epsilon),
         },
     )
+
+
+def write_tensors(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with metadata, the same bytes each time.
+
+    The library orders metadata by chance, and an index is held to the digest of the encoder that made its vectors.
+    """
+    raw = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata=dict(metadata))
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:end]) | {"__metadata__": dict(metadata)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns what follows
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[end:])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, FloatArray], dict[str, str]]:

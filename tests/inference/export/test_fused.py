@@ -173,6 +173,27 @@ def test_a_missing_file_is_named(load: object, tmp_path: Path) -> None:
         load(tmp_path / "absent.safetensors")  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("load", [load_encoder, load_heads, load_ranges])
+def test_a_damaged_file_is_named(load: object, tmp_path: Path) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(b"not a header")
+    with pytest.raises(ExportError, match=r"cut\.safetensors: damaged"):
+        load(tmp_path / "cut.safetensors")  # type: ignore[operator]
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    """An index knows the encoder of its vectors by the digest of this file."""
+    encoders, heads = set(), set()
+    for _ in range(8):
+        save_encoder(tiny_encoder(), tmp_path / "encoder.safetensors")
+        save_heads(tiny_heads(), tmp_path / "heads.safetensors")
+        encoders.add((tmp_path / "encoder.safetensors").read_bytes())
+        heads.add((tmp_path / "heads.safetensors").read_bytes())
+    assert len(encoders) == len(heads) == 1
+    # Written over what was read: a version that only has other heads keeps its indexes.
+    save_encoder(load_encoder(tmp_path / "encoder.safetensors"), tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() in encoders
+
+
 def test_weights_are_rounded_per_output_channel() -> None:
     weight = np.array([[1.0, 100.0], [-0.5, 50.0]], np.float32)
     values, scale = quantise_weight(weight)
