@@ -30,7 +30,9 @@ SCORED = {
 """What the rows of each part are worth."""
 MAX_CALIBRATION_ERROR = 0.05
 MAX_LOSS = 0.007
-"""What a text may lose without case and marks."""
+"""What a score from 0 to 1 may lose without case and marks."""
+RATIO = "ap_over_base"
+"""The one first number that is no share: of average precision to the base rate."""
 MAX_CONFUSED = 18
 """Labels of a confusion plot: those with the most errors."""
 
@@ -82,16 +84,19 @@ def _lines(evaluation: Evaluation, title: str) -> Iterable[str]:
 def _summary(tasks: Sequence[TaskReport]) -> Iterable[str]:
     rows = []
     for task in tasks:
+        head = (task.task, task.source, str(task.rows))
         for place, (name, value) in enumerate(task.numbers.items()):
             variants = [""] * 5
             if place == 0:
-                lost = "" if "over_base" in name or task.numbers[name] - task.unmarked <= MAX_LOSS else " **too low**"
                 spoken = "" if task.spoken is None else f"{task.spoken[0]:.4f} of {task.spoken[1]:.4f} typed"
                 exact = "" if task.exact is None else _number(task.exact)
                 alone = "" if task.alone is None else _number(task.alone)
-                variants = [alone, exact, _number(task.unmarked) + lost, _number(task.heard), spoken]
-            target, verdict = _verdict(task, name, value)
-            rows.append((task.task, task.source, str(task.rows), name, _number(value), target, verdict, *variants))
+                variants = [alone, exact, _number(task.unmarked), _number(task.heard), spoken]
+            rows.append((*head, name, _number(value), *_verdict(task, name, value), *variants))
+            if place == 0 and name != RATIO:
+                lost = value - task.unmarked
+                verdict = "yes" if lost <= MAX_LOSS else "**no**"
+                rows.append((*head, "loss without case or marks", _number(lost), f"≤ {MAX_LOSS}", verdict, *[""] * 5))
     given = ("task", "source", "rows", "metric", "value", "target", "reached")
     return _table((*given, "turn alone", "fp32", "no case or marks", "as heard", "spoken"), rows)
 
@@ -137,8 +142,7 @@ def _plot_scores(tasks: Sequence[TaskReport], path: Path) -> None:
     from matplotlib import pyplot
 
     names = [f"{task.task}\n{task.source}\n{next(iter(task.numbers))}" for task in tasks]
-    # Average precision over the base rate is no share; it has its own row in the table.
-    shown = [(name, task) for name, task in zip(names, tasks, strict=True) if "over_base" not in name]
+    shown = [(name, task) for name, task in zip(names, tasks, strict=True) if next(iter(task.numbers)) != RATIO]
     figure, axes = pyplot.subplots(figsize=(1.2 * len(shown) + 2, 4.5), layout="constrained")
     series = {
         "typed": [next(iter(task.numbers.values())) for _, task in shown],

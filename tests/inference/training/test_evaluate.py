@@ -135,6 +135,24 @@ def test_the_report_is_a_page_with_its_plots(corpus: Corpus, tmp_path: Path) -> 
         assert (page.parent / plot).read_text().startswith("<?xml")
 
 
+def test_the_report_says_where_missing_marks_cost_too_much(corpus: Corpus, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = judge(corpus)
+    lost = {"intent": 0.99, "sentiment": 0.98}
+    tasks = tuple(replace(task, unmarked=lost.get(task.task, task.unmarked)) for task in found.tasks)
+    page = write_report(replace(found, tasks=tasks), "made", tmp_path).read_text()
+    rows: dict[str, list[str]] = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if "loss without case or marks" in cells:
+            rows[cells[1]] = cells[5:8]
+    assert rows.pop("intent") == ["0.0100", "≤ 0.007", "**no**"]
+    assert rows.pop("sentiment") == ["0.0200", "≤ 0.007", "**no**"]
+    assert "dissatisfied" not in rows, "told as a ratio to the base rate"
+    assert set(map(tuple, rows.values())) == {("0.0000", "≤ 0.007", "yes")}
+    assert len(rows) == len(TASKS) - 3
+
+
 def test_scores_are_made_as_heads_json_says() -> None:
     logits = np.array([[2.0, -2.0]], np.float32)
     single = scores_of(HeadSpec(kind="single", temperature=2.0), logits)
