@@ -38,6 +38,22 @@ _SOFT_PUNCTUATION = frozenset('.,!?;:"…')
 """Marks that a recogniser adds and removes while an utterance grows."""
 
 
+class _Chunks(dict[str, bytes]):
+    """Ids of known chunks; one that is not known asks the full tokeniser, without a second look at its neighbours."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+        super().__init__()
+        self._full = tokenizer
+
+    def __missing__(self, chunk: str) -> bytes:
+        ids = _pack(self._full.encode(chunk, add_special_tokens=False).ids)
+        if len(chunk) <= _MAX_CHUNK_CHARS:
+            if len(self) >= _MAX_CHUNKS:
+                self.clear()  # rare, and one call refills what matters
+            self[chunk] = ids
+        return ids
+
+
 class Tokenizer:
     """Ids of texts for one model. Not thread-safe: the event loop's thread owns it.
 
@@ -68,7 +84,7 @@ class Tokenizer:
             raise ValueError(f"max_tokens of {max_tokens} leaves no room beside the special tokens")
         self._body_bytes = body * ID_BYTES
         self._is_chunked = _treats_chunks_apart(json.loads(tokenizer.to_str()))
-        self._chunks: dict[str, bytes] = {}
+        self._chunks = _Chunks(tokenizer)
         vocabulary = tokenizer.get_vocab()
         self._is_soft = np.zeros(max(vocabulary.values(), default=0) + 1, np.bool_)
         self._is_soft[[vocabulary[mark] for mark in _SOFT_PUNCTUATION if mark in vocabulary]] = True
@@ -91,11 +107,7 @@ class Tokenizer:
         text = text[: self._max_chars]
         # A printable text has no blank but the space, and no control character for the normaliser to drop.
         if self._is_chunked and text.isprintable():
-            known = self._chunks
-            try:
-                body = b"".join([known[chunk] for chunk in text.split(" ")])
-            except KeyError:
-                body = b"".join([self._chunk(chunk) for chunk in text.split(" ")])
+            body = b"".join(map(self._chunks.__getitem__, text.split(" ")))
         else:
             body = _pack(self._full.encode(text, add_special_tokens=False).ids)
         return self._prefix + body[: self._body_bytes] + self._suffix
@@ -104,16 +116,6 @@ class Tokenizer:
         """Return a row's ids without the marks a recogniser adds while an utterance grows, to compare revisions."""
         ids = np.frombuffer(row, np.int32)
         return ids[~self._is_soft[ids]].tobytes()
-
-    def _chunk(self, chunk: str) -> bytes:
-        ids = self._chunks.get(chunk)
-        if ids is None:
-            ids = _pack(self._full.encode(chunk, add_special_tokens=False).ids)
-            if len(chunk) <= _MAX_CHUNK_CHARS:
-                if len(self._chunks) >= _MAX_CHUNKS:
-                    self._chunks.clear()  # rare, and one call refills what matters
-                self._chunks[chunk] = ids
-        return ids
 
 
 def pad_rows(rows: Sequence[TokenBytes], num_rows: int, num_tokens: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

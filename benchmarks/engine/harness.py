@@ -124,9 +124,10 @@ class Side:
 class Bare:
     """onnxruntime alone, with the session settings of the engine's backend."""
 
-    def __init__(self, version: ModelVersion) -> None:
+    def __init__(self, version: ModelVersion, backend: LoadedOnce | None = None) -> None:
+        """Load a version, or share what an engine's backend has loaded."""
         self.version = version
-        self.model: LoadedModel = OnnxRuntimeBackend().load(version)
+        self.model: LoadedModel = (backend or OnnxRuntimeBackend()).load(version)
         self.outputs = [spec.name for spec in version.config.outputs]
         assert version.tokenizer is not None
         self.tokenizer = Tokenizer.from_file(version.tokenizer, 128)
