@@ -125,6 +125,11 @@ class Content:
         """Parts in it."""
         return len(self.article_of)
 
+    def sources(self, viewer: Viewer | None = None) -> frozenset[str]:
+        """Return the articles that a viewer may see; None: all of them."""
+        firsts = (self.passages[number] for number in self.first_of[:-1].tolist())
+        return frozenset(first.source for first in firsts if viewer is None or first.audience.admits(viewer))
+
     def part(self, number: int) -> Sequence[Passage]:
         """Return the passages of a part."""
         return self.passages[self.first_of[number] : self.first_of[number + 1]]

@@ -35,6 +35,12 @@ MIN_WEIGHT = 0.15
 GIST_TURNS = 5
 """Chosen together on spoken questions over customer-service guidelines in five layouts (docs/knowledge.md)."""
 
+_ROLES = {
+    "customer": "customer", "caller": "customer", "user": "customer", "client": "customer",
+    "agent": "agent", "assistant": "agent", "system": "agent", "action": "agent", "bot": "agent",
+}  # fmt: skip
+"""What transcripts call the two sides; there is no third."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -128,9 +134,10 @@ def parse_context(value: object) -> tuple[Turn, ...]:
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
             raise BadQuery("expected an object with `speaker` and `text`", field=f"context[{number}]")
         speaker = entry.get("speaker", "customer")
-        if not isinstance(speaker, str):
-            raise BadQuery("expected a string", field=f"context[{number}].speaker")
-        turns.append(Turn(_role(speaker), entry["text"]))
+        role = _ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
+        if role is None:  # taken for somebody's, its words would count as that side's
+            raise BadQuery(f"expected one of {', '.join(_ROLES)}", field=f"context[{number}].speaker")
+        turns.append(Turn(role, entry["text"]))
     return tuple(turns)
 
 
@@ -177,14 +184,5 @@ def weigh_turns(query: Query, topicality: NDArray[np.float32], boundary: NDArray
 def _labelled(line: str) -> Turn:
     """Read `customer: …` and `agent: …`; a line without a label is the customer's."""
     head, colon, rest = line.partition(":")
-    return Turn(_role(head), rest.strip()) if colon and head.strip().lower() in _ROLES else Turn("customer", line)
-
-
-_ROLES = {
-    "customer": "customer", "caller": "customer", "user": "customer", "client": "customer",
-    "agent": "agent", "assistant": "agent", "system": "agent", "action": "agent", "bot": "agent",
-}  # fmt: skip
-
-
-def _role(speaker: str) -> str:
-    return _ROLES.get(speaker.strip().lower(), speaker)
+    role = _ROLES.get(head.strip().lower()) if colon else None
+    return Turn(role, rest.strip()) if role is not None else Turn("customer", line)

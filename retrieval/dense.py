@@ -13,6 +13,7 @@ Source: André et al., Quicker ADC (2019), as FAISS' `IndexPQFastScan`.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,11 +58,14 @@ def write_dense(folder: Path, vectors: EmbeddingArray, kind: IndexKind, group_of
         vectors: `[passages, dims] float32`, L2-normalised.
         kind: From `kind_for`.
         group_of: `[passages] int32`, passages that are seen by the same viewers.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
     dims = vectors.shape[1]
     flat = faiss.IndexFlatIP(dims)
     flat.add(np.ascontiguousarray(vectors))
-    faiss.write_index(flat, os.fspath(folder / VECTORS))
+    _write(flat, folder / VECTORS)
     if kind == "flat":
         return
     trained = faiss.IndexPQFastScan(dims, dims // DIMS_A_CODE, CODE_BITS, faiss.METRIC_INNER_PRODUCT)
@@ -71,7 +75,7 @@ def write_dense(folder: Path, vectors: EmbeddingArray, kind: IndexKind, group_of
         if len(inside) >= MIN_SCANNED_PASSAGES:
             scan = faiss.clone_index(trained)
             scan.add(np.ascontiguousarray(vectors[inside]))
-            faiss.write_index(scan, os.fspath(folder / _scan_name(number)))
+            _write(scan, folder / _scan_name(number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,13 @@ class DenseIndex:
             _, found = group.scan.search(rows, k)
             chosen.append(group.inside[np.unique(found[found >= 0])])
         return np.sort(np.concatenate(chosen))
+
+
+def _write(index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, os.fspath(path))
+    except RuntimeError as error:  # FAISS' own word for a full disk
+        raise OSError(errno.EIO, f"{path.name} could not be written") from error
 
 
 def _groups(group_of: GroupArray) -> list[NDArray[np.int64]]:

@@ -8,7 +8,8 @@ and fields, never what a customer said.
     ├── NoSuchBase        never ingested, or deleted
     ├── EncoderMismatch   built by another encoder; the message holds the command that rebuilds it
     ├── NothingBefore     `rollback` of a base that was never changed
-    ├── DamagedIndex      files missing or torn; `rollback` or `ingest` mend it
+    ├── DamagedIndex      files missing, torn, or of another format; `rollback` or `ingest` mend it
+    ├── Unwritable        no room on the disk, or no permission; the base stays as it was; retryable
     └── BaseBusy          another ingest of this base is running; retryable
 """
 
@@ -80,6 +81,13 @@ class DamagedIndex(RetrievalError):
     code = "damaged_index"
 
 
+class Unwritable(RetrievalError):
+    """The data directory takes no new generation."""
+
+    code = "unwritable"
+    retryable = True
+
+
 class NothingBefore(RetrievalError):
     """No whole generation before the current one."""
 
@@ -93,11 +101,16 @@ class BaseBusy(RetrievalError):
     retryable = True
 
 
+def ingest_command(base: str, tenant: str) -> str:
+    """Return the command that makes a base, or makes it anew."""
+    return f"cueline kb ingest DIR --kb {base} --tenant {tenant}"
+
+
 def rebuild(code: str, message: str, field: str | None) -> RetrievalError:
     """Make an error anew that another process described."""
     if code == UnreadableFile.code:
         source = field or ""
         return UnreadableFile(message.removeprefix(f"{source}: "), source=source)
-    kinds = (EmptyFolder, BadQuery, NoSuchBase, EncoderMismatch, DamagedIndex, NothingBefore, BaseBusy)
+    kinds = (EmptyFolder, BadQuery, NoSuchBase, EncoderMismatch, DamagedIndex, NothingBefore, BaseBusy, Unwritable)
     known = {kind.code: kind for kind in kinds}
     return known.get(code, RetrievalError)(message, field=field)

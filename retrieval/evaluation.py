@@ -1,13 +1,13 @@
 """How well a base answers a set of questions: lines `{question, context?, relevant}` in, numbers out.
 
 `relevant` is a source or a list of sources; empty or null marks a question the base does not answer, where abstaining
-is right.
+is right. A source that the base does not have is refused: nothing could find it, and every figure would be too low.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from retrieval.search import Answer, KnowledgeBase
 
 DEPTH = 10
 """Results asked for; MRR and nDCG look so far."""
+MAX_NAMED = 5
+"""Sources that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,13 @@ class Case:
         question: As asked.
         context: Conversation before it.
         relevant: Sources that answer; empty: none does.
+        line: Of the set, from 1.
     """
 
     question: str
     context: tuple[Turn, ...]
     relevant: frozenset[str]
+    line: int
 
 
 class Percentiles(msgspec.Struct, frozen=True):
@@ -91,7 +95,7 @@ def read_cases(lines: Iterable[bytes]) -> list[Case]:
         except (msgspec.DecodeError, UnicodeError) as error:
             raise BadQuery("is no valid JSON", field=f"line {number}") from error
         try:
-            cases.append(_case(value))
+            cases.append(_case(value, number))
         except BadQuery as error:
             raise BadQuery(error.message, field=f"line {number}: {error.field}") from error
     if not cases:
@@ -104,20 +108,49 @@ async def evaluate(
     cases: Sequence[Case],
     *,
     viewer: Viewer | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Scores, list[Answer]]:
     """Ask every question, one after the other.
 
     Returns:
         Scores, and the answer to each case.
+
+    Raises:
+        BadQuery: A case cannot be asked, or names a source that the base does not have or does not show this viewer.
+        RetrievalError: As `KnowledgeBase.search`.
     """
+    viewer = viewer or Viewer()
+    content = base.generation().content
+    check_sources(cases, content.sources(), content.sources(viewer))
     answers = []
-    for number, case in enumerate(cases, 1):
-        query = build_query(case.question, case.context)
+    for case in cases:
+        try:
+            query = build_query(case.question, case.context)
+        except BadQuery as error:
+            raise BadQuery(error.message, field=f"line {case.line}: {error.field}") from error
         answers.append(await base.search(query, top_k=DEPTH, viewer=viewer))
-        if progress is not None:
-            progress(number, len(cases))
     return score_answers(cases, answers), answers
+
+
+def check_sources(cases: Sequence[Case], known: Collection[str], shown: Collection[str]) -> None:
+    """Refuse a set that wants what no search can find.
+
+    Args:
+        cases: The set.
+        known: Sources of the base.
+        shown: Those that the viewer may see.
+
+    Raises:
+        BadQuery: Names the first few sources with their lines.
+    """
+    missing = [(case.line, source) for case in cases for source in sorted(case.relevant - set(shown))]
+    if not missing:
+        return
+    named = [
+        f"line {line} `{source}`{' (asks for a right or a queue)' if source in known else ''}"
+        for line, source in missing[:MAX_NAMED]
+    ]
+    rest = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+    raise BadQuery(f"the base shows no such article: {', '.join(named)}{rest}", field="relevant")
 
 
 def score_answers(cases: Sequence[Case], answers: Sequence[Answer]) -> Scores:
@@ -170,7 +203,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _case(value: Any) -> Case:
+def _case(value: Any, line: int) -> Case:
     if not isinstance(value, dict):
         raise BadQuery("expected an object", field="$")
     question = value.get("question", value.get("query"))
@@ -180,4 +213,4 @@ def _case(value: Any) -> Case:
     relevant = [relevant] if isinstance(relevant, str) else relevant or []
     if not isinstance(relevant, list) or not all(isinstance(source, str) for source in relevant):
         raise BadQuery("expected a source or a list of sources", field="relevant")
-    return Case(question, parse_context(value.get("context")), frozenset(filter(None, relevant)))
+    return Case(question, parse_context(value.get("context")), frozenset(filter(None, relevant)), line)

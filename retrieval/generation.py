@@ -21,9 +21,10 @@ from inference.request import EmbeddingArray
 from retrieval.anchors import Anchors
 from retrieval.content import Content
 from retrieval.dense import DenseIndex, kind_for, write_dense
-from retrieval.errors import DamagedIndex
+from retrieval.errors import DamagedIndex, ingest_command
 from retrieval.lexical import LexicalIndex
 from retrieval.manifest import Manifest
+from retrieval.store import BaseStore
 from retrieval.words import terms
 
 _PARTS = "parts.npy"
@@ -51,13 +52,15 @@ class Generation:
     lexical: LexicalIndex
 
     @classmethod
-    def open(cls, folder: Path) -> Generation:
-        """Map a generation.
+    def open(cls, store: BaseStore, number: int) -> Generation:
+        """Map a generation of a base.
 
         Raises:
-            DamagedIndex: If anything of it is missing, torn or does not fit the rest.
+            DamagedIndex: If anything of it is missing, torn, of another format or does not fit the rest.
         """
-        manifest = Manifest.read(folder)
+        manifest, folder = store.manifest(number), store.path(number)
+        place = f"knowledge base {store.base}, generation {number}"
+        remedy = f"go back with `cueline kb rollback`, or rebuild it: {ingest_command(store.base, store.tenant)}"
         try:
             manifest.check_files(folder)
             content = Content.load(folder)
@@ -66,14 +69,11 @@ class Generation:
             lexical = LexicalIndex.load(folder, content.num_parts)
             anchors = Anchors.of(np.load(folder / _ANCHORS))
         except (OSError, ValueError, RuntimeError, IndexError, KeyError, BadZipFile, msgspec.DecodeError) as error:
-            raise DamagedIndex(
-                f"generation {folder.name} of {manifest.base} is damaged ({type(error).__name__});"
-                " go back with `cueline kb rollback`, or run `cueline kb ingest DIR` again"
-            ) from error
+            raise DamagedIndex(f"{place} is damaged ({type(error).__name__}); {remedy}", field="kb") from error
         expected = (manifest.passages, manifest.parts, manifest.encoder.dims)
         found = (len(content.passages), len(part_vectors), dense.vectors.shape[1])
         if found != expected or len(dense.vectors) != manifest.passages or content.num_parts != manifest.parts:
-            raise DamagedIndex(f"generation {folder.name} of {manifest.base} holds other counts than its manifest")
+            raise DamagedIndex(f"{place} holds other counts than its manifest; {remedy}", field="kb")
         return cls(manifest, content, dense, np.asarray(part_vectors), anchors, lexical)
 
 

@@ -67,7 +67,8 @@ class Report:
 
     Attributes:
         manifest: Of the generation that is current now.
-        is_changed: False: the folder said what the base held already, nothing was written.
+        is_changed: False: the folder said what the base held already, nothing was written. Where only the base's owner
+            is another now, a generation is written, of the same articles.
         articles_new: Articles that were not there before.
         articles_changed: Articles with other text, title or audience than before.
         articles_same: Articles taken over.
@@ -116,6 +117,7 @@ async def ingest(
         EmptyFolder: If the folder is missing or has no readable file; the base stays as it was.
         UnreadableFile: If `access.yaml` cannot be read: rights that are not understood must not be guessed.
         BaseBusy: If another ingest of this base is running.
+        Unwritable: If there is no room for the new generation, or no permission to write it.
     """
     tell = progress or (lambda stage, done, total: None)
     with store.writing() as target:
@@ -125,7 +127,7 @@ async def ingest(
         content = Content.of(passages)
         digest = _digest(passages)
         by_source = _by_source(passages)
-        if before.manifest is not None and digest == before.digest:
+        if before.manifest is not None and (digest, origin) == (before.digest, before.manifest.origin):
             return Report(before.manifest, False, 0, 0, len(by_source), 0, 0, skipped)
         items = [_passage_item(passage) for passage in passages]
         items += [_part_item(content.part(number)) for number in range(content.num_parts)]
@@ -150,8 +152,9 @@ async def ingest(
             names=await asyncio.to_thread(names_in, public),
         )
         tell("index", 0, 1)
-        manifest = await asyncio.to_thread(_write, target, content, vectors, anchors, draft)
-        await asyncio.to_thread(store.publish, target, generation)
+        with store.write_errors():
+            manifest = await asyncio.to_thread(_write, target, content, vectors, anchors, draft)
+            await asyncio.to_thread(store.publish, target, generation)
         tell("index", 1, 1)
     common = by_source.keys() & before.by_source.keys()
     same = sum(by_source[source] == before.by_source[source] for source in common)
@@ -178,7 +181,8 @@ def read_folder(folder: Path, tell: Progress) -> tuple[list[Article], tuple[Skip
         UnreadableFile: If `access.yaml` cannot be.
     """
     if not folder.is_dir():
-        raise EmptyFolder("no such folder", field="DIR")
+        is_there = folder.exists()
+        raise EmptyFolder("is a file; name the folder it lies in" if is_there else "no such folder", field="DIR")
     rules = _read_rules(folder / RULES_FILE)
     files = sorted(_files(folder))
     articles: list[Article] = []
@@ -236,7 +240,7 @@ def _read_rules(path: Path) -> list[tuple[str, Audience]]:
 def _before(store: BaseStore, embedder: Embedder) -> _Before:
     """Read what can be taken over; nothing from another encoder or a damaged base, which an ingest mends."""
     try:
-        opened = Generation.open(store.path(store.current()))
+        opened = Generation.open(store, store.current())
     except (NoSuchBase, DamagedIndex):
         return _Before()
     content = opened.content

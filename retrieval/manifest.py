@@ -15,10 +15,17 @@ from inference.engine import Engine
 from inference.repository import ModelRepository, ModelVersion
 from inference.request import EmbeddingArray
 from retrieval.dense import IndexKind
-from retrieval.errors import DamagedIndex, EncoderMismatch
+from retrieval.errors import DamagedIndex, EncoderMismatch, ingest_command
 
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What a manifest of any format holds; `origin` is None in those that knew none."""
+
+    format: int
+    origin: str | None = None
 
 
 class EncoderIdentity(msgspec.Struct, frozen=True):
@@ -110,22 +117,32 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read it.
+    def read(cls, folder: Path, base: str, tenant: str) -> Manifest:
+        """Read that of a generation.
+
+        Args:
+            folder: Of the generation.
+            base: Name of its base.
+            tenant: Owner.
 
         Raises:
-            DamagedIndex: If it is missing, torn, or of another format.
+            DamagedIndex: If it is missing, torn, or of another format; with the command that rebuilds.
         """
+        place = f"knowledge base {base}, generation {folder.name}"
         try:
-            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=cls)
+            written = (folder / MANIFEST).read_bytes()
+            number = msgspec.json.decode(written, type=_Head).format
+            if number == FORMAT_VERSION:
+                return msgspec.json.decode(written, type=cls)
         except (OSError, msgspec.DecodeError, UnicodeError) as error:
-            raise DamagedIndex(f"generation {folder.name}: its manifest cannot be read") from error
-        if manifest.format != FORMAT_VERSION:
             raise DamagedIndex(
-                f"generation {folder.name}: written in format {manifest.format}, this version reads {FORMAT_VERSION};"
-                " run `cueline kb ingest DIR` again"
-            )
-        return manifest
+                f"{place}: its manifest cannot be read; rebuild it: {ingest_command(base, tenant)}", field="kb"
+            ) from error
+        raise DamagedIndex(
+            f"{place} was written in format {number}, this version reads {FORMAT_VERSION}; "
+            f"rebuild it: {ingest_command(base, tenant)}",
+            field="kb",
+        )
 
     def check_encoder(self, encoder: EncoderIdentity, tenant: str) -> None:
         """Refuse an index that another encoder built.
@@ -138,9 +155,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             raise EncoderMismatch(
                 f"knowledge base {self.base} was built with {theirs.model}/{theirs.version} ({theirs.digest}, "
                 f"{theirs.dims} dimensions), this server runs {ours.model}/{ours.version} ({ours.digest}, "
-                f"{ours.dims}); rebuild it: cueline kb ingest DIR --kb {self.base} --tenant {tenant}",
+                f"{ours.dims}); rebuild it: {ingest_command(self.base, tenant)}",
                 field="encoder",
             )
+
+
+def read_origin(folder: Path) -> str | None:
+    """Return who keeps a generation in step with its articles, whatever its format; None where nothing says so."""
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Head).origin
+    except (OSError, msgspec.DecodeError, UnicodeError):
+        return None
 
 
 class Embedder(Protocol):

@@ -26,7 +26,7 @@ from retrieval.conversation import GIST_WEIGHT, QUESTION_WEIGHT, Query, Topic, w
 from retrieval.errors import BadQuery, DamagedIndex, NoSuchBase
 from retrieval.generation import Generation
 from retrieval.highlight import Span, choose, sentence_texts, sentences
-from retrieval.manifest import Embedder, Manifest
+from retrieval.manifest import Embedder
 from retrieval.scoring import Candidates, candidates, lexical_scores, score
 from retrieval.store import BaseStore
 from retrieval.words import query_terms, terms
@@ -269,12 +269,11 @@ class KnowledgeBase:
         number = self.store.current()
         with self._lock:
             if self._opened is None or self._opened[0] != number:
-                folder = self.store.path(number)
-                if not folder.is_dir():
+                if not self.store.path(number).is_dir():
                     raise NoSuchBase(f"there is no knowledge base {self.store.base}", field="kb")
                 # First: what another version wrote may hold other phrases than this one knows, and is not damaged.
-                Manifest.read(folder).check_encoder(self._embedder.identity, self.store.tenant)
-                opened = Generation.open(folder)
+                self.store.manifest(number).check_encoder(self._embedder.identity, self.store.tenant)
+                opened = Generation.open(self.store, number)
                 if opened.manifest.generation != number:
                     raise DamagedIndex(f"generation {number} of {self.store.base} says it is another", field="kb")
                 self._opened = (number, opened)

@@ -14,10 +14,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from retrieval.errors import BadQuery, BaseBusy, DamagedIndex, NoSuchBase, NothingBefore
+from retrieval.errors import BadQuery, BaseBusy, DamagedIndex, NoSuchBase, NothingBefore, Unwritable, ingest_command
 from retrieval.manifest import Manifest
 
 KEPT_GENERATIONS = 4
@@ -60,10 +60,14 @@ class BaseStore:
             return int((self.folder / _CURRENT).read_text("ascii"))
         except FileNotFoundError as error:
             raise NoSuchBase(
-                f"there is no knowledge base {self.base}; make it: cueline kb ingest DIR --kb {self.base}", field="kb"
+                f"there is no knowledge base {self.base}; make it: {ingest_command(self.base, self.tenant)}", field="kb"
             ) from error
         except (ValueError, OSError) as error:
-            raise DamagedIndex(f"knowledge base {self.base}: `{_CURRENT}` cannot be read", field="kb") from error
+            raise DamagedIndex(
+                f"knowledge base {self.base}: `{_CURRENT}` cannot be read; "
+                f"rebuild it: {ingest_command(self.base, self.tenant)}",
+                field="kb",
+            ) from error
 
     def path(self, generation: int) -> Path:
         """Return the folder of a generation."""
@@ -75,14 +79,15 @@ class BaseStore:
             return []
         return sorted(int(path.name) for path in self._generations.iterdir() if path.name.isdecimal())
 
-    def manifest(self) -> Manifest:
-        """Read the manifest of the current generation.
+    def manifest(self, generation: int | None = None) -> Manifest:
+        """Read the manifest of a generation; None: of the current one.
 
         Raises:
             NoSuchBase: As `current`.
-            DamagedIndex: If it cannot be read.
+            DamagedIndex: If it cannot be read, or is of another format.
         """
-        return Manifest.read(self.path(self.current()))
+        number = self.current() if generation is None else generation
+        return Manifest.read(self.path(number), self.base, self.tenant)
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -90,20 +95,36 @@ class BaseStore:
 
         Raises:
             BaseBusy: If another ingest holds it.
+            Unwritable: If the system lets nobody write here.
         """
-        self._generations.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BaseBusy(f"knowledge base {self.base} is being ingested by another process") from error
-            folder = self._generations / _NEW
-            shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
-            folder.mkdir()
+        folder = self._generations / _NEW
+        with ExitStack() as held:
+            with self.write_errors():
+                self._generations.mkdir(parents=True, exist_ok=True)
+                lock = held.enter_context(open(self.folder / "lock", "wb"))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise BaseBusy(f"knowledge base {self.base} is being ingested", field="kb") from error
+                shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
+                folder.mkdir()
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def write_errors(self) -> Iterator[None]:
+        """Give what the system says of a write its name.
+
+        Raises:
+            Unwritable: If it fails.
+        """
+        try:
+            yield
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise Unwritable(f"knowledge base {self.base} cannot be written ({why})", field="kb") from error
 
     def publish(self, folder: Path, generation: int) -> None:
         """Make a written folder the current generation. Call it inside `writing`."""
@@ -132,21 +153,35 @@ class BaseStore:
         Raises:
             NoSuchBase: As `current`.
             NothingBefore: If there is none before it.
+            Unwritable: If the system lets nobody write here.
         """
         current = self.current()
         for older in reversed([number for number in self.generations() if number < current]):
             try:
-                Manifest.read(self.path(older))
+                self.manifest(older)
             except DamagedIndex:
                 continue
-            self.point(older)
+            with self.write_errors():
+                self.point(older)
             return older
         raise NothingBefore(f"knowledge base {self.base} has no generation before {current}", field="kb")
 
     def delete(self) -> None:
-        """Remove the base. Searches under way finish on what they have mapped."""
-        (self.folder / _CURRENT).unlink(missing_ok=True)  # first: nobody opens half a base
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the base. Searches under way finish on what they have mapped.
+
+        Raises:
+            BaseBusy: If an ingest is writing into it.
+            Unwritable: If the system lets nobody write here.
+        """
+        with self.writing(), self.write_errors():
+            (self.folder / _CURRENT).unlink(missing_ok=True)  # first: nobody opens half a base
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def tenants(data: Path) -> list[str]:
+    """Return the owners of bases."""
+    folder = data / "kb"
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def bases(data: Path, tenant: str) -> list[str]:

@@ -229,7 +229,7 @@ class Server:
         library = Library(data, Path(settings.paths.knowledge), searching, EngineEmbedder(engine, encoder))
         writer = open_writer(settings.generation, os.environ, searching, metrics, self._stack)
         self._stack.push_async_callback(library.stop)
-        await library.start(policies.bases)
+        await library.start(lambda: policies.bases)
         await hearing
 
         self._progress("sockets")

@@ -62,6 +62,10 @@ def read_file(path: Path, source: str) -> list[Article]:
         raise UnreadableFile(f"cannot be read ({type(error).__name__})", source=source) from error
     except RecursionError as error:
         raise UnreadableFile("nested too deeply", source=source) from error
+    except UnreadableFile:
+        raise
+    except Exception as error:  # of a parser, of what anybody may have written: it costs this file, not the ingest
+        raise UnreadableFile(f"is damaged ({type(error).__name__})", source=source) from error
     articles = [article for article in articles if any(section.blocks for section in article.sections)]
     if not articles:
         raise UnreadableFile("holds no text", source=source)

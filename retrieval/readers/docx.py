@@ -29,7 +29,9 @@ def read_docx(data: bytes, source: str) -> list[Article]:
             styles = _part(archive, "word/styles.xml", source) if "word/styles.xml" in archive.namelist() else None
     except KeyError as error:
         raise UnreadableFile("is no Word document", source=source) from error
-    except (zipfile.BadZipFile, ElementTree.ParseError, EOFError, NotImplementedError, RuntimeError) as error:
+    except UnreadableFile:
+        raise
+    except Exception as error:  # damage comes out of it in a dozen kinds: `zlib.error`, ValueError, …
         raise UnreadableFile(f"is a damaged Word document ({type(error).__name__})", source=source) from error
     levels = _style_levels(styles)
     sections: list[Section] = []

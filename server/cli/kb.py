@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from retrieval.search import MAX_TOP_K, Answer, KnowledgeBase
 from retrieval.store import BaseStore, bases
 from server.config import Settings, load_settings
 from server.knowledge.errors import as_cueline_error
+from server.wire.errors import BadRequest, CuelineError
 
 DEFAULT_TOP_K = 3
 _MAX_LISTED = 20
@@ -72,7 +74,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, place=_Place(settings, owner, base or owner), **rest)
         except (RetrievalError, InferenceError) as error:
-            raise as_cueline_error(error) from error
+            raise _told(as_cueline_error(error)) from error
 
     with_place.__doc__ = command.__doc__
     with_place.__name__ = command.__name__
@@ -81,13 +83,32 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return with_place
 
 
+def _viewer(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say who reads, as one `viewer`."""
+
+    @click.option("--rights", multiple=True, help="A right that the reader has; may be repeated.")
+    @click.option("--queue", default="", help="Queue of the call.")
+    @wraps(command)
+    def with_viewer(*args: Any, rights: tuple[str, ...], queue: str, **rest: Any) -> None:
+        command(*args, viewer=Viewer(frozenset(rights), queue), **rest)
+
+    return with_viewer
+
+
+def _told(error: CuelineError) -> CuelineError:
+    """Put the field before the message where that says too little alone: a command prints nothing else."""
+    if isinstance(error, BadRequest) and error.field:
+        return BadRequest(f"{error.field}: {error.message}", field=error.field)
+    return error
+
+
 @click.group()
 def kb() -> None:
     """Fill, search and judge knowledge bases."""
 
 
 @kb.command("ingest")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--json", "is_json", is_flag=True, help="Print the report as JSON.")
 @_options
 def ingest_command(folder: Path, is_json: bool, place: _Place) -> None:
@@ -130,13 +151,10 @@ def ingest_command(folder: Path, is_json: bool, place: _Place) -> None:
     show_default=True,
     help="Articles at most.",
 )
-@click.option("--rights", multiple=True, help="A right that the reader has; may be repeated.")
-@click.option("--queue", default="", help="Queue of the call.")
+@_viewer
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 @_options
-def search_command(
-    question: str, context: str, top_k: int, rights: tuple[str, ...], queue: str, is_json: bool, place: _Place
-) -> None:
+def search_command(question: str, context: str, top_k: int, viewer: Viewer, is_json: bool, place: _Place) -> None:
     """Print the passages that answer a question.
 
     Best first, one an article; nothing where none answers QUERY.
@@ -146,7 +164,7 @@ def search_command(
     async def run() -> Answer:
         async with _embedder(place.settings) as embedder:
             base = KnowledgeBase(place.data, place.tenant, place.base, embedder)
-            return await base.search(query, top_k=top_k, viewer=Viewer(frozenset(rights), queue))
+            return await base.search(query, top_k=top_k, viewer=viewer)
 
     store = BaseStore(place.data, place.tenant, place.base)
     store.manifest().check_encoder(encoder_identity(_repository(place.settings)), place.tenant)  # before loading models
@@ -169,11 +187,12 @@ def search_command(
 @click.argument("file", metavar="F.jsonl", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 @click.option("--misses", is_flag=True, help="Also print the questions that went wrong.")
+@_viewer
 @_options
-def evaluate_command(file: Path, is_json: bool, misses: bool, place: _Place) -> None:
+def evaluate_command(file: Path, is_json: bool, misses: bool, viewer: Viewer, place: _Place) -> None:
     """Ask many questions, and say how well a base answers.
 
-    F.jsonl holds lines {"question", "context"?, "relevant"}.
+    F.jsonl holds lines {"question", "context"?, "relevant"}; `relevant` names articles of the base, or none.
     """
     with file.open("rb") as lines:
         cases = read_cases(lines)
@@ -181,7 +200,7 @@ def evaluate_command(file: Path, is_json: bool, misses: bool, place: _Place) -> 
     async def run() -> tuple[Scores, list[Answer]]:
         async with _embedder(place.settings) as embedder:
             base = KnowledgeBase(place.data, place.tenant, place.base, embedder)
-            return await evaluate(base, cases)
+            return await evaluate(base, cases, viewer=viewer)
 
     scores, answers = uvloop.run(run())
     if is_json:

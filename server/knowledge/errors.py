@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from inference.errors import InferenceError
-from retrieval.errors import BadQuery, BaseBusy, EmptyFolder, NoSuchBase, NothingBefore, RetrievalError, UnreadableFile
-from server.wire.errors import BadRequest, ConfigError, Conflict, CuelineError, NotFound, Unavailable
+from retrieval.errors import (
+    BadQuery,
+    BaseBusy,
+    EmptyFolder,
+    NoSuchBase,
+    NothingBefore,
+    RetrievalError,
+    UnreadableFile,
+    Unwritable,
+)
+from server.wire.errors import BadRequest, Busy, ConfigError, Conflict, CuelineError, NotFound, Unavailable
 
 
 def as_cueline_error(error: RetrievalError | InferenceError) -> CuelineError:
@@ -12,12 +21,15 @@ def as_cueline_error(error: RetrievalError | InferenceError) -> CuelineError:
     match error:
         case NoSuchBase():
             return NotFound(error.message, field=error.field)
-        case BaseBusy() | NothingBefore():
+        case BaseBusy():
+            return Busy(error.message, field=error.field)
+        case NothingBefore():
             return Conflict(error.message, field=error.field)
-        case EmptyFolder() | BadQuery() | UnreadableFile():
-            where = f"{error.field}: " if error.field and not error.message.startswith(error.field) else ""
-            return BadRequest(f"{where}{error.message}", field=error.field)
-        case InferenceError():
+        case UnreadableFile():
+            return BadRequest(error.reason, field=error.source)
+        case EmptyFolder() | BadQuery():
+            return BadRequest(error.message, field=error.field)
+        case Unwritable() | InferenceError():
             return Unavailable(error.message, field=error.field)
         case _:
             return ConfigError(error.message, field=error.field)

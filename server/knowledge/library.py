@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,9 +27,9 @@ from retrieval.article import Viewer
 from retrieval.conversation import Query
 from retrieval.errors import BaseBusy, DamagedIndex, EmptyFolder, NoSuchBase, RetrievalError
 from retrieval.ingest import FOLDER, Report, ingest
-from retrieval.manifest import Embedder, EncoderIdentity, Manifest
+from retrieval.manifest import Embedder, EncoderIdentity, Manifest, read_origin
 from retrieval.search import Answer, KnowledgeBase
-from retrieval.store import BaseStore, bases
+from retrieval.store import BaseStore, bases, tenants
 from server.knowledge.upload import unpack
 
 log = logging.getLogger(__name__)
@@ -41,6 +40,8 @@ SEARCH_THREADS = 2
 """Searches are short and hold the interpreter lock half of the time: more threads would only wait for each other."""
 
 Stamps = tuple[tuple[str, int, int], ...]
+Wanted = Callable[[], Iterable[tuple[str, str]]]
+"""Tenants with the names of their bases, as their policies name them now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +83,21 @@ class Library:
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="knowledge")
         self._bases: dict[tuple[str, str], KnowledgeBase] = {}
         self._stamps: dict[tuple[str, str], Stamps] = {}
+        self._troubles: dict[tuple[str, str], str] = {}
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self, wanted_bases: Iterable[tuple[str, str]]) -> None:
+    async def start(self, wanted_bases: Wanted) -> None:
         """Make the bases that policies name hold what their folders hold, and keep it so.
 
         Args:
-            wanted_bases: Tenants with the names of their bases. A base whose folder cannot be read is told and left as
-                it is.
+            wanted_bases: Asked now and again, since policies change. A base whose folder cannot be read is told and
+                left as it is.
         """
-        wanted = tuple(dict.fromkeys(wanted_bases))
+        wanted = frozenset(wanted_bases())
         await self._keep_in_step(wanted)
-        await asyncio.gather(*(self._open(tenant, name) for tenant, name in wanted))
-        self._watch = asyncio.create_task(self._follow(wanted), name="knowledge-watch")
+        await asyncio.gather(*(self._open(tenant, name) for tenant, name in sorted(wanted)))
+        await asyncio.to_thread(self._check_others, wanted)
+        self._watch = asyncio.create_task(self._follow(wanted_bases), name="knowledge-watch")
 
     async def stop(self) -> None:
         """Stop following the folders; searches under way are finished."""
@@ -144,12 +147,14 @@ class Library:
             TooLarge: Too much in it.
         """
         store = self.store(tenant, name)
-        with TemporaryDirectory(prefix="cueline-kb-") as folder:
-            await asyncio.to_thread(unpack, archive, Path(folder))
-            try:
-                return await self._ingest(Path(folder), store)
-            except EmptyFolder as error:  # the sender knows an archive, no folder
-                raise EmptyFolder(error.message, field="body") from error
+        folder = TemporaryDirectory(prefix="cueline-kb-")
+        try:
+            await asyncio.to_thread(unpack, archive, Path(folder.name))
+            return await self._ingest(Path(folder.name), store)
+        except EmptyFolder as error:  # the sender knows an archive, no folder
+            raise EmptyFolder(error.message, field="body") from error
+        finally:
+            await asyncio.to_thread(folder.cleanup)  # thousands of files, and calls go on meanwhile
 
     async def rollback(self, tenant: str, name: str) -> int:
         """Search the generation before the current one again. Raises `RetrievalError`."""
@@ -182,19 +187,39 @@ class Library:
 
     # Folders
 
-    async def _follow(self, wanted: Sequence[tuple[str, str]]) -> None:
+    async def _follow(self, wanted: Wanted) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            await self._keep_in_step(wanted)
+            await self._keep_in_step(wanted())
 
-    async def _keep_in_step(self, wanted: Sequence[tuple[str, str]]) -> None:
-        for tenant, name in wanted:
+    async def _keep_in_step(self, wanted: Iterable[tuple[str, str]]) -> None:
+        for tenant, name in sorted(set(wanted)):
+            trouble = ""
             try:
                 await self._ingest_changed(tenant, name)
             except BaseBusy:  # another process of this server does it, and this one will find it done
                 log.debug("a knowledge base is being filled by another process", extra={"kb": name})
-            except (RetrievalError, InferenceError, OSError) as error:
-                log.error("a knowledge base could not be brought up to date", extra={"kb": name, "reason": str(error)})
+            except Exception as error:  # whatever it is, other bases are followed on, and this one is tried again
+                is_known = isinstance(error, RetrievalError | InferenceError | OSError)
+                trouble = str(error) if is_known else type(error).__name__
+                if trouble != self._troubles.get((tenant, name)):  # once, not with every look at the folder
+                    log.error(
+                        "a knowledge base could not be brought up to date",
+                        extra={"kb": name, "reason": trouble},
+                        exc_info=not is_known,
+                    )
+            self._troubles[tenant, name] = trouble
+
+    def _check_others(self, wanted: Collection[tuple[str, str]]) -> None:
+        """Tell which bases that no policy names cannot be searched: nobody else would, before somebody asks them."""
+        for tenant in tenants(self._data):
+            for name in bases(self._data, tenant):
+                if (tenant, name) in wanted:
+                    continue
+                try:
+                    self.store(tenant, name).manifest().check_encoder(self._searching.identity, tenant)
+                except RetrievalError as error:
+                    _tell_unsearchable(tenant, name, error)
 
     async def _open(self, tenant: str, name: str) -> None:
         """Open what is current: the first question need not, and calls have its names."""
@@ -203,7 +228,7 @@ class Library:
         except NoSuchBase:
             log.info("a knowledge base holds nothing yet", extra={"kb": name})
         except RetrievalError as error:
-            log.warning("a knowledge base cannot be searched", extra={"kb": name, "reason": error.message})
+            _tell_unsearchable(tenant, name, error)
 
     async def _ingest_changed(self, tenant: str, name: str) -> None:
         folder = self._folder / name
@@ -222,6 +247,10 @@ class Library:
             log.info("knowledge base filled", extra={"kb": name, "generation": report.manifest.generation, **counts})
 
 
+def _tell_unsearchable(tenant: str, name: str, error: RetrievalError) -> None:
+    log.warning("a knowledge base cannot be searched", extra={"tenant": tenant, "kb": name, "reason": error.message})
+
+
 def _is_ours(store: BaseStore) -> bool:
     """Whether the server's folder fills the base: nobody has yet, the server did before, or nothing says who did.
 
@@ -229,14 +258,13 @@ def _is_ours(store: BaseStore) -> bool:
     answers nobody, so nothing is lost with it.
     """
     try:
-        return store.manifest().origin == FOLDER
+        newest_first = [store.current(), *reversed(store.generations())]
     except NoSuchBase:
         return True
     except DamagedIndex:
-        for generation in reversed(store.generations()):
-            with suppress(DamagedIndex):
-                return Manifest.read(store.path(generation)).origin == FOLDER
-        return True
+        newest_first = list(reversed(store.generations()))
+    origins = (read_origin(store.path(generation)) for generation in newest_first)
+    return next((origin for origin in origins if origin is not None), FOLDER) == FOLDER
 
 
 def _stamps(folder: Path) -> Stamps:

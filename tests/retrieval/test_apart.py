@@ -39,7 +39,7 @@ async def test_makes_the_base_that_an_ingest_here_makes(tmp_path: Path, folder: 
     assert set(stages) == {"read", "embed", "index"}
     answer = await KnowledgeBase(tmp_path, "shop", "faq", embedder).search(build_query("when is the workshop open"))
     assert [result.source for result in answer.results] == ["hours.md"]
-    again = await ingest_apart(folder, store, embedder)
+    again = await ingest_apart(folder, store, embedder, origin="hand")
     assert not again.is_changed
 
 

@@ -77,6 +77,18 @@ def test_a_wrong_question(question: str) -> None:
         build_query(question)
 
 
+@pytest.mark.parametrize("speaker", ["supervisor", "", None])
+def test_a_speaker_of_neither_side_is_refused_with_the_words_that_are_known(speaker):
+    with pytest.raises(BadQuery, match=r"customer, .*agent") as caught:
+        parse_context([{"text": "a"}, {"speaker": speaker, "text": "b"}])
+    assert caught.value.field == "context[1].speaker"
+    assert "supervisor" not in caught.value.message
+
+
+def test_a_line_that_only_looks_labelled_is_the_customers() -> None:
+    assert parse_context(["the price: five"]) == (Turn("customer", "the price: five"),)
+
+
 def test_a_wrong_turn_is_named_by_its_place_in_the_whole_conversation():
     turns = ["a", *["fine"] * MAX_CONTEXT_TURNS, 5]
     with pytest.raises(BadQuery) as caught:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from retrieval import dense
 from retrieval.article import Viewer
 from retrieval.conversation import build_query
 from retrieval.errors import (
@@ -16,8 +17,10 @@ from retrieval.errors import (
     NoSuchBase,
     NothingBefore,
     UnreadableFile,
+    Unwritable,
 )
-from retrieval.ingest import ingest
+from retrieval.ingest import FOLDER, ingest
+from retrieval.manifest import FORMAT_VERSION, MANIFEST
 from retrieval.search import Answer, KnowledgeBase
 from retrieval.store import KEPT_GENERATIONS, BaseStore, bases
 from tests.retrieval.hashing_embedder import HashingEmbedder
@@ -74,6 +77,17 @@ async def test_an_edit_touches_only_what_changed_and_is_seen_by_an_open_base(tmp
     assert same == [passage.id for passage in base.generation().content.passages if passage.source == "boots.md"]
 
 
+async def test_the_same_articles_by_hand_make_the_base_its_owners(tmp_path: Path, folder: Path) -> None:
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(folder, store, HashingEmbedder(), origin=FOLDER)
+    report = await ingest(folder, store, HashingEmbedder())
+    assert (report.is_changed, report.articles_same, report.passages_embedded) == (True, 2, 0)
+    assert store.manifest().origin == ""
+    assert not (await ingest(folder, store, HashingEmbedder())).is_changed
+    store.rollback()
+    assert store.manifest().origin == FOLDER
+
+
 async def test_a_deleted_file_is_gone_and_rollback_brings_it_back(tmp_path: Path, folder: Path) -> None:
     store = BaseStore(tmp_path, "shop", "faq")
     await ingest(folder, store, HashingEmbedder())
@@ -115,8 +129,11 @@ async def test_an_empty_folder_replaces_nothing(tmp_path: Path, folder: Path) ->
         (folder / name).unlink()
     with pytest.raises(EmptyFolder):
         await ingest(folder, store, HashingEmbedder())
-    with pytest.raises(EmptyFolder):
+    with pytest.raises(EmptyFolder, match="no such folder"):
         await ingest(tmp_path / "missing", store, HashingEmbedder())
+    (tmp_path / "one.md").write_text(BOOTS)
+    with pytest.raises(EmptyFolder, match="is a file; name the folder"):
+        await ingest(tmp_path / "one.md", store, HashingEmbedder())
     assert await ask(tmp_path, "refund for returned jacket")
 
 
@@ -169,10 +186,46 @@ async def test_a_damaged_base_says_so_and_an_ingest_mends_it(
     assert await ask(tmp_path, "refund for returned jacket")
 
 
-async def test_two_ingests_of_a_base_do_not_meet(tmp_path: Path, folder: Path) -> None:
+async def test_two_ingests_of_a_base_do_not_meet_nor_an_ingest_and_its_end(tmp_path: Path, folder: Path) -> None:
     store = BaseStore(tmp_path, "shop", "faq")
-    with store.writing(), pytest.raises(BaseBusy):
+    with store.writing():
+        with pytest.raises(BaseBusy):
+            await ingest(folder, store, HashingEmbedder())
+        with pytest.raises(BaseBusy):
+            store.delete()
+
+
+@pytest.mark.parametrize("number", [1, FORMAT_VERSION + 1])
+async def test_another_format_is_named_with_the_command(tmp_path: Path, folder: Path, number: int) -> None:
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(folder, store, HashingEmbedder())
+    (store.path(1) / MANIFEST).write_text(f'{{"format": {number}, "base": "faq", "index": "of another time"}}')
+    with pytest.raises(DamagedIndex, match=f"format {number}.*cueline kb ingest DIR --kb faq --tenant shop"):
+        KnowledgeBase(tmp_path, "shop", "faq", HashingEmbedder()).generation()
+    assert (await ingest(folder, store, HashingEmbedder())).manifest.generation == 2
+
+
+async def test_a_full_disk_is_told_and_leaves_the_base_as_it_was(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(folder, store, HashingEmbedder())
+    (folder / "boots.md").write_text(BOOTS.replace("water", "snow"))
+
+    def full(*_: object) -> None:
+        raise RuntimeError("could not write")
+
+    monkeypatch.setattr(dense.faiss, "write_index", full)  # as FAISS tells it
+    with pytest.raises(Unwritable, match=r"faq cannot be written .*vectors\.faiss") as raised:
         await ingest(folder, store, HashingEmbedder())
+    assert raised.value.retryable
+    assert (store.current(), store.generations()) == (1, [1])
+
+
+async def test_a_folder_that_nobody_may_write_is_told(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "kb").write_text("a file where the bases should be")
+    with pytest.raises(Unwritable, match="faq cannot be written"):
+        await ingest(folder, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder())
 
 
 async def test_a_tenant_never_reaches_the_base_of_another(tmp_path: Path, folder: Path) -> None:

@@ -75,3 +75,20 @@ def test_errors_name_what_is_wrong() -> None:
         CliRunner().invoke(root, ["kb", "search", "a", "--context", "{"], catch_exceptions=False)
     with pytest.raises(BadRequest, match="kb"):
         CliRunner().invoke(root, ["kb", "rollback", "--kb", "../x"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("name", "told"), [("one.md", "'DIR': Directory .* is a file"), ("none", "does not exist")])
+def test_what_is_no_folder_makes_no_base(name: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text("# One\n\nOne article.\n")
+    result = CliRunner().invoke(root, ["kb", "ingest", str(tmp_path / name)])
+    assert result.exit_code == 2
+    assert re.search(told, result.output)
+    assert not (tmp_path / "kb").exists()
+
+
+@pytest.mark.slow
+def test_a_set_that_wants_what_the_base_does_not_have_gives_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_text('{"question": "what does a battery cost", "relevant": "batery.md"}\n')
+    CliRunner().invoke(root, ["kb", "ingest", "graphs/knowledge/car_service"], catch_exceptions=False)
+    with pytest.raises(BadRequest, match=r"^relevant: .* line 1 `batery\.md`$"):
+        CliRunner().invoke(root, ["kb", "evaluate", str(tmp_path / "set.jsonl")], catch_exceptions=False)

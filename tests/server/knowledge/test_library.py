@@ -11,6 +11,7 @@ from retrieval.manifest import MANIFEST
 from retrieval.store import BaseStore
 from server.knowledge.library import Library
 from tests.retrieval.hashing_embedder import HashingEmbedder
+from tests.server.knowledge.test_upload import archive
 
 QUESTION = build_query("refund for a returned jacket")
 
@@ -22,7 +23,7 @@ def library_of(tmp_path, articles):
 
 async def test_a_base_that_nobody_filled_holds_what_its_folder_holds(tmp_path, articles):
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq"), ("shop", "no_such_folder")])
+    await library.start(lambda: [("shop", "faq"), ("shop", "no_such_folder")])
     answer = await library.search("shop", "faq", QUESTION)
     assert answer.results[0].source == "refund.md"
     start, end = answer.results[0].highlights[0]
@@ -34,7 +35,7 @@ async def test_its_names_are_known_before_anybody_asks_but_not_those_of_articles
     (articles / "plan.md").write_text("# Plan\n\nDrivers buy the AutoCare Plus plan.\n")
     (articles / "secret.md").write_text("---\nrights: [staff]\n---\n# Secret\n\nAsk for Project Falcon first.\n")
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq"), ("shop", "none")])
+    await library.start(lambda: [("shop", "faq"), ("shop", "none")])
     assert library.names("shop", "faq") == ("AutoCare Plus",)
     assert library.names("shop", "none") == ()
     await library.stop()
@@ -42,7 +43,7 @@ async def test_its_names_are_known_before_anybody_asks_but_not_those_of_articles
 
 async def test_an_edit_is_taken_in_and_the_rest_left(tmp_path, articles):
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq")])
+    await library.start(lambda: [("shop", "faq")])
     (articles / "refund.md").write_text("# Refund status\n\nA refund for a returned jacket takes nine working days.\n")
     await library._keep_in_step([("shop", "faq")])
     answer = await library.search("shop", "faq", QUESTION)
@@ -59,7 +60,7 @@ async def test_a_base_filled_by_hand_is_left_alone(tmp_path, articles):
     (own / "own.md").write_text("# Own\n\nA refund for a returned jacket is our own affair.\n")
     await ingest(own, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder())
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq")])
+    await library.start(lambda: [("shop", "faq")])
     answer = await library.search("shop", "faq", QUESTION)
     assert [result.source for result in answer.results] == ["own.md"]
     await library.stop()
@@ -69,7 +70,7 @@ async def test_another_encoder_has_the_servers_own_bases_made_again(tmp_path, ar
     await ingest(articles, BaseStore(tmp_path, "shop", "faq"), HashingEmbedder(version=1), origin="folder")
     embedder = HashingEmbedder(version=2)
     library = Library(tmp_path, articles.parent, embedder, embedder)
-    await library.start([("shop", "faq")])
+    await library.start(lambda: [("shop", "faq")])
     assert (await library.search("shop", "faq", QUESTION)).results
     await library.stop()
 
@@ -80,7 +81,7 @@ async def test_a_base_whose_manifest_cannot_be_read_is_made_again(manifest, tmp_
     await ingest(articles, store, HashingEmbedder(), origin="folder")
     damage(store, manifest)
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq")])
+    await library.start(lambda: [("shop", "faq")])
     assert (await library.search("shop", "faq", QUESTION)).results[0].source == "refund.md"
     assert (store.current(), store.manifest().origin) == (2, "folder")
     await library.stop()
@@ -93,9 +94,22 @@ async def test_but_not_where_an_older_generation_says_that_it_is_somebody_elses(
     await ingest(articles, store, HashingEmbedder())
     damage(store, b"{torn")
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq")])
+    await library.start(lambda: [("shop", "faq")])
     assert store.current() == 2
     assert "cannot be searched" in caplog.text
+    await library.stop()
+
+
+async def test_nor_where_one_of_an_older_format_says_so(tmp_path, articles, caplog):
+    store = BaseStore(tmp_path, "shop", "faq")
+    await ingest(articles, store, HashingEmbedder())
+    damage(store, b'{"format": 2, "base": "faq", "origin": ""}')
+    library = library_of(tmp_path, articles)
+    await library.start(lambda: [("shop", "faq")])
+    assert store.current() == 1
+    (told,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "format 2" in told.reason
+    assert "cueline kb ingest DIR --kb faq --tenant shop" in told.reason
     await library.stop()
 
 
@@ -107,12 +121,66 @@ def damage(store, manifest):
         file.write_bytes(manifest)
 
 
+async def test_a_base_that_no_policy_names_is_told_of_when_it_cannot_be_searched(tmp_path, articles, caplog):
+    for tenant, name, version in (("shop", "old", 1), ("other", "new", 2), ("shop", "torn", 2), ("shop", "faq", 2)):
+        await ingest(articles, BaseStore(tmp_path, tenant, name), HashingEmbedder(version))
+    damage(BaseStore(tmp_path, "shop", "torn"), b"{torn")
+    embedder = HashingEmbedder(version=2)
+    library = Library(tmp_path, articles.parent, embedder, embedder)
+    await library.start(lambda: [("shop", "faq")])
+    told = {record.kb: record.reason for record in caplog.records if record.levelno >= logging.WARNING}
+    assert told.keys() == {"old", "torn"}
+    assert all(f"cueline kb ingest DIR --kb {name} --tenant shop" in reason for name, reason in told.items())
+    await library.stop()
+
+
+async def test_a_base_that_a_changed_policy_names_is_filled(tmp_path, articles):
+    wanted = []
+    library = library_of(tmp_path, articles)
+    await library.start(lambda: wanted)
+    with pytest.raises(NoSuchBase):
+        await library.search("shop", "faq", QUESTION)
+    wanted.append(("shop", "faq"))
+    await library._keep_in_step(wanted)
+    assert (await library.search("shop", "faq", QUESTION)).results
+    await library.stop()
+
+
+async def test_the_same_trouble_is_told_once(tmp_path, articles, caplog):
+    for file in articles.iterdir():
+        file.unlink()
+    (articles / "scan.pdf").write_bytes(b"no pdf")
+    library = library_of(tmp_path, articles)
+    await library.start(lambda: [("shop", "faq")])
+    await library._keep_in_step([("shop", "faq")])
+    assert caplog.text.count("could not be brought up to date") == 1
+    (articles / "refund.md").write_text("# Refund\n\nA refund for a returned jacket takes five days.\n")
+    await library._keep_in_step([("shop", "faq")])
+    assert (await library.search("shop", "faq", QUESTION)).results
+    (articles / "refund.md").unlink()
+    await library._keep_in_step([("shop", "faq")])
+    assert caplog.text.count("could not be brought up to date") == 2
+    await library.stop()
+
+
+async def test_an_archive_of_what_the_folder_holds_makes_the_base_its_senders(tmp_path, articles):
+    library = library_of(tmp_path, articles)
+    await library.start(lambda: [("shop", "faq")])
+    sent = archive(**{path.name: path.read_text() for path in articles.iterdir()})
+    report = await library.fill("shop", "faq", sent)
+    assert (report.articles_same, report.manifest.origin) == (2, "")
+    (articles / "refund.md").write_text("# Refund status\n\nA refund for a returned jacket takes nine working days.\n")
+    await library._keep_in_step([("shop", "faq")])
+    assert library.store("shop", "faq").current() == report.manifest.generation
+    await library.stop()
+
+
 async def test_a_folder_that_cannot_be_read_stops_nothing(tmp_path, articles, caplog):
     for file in articles.iterdir():
         file.unlink()
     (articles / "scan.pdf").write_bytes(b"no pdf")
     library = library_of(tmp_path, articles)
-    await library.start([("shop", "faq")])
+    await library.start(lambda: [("shop", "faq")])
     assert "could not be brought up to date" in caplog.text
     await library.stop()
 
@@ -120,7 +188,7 @@ async def test_a_folder_that_cannot_be_read_stops_nothing(tmp_path, articles, ca
 async def test_two_processes_fill_a_base_once(tmp_path, articles, caplog):
     library = library_of(tmp_path, articles)
     with BaseStore(tmp_path, "shop", "faq").writing():  # the other one is at it
-        await library.start([("shop", "faq")])
+        await library.start(lambda: [("shop", "faq")])
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     await library._keep_in_step([("shop", "faq")])
     assert (await library.search("shop", "faq", QUESTION)).results

@@ -1,13 +1,17 @@
 """Archives that somebody sends."""
 
+import errno
 import io
+import os
+import random
 import zipfile
+from contextlib import suppress
 
 import pytest
 
 from server.knowledge import upload
 from server.knowledge.upload import unpack
-from server.wire.errors import BadRequest, TooLarge
+from server.wire.errors import BadRequest, TooLarge, Unavailable
 
 
 def archive(**files):
@@ -41,10 +45,55 @@ def test_what_is_no_archive_is_refused(tmp_path, damage):
         unpack(damage, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=str
+)
+def test_whatever_is_damaged_the_archive_is_to_blame(tmp_path, kind):
+    """By BadZipFile, zlib.error, OSError, LZMAError, ValueError, UnicodeError, … as the decompressor may be."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as target:
+        target.writestr("é.md", "# Refund\n\n" + "A refund takes five days. " * 20)
+    whole, chance = buffer.getvalue(), random.Random(1)
+    for number in range(300):
+        torn = bytearray(whole)
+        for _ in range(2):
+            torn[chance.randrange(len(torn))] = chance.randrange(256)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with suppress(BadRequest, TooLarge):  # nothing else; a byte that means nothing does no harm
+            unpack(bytes(torn), folder)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_theirs"),
+    [(errno.ENOSPC, False), (errno.EACCES, False), (errno.EROFS, False), (errno.ENAMETOOLONG, True)],
+    ids=["full", "denied", "read-only", "name"],
+)
+def test_what_the_disk_refuses_is_no_fault_of_the_archive(tmp_path, monkeypatch, code, is_theirs):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code), "/a/secret/path")
+
+    monkeypatch.setattr(upload, "_write", refuse)
+    with pytest.raises(BadRequest if is_theirs else Unavailable) as raised:
+        unpack(archive(**{"a.md": "# A"}), tmp_path)
+    assert raised.value.retryable is not is_theirs
+    assert "secret" not in raised.value.message
+    assert is_theirs or os.strerror(code) in raised.value.message
+
+
+@pytest.mark.parametrize("names", [("a", "a/b.md"), ("a/b.md", "a"), ("x" * 300 + ".md",)])
+def test_names_that_make_no_folder(tmp_path, names):
+    with pytest.raises(BadRequest, match="names"):
+        unpack(archive(**dict.fromkeys(names, "# A")), tmp_path)
+
+
 def test_sizes_are_counted_and_not_believed(tmp_path, monkeypatch):
     monkeypatch.setattr(upload, "MAX_FILE_BYTES", 1000)
     with pytest.raises(TooLarge):
         unpack(archive(**{"bomb.txt": "0" * 5000}), tmp_path)
+    monkeypatch.setattr(upload, "MAX_TOTAL_BYTES", 2500)
+    with pytest.raises(TooLarge, match="more than 2500 bytes"):
+        unpack(archive(**{f"{name}.txt": "0" * 900 for name in "abc"}), tmp_path)
     monkeypatch.setattr(upload, "MAX_FILES", 2)
     with pytest.raises(TooLarge):
         unpack(archive(a="1", b="2", c="3"), tmp_path)
