@@ -60,6 +60,12 @@ class SentimentLine(Line, frozen=True, kw_only=True):
     sentiment: Literal["negative", "neutral", "positive"]
 
 
+class SpokenSentimentLine(SentimentLine, frozen=True, kw_only=True):
+    """The same, of a dialogue, which no cut may tear."""
+
+    dialogue: Label
+
+
 class TurnLine(Line, frozen=True, kw_only=True):
     """A turn of a dialogue."""
 
@@ -201,8 +207,12 @@ def read_modular(folder: Path) -> list[Examples]:
 def read_sentiment(folder: Path) -> list[Examples]:
     """Read TweetEval and MELD."""
     parts = []
-    for source, name in (("tweeteval", "tweeteval"), ("meld", "meld_train")):
-        lines = list(read_lines(folder / f"sentiment/{name}.jsonl", SentimentLine))
+    files: tuple[tuple[str, str, type[SentimentLine]], ...] = (
+        ("tweeteval", "tweeteval", SentimentLine),
+        ("meld", "meld_train", SpokenSentimentLine),
+    )
+    for source, name, kind in files:
+        lines = list(read_lines(folder / f"sentiment/{name}.jsonl", kind))
         parts.append(examples(_TASK["sentiment"], lines, SENTIMENTS, [(x.sentiment,) for x in lines], source))
     return parts
 

@@ -200,6 +200,7 @@ def test_a_bad_line_is_named_with_its_field(raw: bytes, problem: str, tmp_path: 
         ("dialogue_act/sgd_train", "speaker", "user"),
         ("sentiment/tweeteval", "sentiment", "angry"),
         ("sentiment/meld_train", "sentiment", 2),
+        ("sentiment/meld_train", "dialogue", ""),
         ("sentiment/uss_sgd", "satisfaction", "low"),
         ("sentiment/uss_mwoz", "satisfaction", 7),
         ("sentiment/uss_mwoz", "dialogue", None),
