@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import yaml
 
 from inference.training import readers
 from inference.training.splits import Split, split
 from inference.training.tasks import SPEAKERS, TASKS, Examples, join, sample
+
+CUT_SEED = 0
+"""Of which rows are held out. A version that continues from another has to leave the same ones aside, and one that is
+judged those that it was trained without; so it is not the seed of what a run draws."""
 
 CATALOGUE = Path(__file__).with_name("actions.yaml")
 
@@ -57,7 +62,7 @@ class Corpus:
         return Corpus({name: _with_more(cut) for name, cut in self.splits.items()}, _with_more(self.outside))
 
 
-def read_corpus(folder: Path, seed: int) -> Corpus:
+def read_corpus(folder: Path, seed: int = CUT_SEED) -> Corpus:
     """Read and cut all sets of a data folder.
 
     CLINC150 comes with its own validation rows: half of them calibrate, half validate.
@@ -99,6 +104,13 @@ def _check_whole(where: str, cut: Split) -> None:
             raise readers.DataError(f"{where}: too few rows or dialogues, none is left to {part}")
 
 
+class _Phrases(msgspec.Struct, forbid_unknown_fields=True):
+    """What each side says of an action."""
+
+    customer: list[str]
+    agent: list[str]
+
+
 def read_catalogue(path: Path = CATALOGUE) -> Examples:
     """Read the service actions: each phrase is one row that shows exactly its action.
 
@@ -106,15 +118,15 @@ def read_catalogue(path: Path = CATALOGUE) -> Examples:
         DataError: If the file is no mapping of actions to phrases of known speakers.
     """
     try:
-        catalogue = yaml.safe_load(path.read_text())
-        rows = [
-            (label, speaker, text)
-            for label, phrases in catalogue.items()
-            for speaker in SPEAKERS
-            for text in phrases[speaker]
-        ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        catalogue = msgspec.convert(yaml.safe_load(path.read_text("utf-8")), dict[str, _Phrases])
+    except (OSError, UnicodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise readers.DataError(f"{path}: {error}") from error
+    rows = [
+        (label, speaker, text)
+        for label, phrases in catalogue.items()
+        for speaker in SPEAKERS
+        for text in getattr(phrases, speaker)
+    ]
     lines = [readers.Line(text=text, speaker=speaker) for _, speaker, text in rows]
     task = next(task for task in TASKS if task.name == "actions")
     return readers.examples(task, lines, list(catalogue), [(label,) for label, _, _ in rows], "catalogue")

@@ -125,7 +125,7 @@ def softened(source: Source, logits: FloatArray, share: float) -> Source:
 
 
 class SharedModel(nn.Module):
-    """Encoder, heads on its pooled vector, and the projection that retrieval reads.
+    """Encoder, heads on its pooled vector, and the projection to the embedding.
 
     Args:
         encoder: Where the weights start.

@@ -1,19 +1,22 @@
-"""Writes a model folder in Triton layout: config, labels, tokeniser and one version's weights and post-processing."""
+"""Writes a model folder in Triton layout: config, labels, tokeniser, a version's weights, post-processing and proof."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from inference.export.build import ENCODER_FILE, HEADS_FILE, RANGES_FILE
+from inference.export.build import ENCODER_FILE, FP32_FILE, HEADS_FILE, RANGES_FILE, STATIC8_FILE
+from inference.export.golden import SENTENCES, make_golden, write_golden
 from inference.export.heads import CARRY, Heads, save_heads
 from inference.export.retrieval import RETRIEVAL
 from inference.export.scales import save_ranges
+from inference.export.verify import open_session, verify_version
 from inference.export.weights import Encoder, ExportError, FloatArray, save_encoder
+from inference.golden import GOLDEN_FILE
 from inference.training.tasks import SCOPE_TENSOR, TASKS
 
 POST_PROCESSING_FILE = "heads.json"
@@ -104,11 +107,17 @@ def write_model_folder(folder: Path, dims: int, labels: Mapping[str, Sequence[st
 
 
 def declare_retrieval(folder: Path, dims: int) -> None:
-    """Have the config name the vector to search by, last of the outputs."""
+    """Have the config name the vector to search by, last of the outputs.
+
+    Raises:
+        ExportError: If the config is not as `config_text` writes it.
+    """
     path = folder / "config.pbtxt"
     head, last, tail = path.read_text().partition("\n]\ndynamic_batching")
     line = f'  {{ name: "{RETRIEVAL}" data_type: TYPE_FP32 dims: [ {dims} ] }}'
     if line not in head:
+        if not last:
+            raise ExportError(f"{path}: its outputs do not end where `dynamic_batching` begins; name {RETRIEVAL} there")
         path.write_text(f"{head},\n{line}{last}{tail}")
 
 
@@ -123,6 +132,25 @@ def write_weights(
         save_encoder(encoder, version / ENCODER_FILE)
     else:
         (version / ENCODER_FILE).unlink(missing_ok=True)
+
+
+def prove(version: Path, tokenizer: Tokenizer, num_layers: int, report: Callable[[str], None]) -> None:
+    """Record the golden answers of a built version, and verify every precision against them.
+
+    Args:
+        version: Its folder.
+        tokenizer: Of the model.
+        num_layers: Of its encoder.
+        report: Called with what was found of each file.
+
+    Raises:
+        ExportError: If a file does not pass.
+    """
+    reference, served = (open_session(version / name) for name in (FP32_FILE, STATIC8_FILE))
+    golden = make_golden(reference, served, {text: tokenizer.encode(text).ids for text in SENTENCES})
+    write_golden(golden, version / GOLDEN_FILE)
+    for verdict in verify_version(version, num_layers):
+        report(f"{verdict.file}: cosine to fp32 {verdict.mean_cosine:.5f}")
 
 
 def write_post_processing(version: Path, heads: Mapping[str, Mapping[str, Any]]) -> None:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
 
-from inference.export.build import ENCODER_FILE, FP32_FILE, HEADS_FILE, RANGES_FILE, STATIC8_FILE, build_version
-from inference.export.golden import SENTENCES, make_golden, write_golden
+from inference.export.build import ENCODER_FILE, HEADS_FILE, RANGES_FILE, STATIC8_FILE, build_version
+from inference.export.golden import SENTENCES
 from inference.export.heads import Heads, load_heads, save_heads
 from inference.export.scales import load_ranges, measure_ranges
-from inference.export.verify import open_session, verify_version
 from inference.export.weights import Encoder, base_model_folder, load_base_encoder, load_encoder
-from inference.golden import GOLDEN_FILE
 from inference.training.attention import layers_read
 from inference.training.corpus import Corpus, labels_of, read_corpus, read_plain
 from inference.training.distil import embedding_of, keep_layers
@@ -35,7 +35,7 @@ from inference.training.fit import (
     fit_open_set,
     fit_projection,
 )
-from inference.training.folder import check_labels, write_model_folder, write_post_processing, write_weights
+from inference.training.folder import check_labels, prove, write_model_folder, write_post_processing, write_weights
 from inference.training.linear import logits
 from inference.training.post_processing import fit_post_processing
 from inference.training.states import StateRunner
@@ -79,8 +79,6 @@ class Run:
         start: Version whose encoder and heads the fine-tuning continues from; None: the base model.
         layers: Layers of `start` that a student keeps, which is held to the features of all of them; empty: no student.
         is_last: Everything has been chosen: weights learn from the validate rows as well.
-        cut_seed: Of which rows are held out. A version that continues from another has to leave the same ones aside, so
-            it is not the seed of what is drawn.
     """
 
     data: Path
@@ -91,7 +89,6 @@ class Run:
     start: Path | None = None
     layers: tuple[int, ...] = ()
     is_last: bool = False
-    cut_seed: int = 0
 
 
 def forget(work: Path) -> None:
@@ -110,13 +107,15 @@ def train(run: Run, report: Report = lambda _: None) -> None:
     """
     if run.layers and (run.start is None or not run.settings.steps):
         raise ValueError("a student needs a version to learn from, and steps")
+    if run.is_last and run.start is None and not run.settings.steps:
+        raise ValueError("nothing to learn from the validate rows without steps")
     torch.set_num_threads(run.num_threads)
     torch.manual_seed(run.settings.seed)
-    corpus = read_corpus(run.data, run.cut_seed)
+    corpus = read_corpus(run.data)
     if run.is_last:
         corpus = corpus.refitted()
     report(", ".join(f"{name} {len(split.fit)}" for name, split in corpus.splits.items()) + " rows to fit")
-    tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
+    tokenizer = _base_tokenizer()
     base = load_base_encoder()
     labels = labels_of(corpus)
     if run.start is not None:
@@ -139,17 +138,21 @@ def train(run: Run, report: Report = lambda _: None) -> None:
 
     if run.settings.steps:
         encoder, heads = _finetune(run, corpus, encoder, heads, frozen, report)
-    elif run.is_last and run.start is None:
-        raise ValueError("nothing to learn from the validate rows without steps")
     heads = replace(heads, is_refitted=heads.is_refitted or run.is_last)
     heads = _with_lower_layers(run, corpus, encoder, heads, report)
     _write_version(run, corpus, encoder, heads, report)
 
 
+@cache
+def _base_tokenizer() -> Tokenizer:
+    """Open the base model's, once: finding it reads and proves the whole model."""
+    return open_tokenizer(base_model_folder() / "tokenizer.json")
+
+
 def _with_lower_layers(run: Run, corpus: Corpus, encoder: Encoder, heads: Heads, report: Report) -> Heads:
     """Fit what heads read below the last layer: among the tokens, and in the means of the layers in the middle."""
     report("what heads read below the last layer")
-    tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
+    tokenizer = _base_tokenizer()
     read, averaged = layers_read(encoder.num_layers), layers_averaged(encoder.num_layers)
     states, middle = (StateRunner(encoder, layers, tokenizer, run.num_threads).run for layers in (read, averaged))
     embed = Runner.for_encoder(encoder, tokenizer, run.num_threads).embed
@@ -168,7 +171,7 @@ def _finetune(
     run: Run, corpus: Corpus, start: Encoder, heads: Heads, frozen: VectorStore, report: Report
 ) -> tuple[Encoder, Heads]:
     """Tune the encoder, then take for each task the better of the head tuned with it and one fitted afterwards."""
-    tokenizer = open_tokenizer(base_model_folder() / "tokenizer.json")
+    tokenizer = _base_tokenizer()
     sources = dict(training_sources(corpus, read_plain(run.data), frozen))
     if run.start is not None and not run.layers:
         known = VectorStore(Runner.for_encoder(start, tokenizer, run.num_threads), run.work / START_FILE)
@@ -234,8 +237,4 @@ def _write_version(run: Run, corpus: Corpus, encoder: Encoder, heads: Heads, rep
         return runner.run(texts, outputs)
 
     write_post_processing(run.version, fit_post_processing(corpus, logits))
-    sessions = [open_session(run.version / name) for name in (FP32_FILE, STATIC8_FILE)]
-    golden = make_golden(sessions[0], sessions[1], {text: ids[text] for text in SENTENCES})
-    write_golden(golden, run.version / GOLDEN_FILE)
-    for verdict in verify_version(run.version, encoder.num_layers):
-        report(f"{verdict.file}: cosine to fp32 {verdict.mean_cosine:.5f}")
+    prove(run.version, tokenizer, encoder.num_layers, report)

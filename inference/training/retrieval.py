@@ -1,4 +1,4 @@
-"""Does the embedding still find the passage that answers? A small set of our own, asked directly and as callers do."""
+"""Does the vector to search by find what answers? A small set of our own, asked plainly and as callers do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_retrieval_set(path: Path = SET) -> RetrievalSet:
         DataError: If the file is no list of passages with questions.
     """
     try:
-        rows = yaml.safe_load(path.read_text())
+        rows = yaml.safe_load(path.read_text("utf-8"))
         kinds = [kind for kind in rows[0] if kind != "passage"]
         questions = {kind: tuple(str(row[kind]) for row in rows) for kind in kinds}
         return RetrievalSet(tuple(str(row["passage"]) for row in rows), questions)

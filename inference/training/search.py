@@ -15,13 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inference.export.build import FP32_FILE, RETRIEVAL_FILE, STATIC8_FILE, Sources, build_version, read_sources
-from inference.export.golden import SENTENCES, make_golden, write_golden
+from inference.export.build import RETRIEVAL_FILE, Sources, build_version, read_sources
 from inference.export.retrieval import save_retrieval
-from inference.export.verify import open_session, verify_version
-from inference.golden import GOLDEN_FILE
 from inference.training.features import open_tokenizer
-from inference.training.folder import declare_retrieval
+from inference.training.folder import declare_retrieval, prove
 from inference.training.retrieval_head import PackedTask, Settings, fit_retrieval
 from inference.training.search_task import SearchTask
 from inference.training.states import StateRunner
@@ -80,11 +77,7 @@ def add_search_head(
     save_retrieval(head.export(), version / RETRIEVAL_FILE)
     declare_retrieval(version.parent, sources.encoder.dims)
     build_version(version, report)
-    sessions = [open_session(version / name) for name in (FP32_FILE, STATIC8_FILE)]
-    golden = make_golden(sessions[0], sessions[1], {text: tokenizer.encode(text).ids for text in SENTENCES})
-    write_golden(golden, version / GOLDEN_FILE)
-    for verdict in verify_version(version, sources.encoder.num_layers):
-        report(f"{verdict.file}: cosine to fp32 {verdict.mean_cosine:.5f}")
+    prove(version, tokenizer, sources.encoder.num_layers, report)
 
 
 def judge(tasks: Sequence[PackedTask], start: FloatArray, settings: Settings) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import yaml
 
 from inference.training.readers import DataError
@@ -67,8 +68,15 @@ def read_service_bases(folder: Path = FOLDER) -> tuple[ServiceBase, ...]:
 
 
 def read_off_topic(path: Path = OFF_TOPIC) -> tuple[str, ...]:
-    """Read questions that no base answers."""
-    return tuple(yaml.safe_load(path.read_text("utf-8")))
+    """Read questions that no base answers.
+
+    Raises:
+        DataError: If the file is no list of texts.
+    """
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_text("utf-8")), tuple[str, ...])
+    except (OSError, UnicodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def read_turns(lines: Sequence[str]) -> Turns:

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from inference.errors import ModelError
-from inference.export.build import FP32_FILE, STATIC8_FILE, build_version, read_sources
+from inference.export.build import FP16_FILE, FP32_FILE, STATIC8_FILE, build_version, read_sources
 from inference.export.verify import verify_version
 from inference.export.weights import ExportError
 from inference.training.readers import DataError
@@ -173,7 +173,9 @@ def train(
         except ValueError as error:
             raise click.ClickException(str(error)) from error
         _add_search_head(version, seed, threads, is_judged=False)
-    _console.print(f"{version} is trained; `cueline models evaluate --data {data} --version {version.name}` judges it")
+    where = "" if version.parent.parent == REPOSITORY else f" --repo {version.parent.parent}"
+    judge = f"cueline models evaluate --data {data}{where} --version {version.name}"
+    _console.print(f"{version} is trained; `{judge}` judges it", soft_wrap=True)
 
 
 @models.command()
@@ -219,7 +221,6 @@ def _add_search_head(version: Path, seed: int, threads: int, *, is_judged: bool)
     show_default=True,
     help="Which file of it.",
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the cut, which decides what is held out.")
 @click.option("--rows", type=click.IntRange(min=50), default=2000, show_default=True, help="At most, a source.")
 @click.option("--against-fp32", is_flag=True, help="Judge fp32 on the same rows, to tell what int8 costs.")
 @click.option("--spoken", type=click.IntRange(min=0), default=0, help="Rows a source to speak, recognise and judge.")
@@ -229,7 +230,6 @@ def evaluate(
     repo: Path,
     version: int | None,
     precision: str,
-    seed: int,
     rows: int,
     against_fp32: bool,
     spoken: int,
@@ -255,7 +255,7 @@ def evaluate(
         hear = TelephoneLine().hear
     with _refusals(), _console.status("reading") as status:
         folder.mkdir(parents=True, exist_ok=True)  # first: what follows takes minutes
-        corpus = read_corpus(data, seed)
+        corpus = read_corpus(data)
         found = evaluate_file(
             file,
             corpus,
@@ -273,9 +273,9 @@ def evaluate(
 
 
 def _is_fresh(version: Path) -> bool:
-    """Whether the default model is there and newer than everything it is built from."""
-    built = version / STATIC8_FILE
-    if not built.is_file():
+    """Whether every precision is there and newer than everything it is built from."""
+    built = [version / name for name in (STATIC8_FILE, FP32_FILE, FP16_FILE)]
+    if not all(file.is_file() for file in built):
         return False
-    sources = list(version.glob("*.safetensors"))
-    return all(source.stat().st_mtime <= built.stat().st_mtime for source in sources)
+    newest = max((source.stat().st_mtime for source in version.glob("*.safetensors")), default=0.0)
+    return newest <= min(file.stat().st_mtime for file in built)

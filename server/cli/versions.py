@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def status(url: str, token: str | None, offline: bool, config: Path | None, as_j
     is_running = False
     if not offline:
         try:
-            models = _models(_ask(url, token, "/v1/models"))
+            models = _ask(url, token, "/v1/models")
             is_running = True
         except Unavailable:
             pass
@@ -92,7 +94,7 @@ def promote(model: str, version: int, canary: float | None, shadow: float | None
         body |= {"stage": "canary", "ratio": canary}
     elif shadow is not None:
         body |= {"stage": "shadow", "ratio": shadow}
-    _show(_models(_ask(url, token, f"/v1/models/{model}/promote", body)), url)
+    _show(_ask(url, token, f"/v1/models/{_segment(model)}/promote", body), url)
 
 
 @click.command()
@@ -103,17 +105,29 @@ def rollback(model: str, url: str, token: str | None) -> None:
 
     Where no version is on trial, the one that served before this one serves again.
     """
-    _show(_models(_ask(url, token, f"/v1/models/{model}/rollback", {})), url)
+    _show(_ask(url, token, f"/v1/models/{_segment(model)}/rollback", {}), url)
 
 
-def _ask(url: str, token: str | None, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ask the running server.
+class _Answer(msgspec.Struct):
+    models: list[ModelStatus]
+
+
+def _segment(model: str) -> str:
+    """Write a model's name as one segment of a path, whatever is in it."""
+    return urllib.parse.quote(model, safe="")
+
+
+def _ask(url: str, token: str | None, path: str, body: dict[str, Any] | None = None) -> list[ModelStatus]:
+    """Ask the running server for its models, or to change one of them.
 
     Raises:
-        Unavailable: Nobody answers there.
-        ClickException: It refuses; its own words.
+        Unavailable: Nobody answers there, or somebody else does.
+        ClickException: It refuses; its own words. Or the address is none.
     """
-    request = urllib.request.Request(url.rstrip("/") + path)
+    try:
+        request = urllib.request.Request(url.rstrip("/") + path)
+    except ValueError as error:
+        raise click.BadParameter(f"{url} is no address", param_hint="'--url'") from error
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     if body is not None:
@@ -121,20 +135,15 @@ def _ask(url: str, token: str | None, path: str, body: dict[str, Any] | None = N
         request.add_header("Content-Type", "application/json")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+            return msgspec.json.decode(answer.read(), type=_Answer).models
     except urllib.error.HTTPError as error:
         try:
             message = json.loads(error.read())["message"]
         except (ValueError, KeyError, TypeError):
             message = f"status {error.code}"
         raise click.ClickException(f"{url}: {message}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
         raise Unavailable(f"no server answers at {url}; start one with `cueline serve`") from error
-
-
-def _models(answer: dict[str, Any]) -> list[ModelStatus]:
-    return msgspec.convert(answer["models"], list[ModelStatus])
 
 
 def _show(models: Sequence[ModelStatus], url: str) -> None:

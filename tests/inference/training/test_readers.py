@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.training.corpus import CATALOGUE, read_catalogue, read_corpus
+from inference.training.corpus import read_catalogue, read_corpus
 from inference.training.readers import (
     DataError,
     IntentLine,
@@ -153,10 +153,21 @@ def test_the_catalogue_is_whole() -> None:
     assert all(text == text.lower() for text in rows.texts), "as a recogniser writes"
 
 
-def test_a_malformed_catalogue_is_named(tmp_path: Path) -> None:
-    (tmp_path / CATALOGUE.name).write_text("greet: {agent: [hello]}\n")
-    with pytest.raises(DataError, match="customer"):
-        read_catalogue(tmp_path / CATALOGUE.name)
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("greet: {agent: [hello]}", "customer"),
+        ("greet: {agent: hello, customer: [hi]}", "array.*agent"),
+        ("greet: {agent: [1], customer: [hi]}", "str.*agent"),
+        ("greet: {agent: [hello], customer: [hi], bot: [ho]}", "bot"),
+        ("[greet]", "object"),
+        ("greet: [", "parsing"),
+    ],
+)
+def test_a_malformed_catalogue_is_named(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "catalogue.yaml").write_text(text)
+    with pytest.raises(DataError, match=rf"catalogue\.yaml: .*{problem}"):
+        read_catalogue(tmp_path / "catalogue.yaml")
 
 
 def test_a_missing_and_an_empty_file_are_named(tmp_path: Path) -> None:

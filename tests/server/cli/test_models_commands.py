@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from server.cli.models import models
+from server.cli.models import _is_fresh, models
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="training and judging need the extra `train`"
@@ -95,3 +95,13 @@ def test_a_fresh_start_removes_nothing_but_what_stages_left(tmp_path: Path) -> N
     result = CliRunner().invoke(models, ["train", *arguments, "--fresh"])
     assert result.exit_code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_version_is_built_again_when_a_precision_is_missing(tmp_path: Path) -> None:
+    version = tmp_path / "1"
+    version.mkdir()
+    for name in ("heads.safetensors", "model.onnx", "model.fp32.onnx", "model.fp16.onnx"):
+        (version / name).touch()
+    assert _is_fresh(version)
+    (version / "model.fp32.onnx").unlink()
+    assert not _is_fresh(version)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -76,13 +78,11 @@ def test_a_running_server_is_shown_with_its_trial(monkeypatch: pytest.MonkeyPatc
             VersionStatus(version=1, state="serving", is_proven=True, row_ms=3.2, rows=600),
         ],
     )
-    import msgspec
-
     asked: list[tuple[str, Any]] = []
 
-    def ask(url: str, token: str | None, path: str, body: Any = None) -> dict[str, Any]:
+    def ask(url: str, token: str | None, path: str, body: Any = None) -> list[ModelStatus]:
         asked.append((path, body))
-        return {"models": msgspec.to_builtins([shown])}
+        return [shown]
 
     monkeypatch.setattr(versions, "_ask", ask)
     output = run("status")
@@ -91,10 +91,12 @@ def test_a_running_server_is_shown_with_its_trial(monkeypatch: pytest.MonkeyPatc
     run("promote", "--version", "2", "--canary", "0.1")
     run("promote", "utterance", "--version", "2")
     run("rollback")
+    run("rollback", "a/../b?")
     assert asked[1:] == [
         ("/v1/models/utterance/promote", {"version": 2, "stage": "canary", "ratio": 0.1}),
         ("/v1/models/utterance/promote", {"version": 2}),
         ("/v1/models/utterance/rollback", {}),
+        ("/v1/models/a%2F..%2Fb%3F/rollback", {}),
     ]
     assert "exclude each other" in run("promote", "--version", "2", "--canary", "0.1", "--shadow", "0.1", exit_code=2)
 
@@ -103,3 +105,26 @@ def test_a_command_without_a_server_says_how_to_start_one() -> None:
     result = CliRunner().invoke(models, ["rollback", "--url", "http://127.0.0.1:9"])
     assert isinstance(result.exception, Unavailable)
     assert "start one with `cueline serve`" in str(result.exception)
+
+
+def test_what_is_no_address_is_named() -> None:
+    assert "'--url': nonsense is no address" in run("rollback", "--url", "nonsense", exit_code=2)
+
+
+@pytest.mark.parametrize("answer", [b'{"models": 3}', b"[]", b"hello", b"\xff"])
+def test_another_server_is_not_ours(answer: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        result = CliRunner().invoke(models, ["rollback", "--url", f"http://127.0.0.1:{server.server_port}"])
+        thread.join()
+    assert isinstance(result.exception, Unavailable)
