@@ -24,7 +24,13 @@ PHRASES: tuple[str, ...] = tuple(phrase for kind in _KINDS for phrase in _table[
 _ENDS = np.cumsum([len(_table[kind]) for kind in _KINDS]).tolist()
 _SPANS = {kind: slice(end - len(_table[kind]), end) for kind, end in zip(_KINDS, _ENDS, strict=True)}
 _ASKED = slice(_SPANS["topical"].start, _SPANS["elliptical"].stop)
+_BESIDE = slice(_SPANS["small_talk"].start, _SPANS["particulars"].stop)
 OFF_TOPIC = _table["off_topic"]
+
+NEAREST_WEIGHT = 2.0
+"""What the nearest examples count beside the rule, which over so few of them takes some names for topics."""
+TOPICAL_BIAS = 0.3
+"""A turn left out costs more than one too many. Both measured in trades left out in turn (docs/knowledge.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +39,12 @@ class Anchors:
 
     Attributes:
         vectors: `[phrases, dims] float32`, in the order of `PHRASES`.
-        topicality: Above 0 for a turn that says what a call is about, below for small talk, names and numbers.
+        topical: Above 0 for a turn that says what a call is about, below for small talk, names and numbers.
         service: Above 0 for what callers ask a service, below for what they ask their friends.
     """
 
     vectors: EmbeddingArray
-    topicality: Discriminant
+    topical: Discriminant
     service: Discriminant
 
     @classmethod
@@ -50,16 +56,28 @@ class Anchors:
         """
         if len(vectors) != len(PHRASES):
             raise ValueError(f"expected the vectors of {len(PHRASES)} phrases, got {len(vectors)}")
-        kind = {name: vectors[span] for name, span in _SPANS.items()}
-        beside = np.concatenate([kind["small_talk"], kind["boundaries"], kind["particulars"]])
         return cls(
-            vectors, Discriminant.fit(kind["topical"], beside), Discriminant.fit(vectors[_ASKED], kind["off_topic"])
+            vectors,
+            Discriminant.fit(vectors[_SPANS["topical"]], vectors[_BESIDE]),
+            Discriminant.fit(vectors[_ASKED], vectors[_SPANS["off_topic"]]),
         )
 
     @property
     def off_topic(self) -> EmbeddingArray:
         """`[phrases, dims] float32`, of `OFF_TOPIC`."""
         return self.vectors[_SPANS["off_topic"]]
+
+    def topicality(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
+        """Tell how much each turn says of what a call is about: by rule, and by the nearest example of each side.
+
+        Args:
+            vectors: `[rows, dims] float32`.
+
+        Returns:
+            `[rows] float32`, above 0 for turns that carry a topic.
+        """
+        nearest = _nearest(vectors, self.vectors[_SPANS["topical"]]) - _nearest(vectors, self.vectors[_BESIDE])
+        return self.topical(vectors) + np.float32(NEAREST_WEIGHT) * nearest + np.float32(TOPICAL_BIAS)
 
     def relevance(self, vectors: EmbeddingArray, nearest_passage: NDArray[np.float32]) -> NDArray[np.float32]:
         """Tell how much like a question to a service each text is: by rule, and by the nearest example of each side.

@@ -23,17 +23,18 @@ MAX_QUESTION_CHARS = 2000
 MAX_TURN_CHARS = 600
 MAX_CONTEXT_TURNS = 2000
 
-QUESTION_WEIGHT = 2.0
+QUESTION_WEIGHT = 1.0
 GIST_WEIGHT = 2.5
 AGENT_SHARE = 0.7
 OLDER_TOPIC_SHARE = 0.55
 BEFORE_BOUNDARY_SHARE = 0.2
-BOUNDARY_COSINE = 0.75
+BOUNDARY_COSINE = 0.65
 TOPICAL_SCALE = 0.3
 MIN_TOPICAL = 0.35
 MIN_WEIGHT = 0.15
 GIST_TURNS = 5
-"""Chosen together on spoken questions over customer-service guidelines in five layouts (docs/knowledge.md)."""
+"""Chosen together on spoken questions to trades left out in turn, and over customer-service guidelines in five layouts
+(docs/knowledge.md)."""
 
 _ROLES = {
     "customer": "customer", "caller": "customer", "user": "customer", "client": "customer",

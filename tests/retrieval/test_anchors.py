@@ -24,6 +24,14 @@ async def test_learns_which_turns_carry_a_topic_and_which_questions_are_for_othe
     assert anchors.nearest_boundary(await embedder.embed(["anything else"]))[0] > 0.9
 
 
+async def test_the_nearest_example_says_more_of_a_turn_than_the_rule() -> None:
+    embedder = HashingEmbedder()
+    anchors = Anchors.of(await embedder.embed(PHRASES))
+    number, topic = await embedder.embed(["my zip code is nine four one one zero", "i spilled coffee on it"])
+    assert anchors.topicality(number[None]) < min(0, anchors.topical(number[None])[0])
+    assert anchors.topicality(topic[None]) > max(0, anchors.topical(topic[None])[0])
+
+
 def test_vectors_of_other_phrases_are_refused() -> None:
     with pytest.raises(ValueError, match="phrases"):
         Anchors.of(np.zeros((3, 8), np.float32))
