@@ -135,7 +135,7 @@ def evaluate_file(
         progress: Called with what is being done.
 
     Raises:
-        ModelError: If the model folder is not in order.
+        ModelError: If the model folder is not in order, or the version lacks a head.
         ExportError: If the version lacks its heads, or the data has other labels.
     """
     check_labels(file.parent.parent, labels_of(corpus))
@@ -144,6 +144,9 @@ def evaluate_file(
     if number not in model.versions:
         raise model.problems.get(number) or ModelError("no such version", path=f"{model.where}/{number}")
     version = model.versions[number]
+    lacking = [task.tensor for task in TASKS if task.tensor not in version.heads]
+    if lacking:
+        raise ModelError(f"heads.json lacks {', '.join(lacking)}", path=f"{model.where}/{number}")
     tokenizer = open_tokenizer(version.tokenizer or model.path / "tokenizer.json")
     runner = Runner.for_file(file, tokenizer)
     found = evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training and judging need the extra `train`")
 
+from inference.errors import ModelError
 from inference.export.heads import CARRY
 from inference.head_spec import HeadSpec
 from inference.training.corpus import Corpus
@@ -19,6 +21,7 @@ from inference.training.evaluate import (
     Evaluation,
     decide,
     evaluate,
+    evaluate_file,
     measure_latency,
     scores_of,
     silence_other_speaker,
@@ -27,6 +30,7 @@ from inference.training.evaluate import (
 from inference.training.report import write_report
 from inference.training.splits import Split
 from inference.training.tasks import SCOPE_TENSOR, TASKS, Examples, Kind, Task, join
+from tests.inference.life.folders import write_repository
 
 SIZES = {"intent": 3, "intent_banking": 2, "intent_modular": 2, "sentiment": 3, "acts": 2, "actions": 2}
 SPECS = {
@@ -181,6 +185,16 @@ def test_a_speaker_has_only_his_labels() -> None:
 )
 def test_word_errors(typed: str, recognised: str, errors: int) -> None:
     assert word_errors(typed, recognised) == errors
+
+
+def test_a_version_that_lacks_heads_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "model_repo", versions=(1,))
+    version = repository / "utterance" / "1"
+    heads = json.loads((version / "heads.json").read_text())
+    del heads["question_logits"]
+    (version / "heads.json").write_text(json.dumps(heads))
+    with pytest.raises(ModelError, match=r"utterance/1: heads\.json lacks question_logits"):
+        evaluate_file(version / "model.onnx", corpus)
 
 
 def test_latency_is_measured_for_every_shape() -> None:
