@@ -101,10 +101,10 @@ class Say(msgspec.Struct, frozen=True, tag="say"):
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """The agent asks the knowledge base."""
+    """The agent asks the knowledge base; blanks alone are no question."""
 
     ch: Channel
-    text: Annotated[str, msgspec.Meta(max_length=2000)]
+    text: Annotated[str, msgspec.Meta(max_length=2000, pattern=r"\S")]
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):

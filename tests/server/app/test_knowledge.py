@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException
 from server.app.api import _http, _known
 from server.app.knowledge import knowledge_handlers
 from server.auth.identity import Identity
+from server.knowledge import upload
 from server.wire.errors import CuelineError
 from tests.server.knowledge.conftest import articles, library  # noqa: F401
 from tests.server.knowledge.test_upload import archive
@@ -108,6 +109,14 @@ async def test_an_archive_with_rules_that_cannot_be_read_is_told_without_its_fie
     told = (await client("PUT", "/v1/kb/faq", "shop/admin", content=body)).json()
     assert (told["code"], told["field"]) == ("bad_request", "access.yaml")
     assert "access.yaml" not in told["message"]
+
+
+async def test_an_archive_that_unpacks_to_more_than_a_base_takes_changes_nothing(client, monkeypatch):
+    monkeypatch.setattr(upload, "MAX_TOTAL_BYTES", 2500)
+    body = archive(**{f"{name}.md": "# A\n\n" + "a " * 450 for name in "abc"})
+    answer = await client("PUT", "/v1/kb/faq", "shop/admin", content=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (413, "too_large", "body")
+    assert (await client("GET", "/v1/kb")).json()["bases"][0]["generation"] == 1
 
 
 async def test_a_base_that_is_being_filled_may_be_tried_again(client, library):  # noqa: F811

@@ -194,6 +194,7 @@ def test_a_receipt_of_one_of_two_calls_must_name_it() -> None:
         (frame("sub", ch="call:../etc"), "bad_message", "ch"),
         (frame("receipt", id="x", event="eaten"), "bad_message", "event"),
         (frame("ask", ch="call:1", text="x" * 2001), "bad_message", "text"),
+        (frame("ask", ch="call:1", text="  "), "bad_message", "text"),
         (frame("ping", pad="x" * 70_000), "too_large", None),
         ('{"type":"ping","pad":"' + "é" * 33_000 + '"}', "too_large", None),
         (b'{"type":"ping"}', "bad_message", None),
