@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,15 +148,12 @@ class Search:
             self._topic = weigh_turns(self._query, anchors.topicality(turns), anchors.nearest_boundary(turns))
         return self._topic.gist
 
-    def answer(
-        self, gist_vector: EmbeddingArray | None, top_k: int = 3, shown: Collection[str] = ()
-    ) -> tuple[tuple[Result, ...], float]:
+    def answer(self, gist_vector: EmbeddingArray | None, top_k: int = 3) -> tuple[tuple[Result, ...], float]:
         """Order what was found, or abstain.
 
         Args:
             gist_vector: `[1, dims] float32` of the gist; None if there was none.
             top_k: Most results.
-            shown: Sources that are on the agent's screen already.
 
         Returns:
             Results and the highest evidence.
@@ -196,7 +193,7 @@ class Search:
         if evidence < threshold:
             return (), evidence
         share = np.array(weights, np.float32) / sum(weights)
-        return self._results(found.parts @ share, found.passages @ share, top_k, shown), evidence
+        return self._results(found.parts @ share, found.passages @ share, top_k), evidence
 
     def _is_small_talk(self, num_foreign: int) -> bool:
         anchors = self._generation.anchors
@@ -204,9 +201,7 @@ class Search:
         asked = float(anchors.nearest_asked(self.question_vector)[0])
         return nearest > max(asked, FOREIGN_SMALL_TALK_COSINE if num_foreign else SMALL_TALK_COSINE)
 
-    def _results(
-        self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int, shown: Collection[str]
-    ) -> tuple[Result, ...]:
+    def _results(self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int) -> tuple[Result, ...]:
         content, chosen = self._generation.content, self._candidates
         assert chosen is not None
         results: list[Result] = []
@@ -221,7 +216,7 @@ class Search:
             span = slice(chosen.starts[row], ends[row])
             passage = content.passages[int(chosen.passages[span][int(np.argmax(passages[span]))])]
             own_words = frozenset(f"{passage.title_path} {passage.text}".lower().split())
-            if passage.source in shown or any(_is_near(own_words, other) for other in words):
+            if any(_is_near(own_words, other) for other in words):
                 continue
             words.append(own_words)
             results.append(Result(passage.source, passage.title_path, passage.text, float(ranked[row]), passage.id))
@@ -291,7 +286,6 @@ class KnowledgeBase:
         *,
         top_k: int = 3,
         viewer: Viewer | None = None,
-        shown: Collection[str] = (),
         highlights: bool = False,
     ) -> Answer:
         """Answer a question.
@@ -300,7 +294,6 @@ class KnowledgeBase:
             query: From `build_query`.
             top_k: Most results.
             viewer: Whose rights apply; None: what everybody may see.
-            shown: Sources not to return again.
             highlights: Find out which sentences of the best passage answer.
 
         Raises:
@@ -321,7 +314,7 @@ class KnowledgeBase:
         if gist:
             gist_vector = await self._embedder.embed([gist])
             clock.lap("embed_gist")
-        results, evidence = await self._run(lambda: search.answer(gist_vector, top_k, shown))
+        results, evidence = await self._run(lambda: search.answer(gist_vector, top_k))
         clock.lap("search")
         if highlights and results:
             asked = search.question_vector
