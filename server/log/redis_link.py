@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -131,8 +132,11 @@ class RedisLink:
         try:
             async with asyncio.timeout(max(5.0, self._timeout_s)):
                 await self._open()
+        except AuthenticationError:
+            raise ConfigError("Redis refuses this user or its password", field="log.password") from None
+        except NoPermissionError as error:
+            raise ConfigError(f"Redis grants its user too little: {_public(error)}", field="log.url") from None
         except (RedisError, OSError, TimeoutError) as error:
-            await self._close()
             raise ConfigError(f"no Redis answers there: {_public(error)}", field="log.url") from None
         self._task = asyncio.create_task(self._run(), name="redis-link")
         self._task.add_done_callback(_loud)
@@ -193,7 +197,9 @@ class RedisLink:
         connection = self._connect()
         try:
             await connection.connect()
-            commands = [("INFO", "server"), *(("SCRIPT", "LOAD", script.text) for script in self._scripts)]
+            # TIME is what leases go by, and in none of the ACL's groups but @fast: better told now than by every lease.
+            loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
+            commands = [("INFO", "server"), ("TIME",), *loads]
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             info, *_ = [await connection.read_response() for _ in commands]
         except BaseException:
@@ -260,8 +266,11 @@ async def end(task: asyncio.Task[None]) -> None:
 
 def _public(error: BaseException) -> str:
     """Why, without what was sent: Redis quotes arguments in some of its errors."""
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        return "it refuses this user, its password or one of its commands"
+    if isinstance(error, AuthenticationError):
+        return "it refuses this user or its password"
+    if isinstance(error, NoPermissionError):
+        command = re.search(r"'([\w|]+)' command", str(error))
+        return f"the command {command[1].upper()} is refused" if command else "a key, channel or command is refused"
     if isinstance(error, ResponseError):
         return str(error).partition(" ")[0][:32]
     return type(error).__name__

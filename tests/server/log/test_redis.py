@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import settings
@@ -11,13 +14,18 @@ from hypothesis import settings
 from server.log.contract import ChannelKey, Entry, Position
 from server.log.redis import RedisLimits, RedisLog
 from server.log.redis_keys import Keys, channel_of
+from server.log.redis_leases import SCRIPTS, RedisLeases
+from server.log.redis_presence import RedisPresence
 from server.wire.errors import ConfigError
-from server.wire.ids import TenantId
+from server.wire.ids import AgentId, TenantId
 from tests.examples import examples
 from tests.server.log.contract_suite import CutClients, EventLogSuite, LogHarness
 from tests.server.log.events import AGENT, CALL, action, annotation, call, content, decoded, folded, offsets, transcript
 from tests.server.log.redis_server import RedisServer, binaries, redis_server
 from tests.server.log.screen import Screen
+
+DOCS = Path(__file__).parents[3] / "docs" / "operations.md"
+TENANT = CALL.tenant_id
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -184,20 +192,39 @@ async def test_nobody_answers() -> None:
         await RedisLog("http://127.0.0.1:1/0", timeout_s=0.2).start()
 
 
-async def test_a_user_of_its_own_needs_a_password_and_few_rights() -> None:
-    rights = "+@read +@write +@scripting +@pubsub +@connection +info +ping"
+async def test_a_user_of_its_own_needs_a_password_and_the_rights_that_the_documentation_names() -> None:
+    [user] = re.findall(r"redis-cli (ACL SETUSER .*)", DOCS.read_text())
+    words = user.replace("'", "").replace(">…", ">s3cret").split()
     with redis_server("valkey") as server:
-        server.command("ACL", "SETUSER", "cueline", "on", ">s3cret", "~cueline:*", "&cueline:*", *rights.split())
+        server.command(*words)
         url = server.url.replace("redis://", "redis://cueline@")
         with pytest.raises(ConfigError) as refused:
             await RedisLog(url, "wrong", timeout_s=1).start()
+        assert refused.value.field == "log.password"
         assert "wrong" not in str(refused.value)
-        log = RedisLog(url, "s3cret", timeout_s=5)
+        log = RedisLog(url, "s3cret", timeout_s=5, scripts=SCRIPTS)
         await log.start()
         screen = Screen(log, CALL)
+        leases = RedisLeases(log, "p", "127.0.0.1:1", lease_s=5, retention_s=60)
+        await leases.acquire(CALL)
         await log.append(CALL, [transcript(), annotation()])
         assert len(folded((await log.recover(CALL, None)).snapshot)) == 2
         await screen.until(2)
+        await leases.renew()
+        leases.on_orphan = AsyncMock()
+        await leases.adopt()
+        await leases.release(CALL, is_over=False)
+        await leases.adopt()
+        leases.on_orphan.assert_awaited_once_with(CALL)
+        presence = RedisPresence(log.link, "p")
+        presence.enter(TENANT, AgentId("anna"), "north")
+        await presence.register()
+        assert set(await presence.signed_in(TENANT)) == {"anna"}
+        assert await presence.team_of(TENANT, AgentId("anna")) == "north"
         await log.trim(CALL)
         assert await log.sweep() == 0
         await log.stop()
+        server.command("ACL", "SETUSER", "cueline", "-time")
+        with pytest.raises(ConfigError, match="TIME") as refused:
+            await RedisLog(url, "s3cret", timeout_s=1).start()
+        assert refused.value.field == "log.url"
