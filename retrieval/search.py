@@ -44,6 +44,9 @@ SMALL_TALK_COSINE = 0.8
 that right" is no "that's right"."""
 FOREIGN_SMALL_TALK_COSINE = 0.7
 """The same for one with words that the base does not have ("could you repeat that")."""
+WITHIN_QUESTION_WEIGHT = 2.0
+"""What the bare question counts when an article's passage is chosen: the conversation says which article, the question
+which part of it. Of a loaner car, "how old do i have to be for that" asks for the conditions."""
 RELEVANCE_WEIGHT = 0.2
 """What the kind of a question adds to its evidence: a base of passports is asked about passports all the same."""
 MIN_LEANING_RELEVANCE = -0.4
@@ -193,7 +196,8 @@ class Search:
         if evidence < threshold:
             return (), evidence
         share = np.array(weights, np.float32) / sum(weights)
-        return self._results(found.parts @ share, found.passages @ share, top_k), evidence
+        within = np.array([WITHIN_QUESTION_WEIGHT, *weights[1:]], np.float32)
+        return self._results(found.parts @ share, found.passages @ within, top_k), evidence
 
     def _is_small_talk(self, num_foreign: int) -> bool:
         anchors = self._generation.anchors
