@@ -91,7 +91,7 @@ def open_database(
                 return PostgresDatabase(parsed, max_connections, statement_timeout_s)
     except ImportError as error:
         raise ConfigError("needs the extra postgres: pip install 'cueline[postgres]'", field="store.url") from error
-    except exc.SQLAlchemyError as error:
+    except (exc.SQLAlchemyError, ValueError) as error:
         raise ConfigError("not a database this server can use", field="store.url") from error
     raise ConfigError("not a database this server can use", field="store.url")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import asyncpg  # noqa: F401  # SQLAlchemy imports it by name; here a missing extra is found at once
+import asyncpg  # SQLAlchemy imports it by name; here a missing extra is found at once
 from sqlalchemy import Table, exc, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
@@ -107,6 +107,8 @@ class PostgresDatabase:
         """A server that answers "not you" is wrongly configured; one that does not answer may come back."""
         if isinstance(error, CuelineError):
             return error
+        if _is_of_an_option(error):
+            return ConfigError(f"{self.place} cannot be used: {_reason(error)}", field="store.url")
         state = _sqlstate(error)
         if state[:2] in _NOT_LET_IN:
             return ConfigError(f"{self.place} refuses us: {_reason(error)}", field=_NOT_LET_IN[state[:2]])
@@ -121,6 +123,14 @@ def _sqlstate(error: BaseException) -> str:
     """The server's code for what went wrong, empty if it did not answer."""
     found = getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None)
     return found if isinstance(found, str) else ""
+
+
+def _is_of_an_option(error: BaseException) -> bool:
+    """Whether the URL asks for something the driver does not know, or that is not here: a file of certificates."""
+    if isinstance(error, TypeError):
+        return str(error).startswith("connect() got an unexpected keyword")
+    driven = getattr(getattr(error, "orig", None), "__cause__", None)
+    return isinstance(driven, asyncpg.exceptions.ClientConfigurationError)
 
 
 def _reason(error: BaseException) -> str:

@@ -80,7 +80,10 @@ class SqlStore:
         except Exception as error:
             refused = self._database.start_error(error)
             if refused is None:
-                logger.warning("the database does not answer; records wait on the disk", extra=self._where)
+                reason = str(getattr(error, "orig", None) or error or type(error).__name__).partition("\n")[0]
+                logger.warning(
+                    "the database does not answer; records wait on the disk", extra={**self._where, "reason": reason}
+                )
                 return
             await self.stop()
             raise refused from error

@@ -10,6 +10,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from server.keys.keyring import Keyring
@@ -96,6 +97,23 @@ async def test_a_server_that_does_not_know_us_refuses_the_start(
         await SqlStore(postgres.url(database, user), password="secret").start()
     assert caught.value.field == f"store.{field}"
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["ssl=bogus", "sslmodee=require", "prepared_statement_cache_size=x"])
+async def test_an_option_that_the_driver_cannot_take_refuses_the_start(url: str, option: str) -> None:
+    with pytest.raises(ConfigError, match="use") as caught:
+        await SqlStore(f"{url}?{option}", password="secret").start()
+    assert caught.value.field == "store.url"
+    assert "secret" not in str(caught.value)
+
+
+async def test_why_a_server_is_away_is_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = SqlStore(f"{url}?ssl=require")
+    await store.start()
+    await store.stop()
+    assert [vars(record)["reason"] for record in caplog.records if "does not answer" in record.message] == [
+        f'PostgreSQL server at "127.0.0.1:{make_url(url).port}" rejected SSL upgrade'
+    ]
 
 
 async def test_a_connection_budget_is_kept(store: Store, postgres: PostgresServer) -> None:
