@@ -119,19 +119,24 @@ def links(lines: Iterable[bytes], start: Head | None = None) -> Iterator[tuple[L
         yield found, entry
 
 
-def verify(lines: Iterable[bytes], noted: str = "") -> Head:
+def verify(lines: Iterable[bytes], noted: str = "", *, is_export: bool = False) -> Head:
     """The head of a chain that holds.
+
+    The chain holds without an entry, so that an export can leave one out; in the log itself somebody blanked it.
 
     Args:
         lines: Of the file, from its beginning.
         noted: Hash of a head that was noted down earlier, which has to be on the chain; empty: none.
+        is_export: Entries may be missing.
 
     Raises:
         BrokenChain: It does not hold, or is another one than the one that was noted.
     """
     head = Head()
     is_met = not noted
-    for found, _ in links(lines):
+    for found, entry in links(lines):
+        if entry is None and not is_export:
+            raise BrokenChain(found.number, "the entry was removed, which only an export may do")
         head = Head(found.number, found.hash)
         is_met = is_met or found.hash == noted
     if not is_met:

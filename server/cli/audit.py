@@ -44,16 +44,19 @@ def _lines(file: Path) -> Iterator[bytes]:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--config", type=click.Path(path_type=Path), envvar="CUELINE_CONFIG", help="TOML file, as for serve.")
 @click.option("--head", default="", help="A head noted down earlier, which has to be on the chain.")
-def verify_command(file: Path | None, config: Path | None, head: str) -> None:
+@click.option("--export", "is_export", is_flag=True, help="FILE is an export, which may leave entries out.")
+def verify_command(file: Path | None, config: Path | None, head: str, is_export: bool) -> None:
     """Check that nothing was changed, removed or added.
 
-    Prints the head, to be noted down elsewhere. FILE is an audit log or an export of one; without it, all logs of
-    the data directory are checked.
+    Prints the head, to be noted down elsewhere. FILE is an audit log, or with `--export` an export of one;
+    without it, all logs of the data directory are checked.
     """
+    if is_export and file is None:
+        raise ConfigError("name the export", field="FILE")
     is_sound = True
     for path in _files(file, config):
         try:
-            found = verify(_lines(path), head)
+            found = verify(_lines(path), head, is_export=is_export)
         except BrokenChain as error:
             click.echo(f"{path}: BROKEN, {error}", err=True)
             is_sound = False
@@ -72,7 +75,7 @@ def verify_command(file: Path | None, config: Path | None, head: str) -> None:
 def export(file: Path | None, config: Path | None, tenant: str | None, since: datetime.datetime | None) -> None:
     """Print an audit log, one JSON object a line.
 
-    `cueline audit verify` still holds for what is printed.
+    `cueline audit verify --export` still holds for what is printed.
     """
     since_ms = 0.0 if since is None else since.replace(tzinfo=datetime.UTC).timestamp() * 1000
     paths = _files(file, config)

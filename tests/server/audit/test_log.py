@@ -104,10 +104,10 @@ async def test_the_commands_verify_and_export(tmp_path: Path, monkeypatch: pytes
     assert "call:c1" in exported.output
     assert "conversations" not in exported.output
     (tmp_path / "export.jsonl").write_text(exported.output)
-    assert run(audit, ["verify", str(tmp_path / "export.jsonl")]).exit_code == 0
+    assert run(audit, ["verify", "--export", str(tmp_path / "export.jsonl")]).exit_code == 0
     assert run(audit, ["export", "--since", "2999-01-01"]).output.count("entry") == 0
     (tmp_path / "export.jsonl").write_text(exported.output.replace("call:c1", "call:c2"))
-    broken = run(audit, ["verify", str(tmp_path / "export.jsonl")])
+    broken = run(audit, ["verify", "--export", str(tmp_path / "export.jsonl")])
     assert broken.exit_code == 1
     assert "BROKEN, line 1" in broken.output
     assert run(audit, ["verify", "--head", "0" * 63 + "1"]).exit_code == 1
