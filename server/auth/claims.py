@@ -24,6 +24,8 @@ from server.wire.ids import ID_PATTERN, AgentId, TenantId
 LEEWAY_S = 30
 """How far the clocks of token issuer and server may disagree."""
 MAX_TOKEN_CHARS = 8192
+MAX_LIFE_S = 100 * 365.25 * 86_400
+"""A token may be meant to be good for ever: what ends later ends then, in numbers that clocks and tickets can hold."""
 
 ID = re.compile(ID_PATTERN)
 
@@ -97,7 +99,7 @@ def identity_of(claims: dict[str, Any], rules: ClaimRules, *, wall_s: float, now
         agent_id=AgentId(_id(claims, agent)) if claims.get(agent) is not None else None,
         roles=_roles(_strings(claims, f"{rules.prefix}roles")),
         teams=frozenset(_strings(claims, f"{rules.prefix}teams")),
-        expires_s=now_s + (claims["exp"] - wall_s) + LEEWAY_S,
+        expires_s=now_s + (min(claims["exp"], wall_s + MAX_LIFE_S) - wall_s) + LEEWAY_S,
     )
 
 

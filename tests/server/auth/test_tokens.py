@@ -2,6 +2,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from server.auth.claims import MAX_LIFE_S
 from server.auth.identity import Identity, check_tenant
 from server.auth.tokens import LEEWAY_S, AnonymousAuthenticator, SharedKeyAuthenticator, issue_token
 from server.wire.errors import BadRequest, CuelineError, Forbidden, Unauthorised
@@ -82,6 +83,11 @@ def test_bad_credentials_are_refused_and_not_repeated(authorization: str | None)
     assert caught.value.__cause__ is None
     if authorization and len(authorization) > 12:
         assert authorization[7:] not in str(caught.value)
+
+
+def test_a_token_that_never_ends_is_good_for_as_long_as_clocks_can_tell() -> None:
+    identity = authenticator().authenticate("Bearer " + signed({"tenant": "t", "exp": 10**400}))
+    assert identity.expires_s == pytest.approx(1000.0 + MAX_LIFE_S, rel=1e-6)
 
 
 def test_another_key_is_refused() -> None:
