@@ -87,6 +87,7 @@ def test_after_a_short_cut_nothing_is_missing_and_nothing_is_said(talk: Any, sta
     expect(talk.get_by_text("Connection lost")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_long_loss_is_told_and_so_is_its_end(talk: Any, stage: Stage) -> None:
     stage.down()
     expect(talk.get_by_text("Connection lost. Reconnecting…")).to_be_visible()
@@ -98,6 +99,7 @@ def test_a_long_loss_is_told_and_so_is_its_end(talk: Any, stage: Stage) -> None:
     expect(line(talk, "Spoken meanwhile.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_channel_that_was_forgotten_is_replaced_and_the_reader_told(talk: Any, stage: Stage) -> None:
     stage.down()
     expect(talk.get_by_text("Connection lost")).to_be_visible()
@@ -126,6 +128,7 @@ def test_notices_can_be_dismissed(talk: Any, stage: Stage) -> None:
     expect(notice).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_server_that_warms_up_says_so(stage: Stage, open_page: OpenPage) -> None:
     stage.health.is_ready = False
     page = open_page()

@@ -53,6 +53,7 @@ async def test_json_lines_are_the_publications_until_the_call_ends() -> None:
         assert await process.wait() == 0
 
 
+@pytest.mark.slow
 async def test_from_a_position() -> None:
     log = MemoryLog()
     a_call(log)
@@ -67,6 +68,7 @@ async def test_from_a_position() -> None:
         assert [publication["off"] for publication in snapshot] == [3, 4, 5]
 
 
+@pytest.mark.slow
 async def test_for_people() -> None:
     log = MemoryLog()
     a_call(log)
