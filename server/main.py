@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket as sockets
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -138,7 +139,9 @@ class Server:
             ConfigError: Something configured is wrong; nothing was left running.
         """
         async with self._stack:
-            # First of all: a port that is taken should be told at once, not after the models are loaded.
+            # First of all: what is wrong with these should be told at once, not after the models are loaded.
+            tls = self._settings.tls
+            context = tls_context(tls) if tls.certificate else None
             listener = (
                 None
                 if dry_run
@@ -149,7 +152,7 @@ class Server:
             application = await self._build()
             settle()
             if listener is not None:
-                await self._listen(application, listener, on_listening)
+                await self._listen(application, listener, context, on_listening)
 
     # -- start --------------------------------------------------------------------------------------------------
 
@@ -351,13 +354,15 @@ class Server:
     # -- serve --------------------------------------------------------------------------------------------------
 
     async def _listen(
-        self, application: Application, listener: sockets.socket, on_listening: Callable[[str], None]
+        self,
+        application: Application,
+        listener: sockets.socket,
+        context: ssl.SSLContext | None,
+        on_listening: Callable[[str], None],
     ) -> None:
         host, port = listener.getsockname()[:2]
-        tls = self._settings.tls
-        context = tls_context(tls) if tls.certificate else None
         if context is not None:
-            self._own(Renewal(context, tls).run(), "tls-renewal")
+            self._own(Renewal(context, self._settings.tls).run(), "tls-renewal")
         self.url = f"http{'s' if context else ''}://{f'[{host}]' if ':' in host else host}:{port}"
         web = UvicornServer(
             uvicorn.Config(

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from server.app.tls import Renewal, tls_context
-from server.config.settings import TlsSettings
+from server.config.settings import Settings, TlsSettings
+from server.main import Server
 from server.wire.errors import ConfigError
 
 
@@ -146,3 +147,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"key\.pem") as caught:
         tls_context(settings)
     assert caught.value.field == "tls.key"
+
+
+async def test_a_certificate_that_is_not_there_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.pem")
+    loading: list[str] = []
+    settings = Settings(data_dir=str(tmp_path / "data"), tls=TlsSettings(certificate=missing, key=missing))
+    with pytest.raises(ConfigError) as refused:
+        await Server(settings, loading.append).run(dry_run=True)
+    assert refused.value.field == "tls.certificate"
+    assert loading == []
