@@ -126,7 +126,10 @@ def explain(
         raise click.ClickException(str(error)) from error
     click.echo(explain_text(stages, costs=costs, structure=structure, passes=passes), nl=False)
     if svg is not None:
-        svg.write_text(explain_svg(stages, costs=costs, passes=passes), "utf-8")
+        try:
+            svg.write_text(explain_svg(stages, costs=costs, passes=passes), "utf-8")
+        except OSError as error:
+            raise click.ClickException(f"{svg}: {error.strerror}") from error
         click.echo(f"picture in {svg}", err=True)
 
 

@@ -20,7 +20,12 @@ from server.wire.errors import ConfigError
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file; CUELINE_* variables win over it.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="CUELINE_CONFIG",
+    help="TOML file; CUELINE_* variables win over it.",
+)
 @click.option(
     "--host", help="Address to listen on; others than loopback need auth.jwks or auth.shared_key. [127.0.0.1]"
 )

@@ -131,3 +131,9 @@ def test_explain_names_what_is_missing(words: tuple[str, ...], project: Path) ->
 def test_the_shipped_project_is_right() -> None:
     result = CliRunner().invoke(graph, ["check"])
     assert result.exit_code == 0, result.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(project: Path) -> None:
+    result = call(project, "explain", "guidance", "--svg", str(project / "nowhere" / "plan.svg"))
+    assert result.exit_code == 1
+    assert "plan.svg: No such file or directory" in result.stderr
