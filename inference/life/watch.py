@@ -9,6 +9,7 @@ A copy changes sizes and times while it runs, so a version that is still being w
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,9 +52,11 @@ def scan(repository: Path) -> Seen:
 def _stat(file: Path, folder: Path) -> tuple[str, int, int]:
     try:
         found = file.stat()
-    except FileNotFoundError:  # renamed or removed since it was listed
+    except (
+        OSError
+    ):  # renamed or removed since it was listed, a link to itself, not to be read: only its version suffers
         return str(file.relative_to(folder)), -1, -1
-    return str(file.relative_to(folder)), found.st_size if file.is_file() else 0, found.st_mtime_ns
+    return str(file.relative_to(folder)), found.st_size if stat.S_ISREG(found.st_mode) else 0, found.st_mtime_ns
 
 
 class Settling:

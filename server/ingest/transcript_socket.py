@@ -1,6 +1,6 @@
 """`/v1/ingest/transcripts`: a source that recognises for itself sends utterances.
 
-    start → started · utterance → ack, once it is in store or outbox · stop → stopped
+    start → started · utterance → ack, once it is in store or outbox · assign · stop → stopped
 
 Utterances are taken as fast as they come; acknowledgements follow in order on their own task, so that a disk that
 syncs slowly never slows the guidance down. Source: DESIGN 14.
@@ -32,8 +32,17 @@ from server.metrics import Metrics
 from server.wire.clock import Stamps, wall_ms
 from server.wire.codec import transcript_decoder
 from server.wire.errors import BadMessage, Conflict, CuelineError, TooLarge
-from server.wire.ids import ConversationId
-from server.wire.ingest import Started, Stop, Stopped, TranscriptStart, UtteranceAck, UtteranceIn
+from server.wire.ids import AgentId, ConversationId, TenantId
+from server.wire.ingest import (
+    Assign,
+    Started,
+    Stop,
+    Stopped,
+    TranscriptClientMessage,
+    TranscriptStart,
+    UtteranceAck,
+    UtteranceIn,
+)
 
 MAX_FRAME_BYTES = 1024 * 1024
 """Text with its words; ten thousand words with their times fit."""
@@ -83,7 +92,7 @@ class TranscriptEndpoint:
     async def _serve(self, socket: Socket) -> None:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                source = await self._start(socket)
+                tenant_id, source = await self._start(socket)
         except TimeoutError:
             await socket.send_error(BadMessage("no start within the time limit", field="type"))
             await socket.close(CLOSE_POLICY, "no start")
@@ -100,7 +109,7 @@ class TranscriptEndpoint:
         self._sockets.add(socket)
         is_stopped = False
         try:
-            stop = await self._take(socket, source, pending)
+            stop = await self._take(socket, tenant_id, source, pending)
             await pending.join()
             await source.stop(call_ended=stop.call_ended)
             is_stopped = True
@@ -117,7 +126,7 @@ class TranscriptEndpoint:
             if not is_stopped:
                 source.lost()
 
-    async def _start(self, socket: Socket) -> Source:
+    async def _start(self, socket: Socket) -> tuple[TenantId, Source]:
         for _ in range(MAX_BAD_FRAMES):
             try:
                 start = self._decode(await socket.receive())
@@ -138,10 +147,12 @@ class TranscriptEndpoint:
                 customer_id=start.customer_id,
             )
             await socket.send(Started(resume_from_ms=source.resume_ms()))
-            return source
+            return identity.tenant_id, source
         raise BadMessage("too many frames that are no start", field="type")
 
-    async def _take(self, socket: Socket, source: Source, pending: asyncio.Queue[_Pending]) -> Stop:
+    async def _take(
+        self, socket: Socket, tenant_id: TenantId, source: Source, pending: asyncio.Queue[_Pending]
+    ) -> Stop:
         bad_frames = 0
         while True:
             try:
@@ -159,6 +170,9 @@ class TranscriptEndpoint:
                             raise BadMessage("ends before it starts", field="end_ms")
                         stored = await source.on_utterance(utterance, Stamps(t3=arrived_ms))
                         await pending.put((UtteranceAck(utterance.utterance_id, utterance.revision), stored))
+                    case Assign(agent_id):
+                        await self._door.assign(socket, tenant_id, agent_id)
+                        source.assign(AgentId(agent_id))
                     case Stop() as stop:
                         return stop
                     case TranscriptStart():
@@ -185,7 +199,7 @@ class TranscriptEndpoint:
                 pending.task_done()
 
     @staticmethod
-    def _decode(frame: str | bytes) -> TranscriptStart | UtteranceIn | Stop:
+    def _decode(frame: str | bytes) -> TranscriptClientMessage:
         if isinstance(frame, bytes):
             raise BadMessage("a transcript source sends text frames")
         if len(frame) > MAX_FRAME_BYTES:

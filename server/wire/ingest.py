@@ -1,7 +1,7 @@
 """Messages of `/v1/ingest/audio` and `/v1/ingest/transcripts`, both directions.
 
-Audio: `start` → `started`; binary PCM → `ack`s as its words are safe; `keepalive`; `stop` → `stopped`.
-Transcripts: `start` → `started`; `utterance` → `ack`; `stop` → `stopped`.
+Audio: `start` → `started`; binary PCM → `ack`s as its words are safe; `keepalive`; `assign`; `stop` → `stopped`.
+Transcripts: `start` → `started`; `utterance` → `ack`; `assign`; `stop` → `stopped`.
 
 Source: DESIGN 14.
 """
@@ -126,4 +126,4 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag="error", omit_defaults=True)
 
 
 AudioClientMessage = AudioStart | KeepAlive | Assign | Stop
-TranscriptClientMessage = TranscriptStart | UtteranceIn | Stop
+TranscriptClientMessage = TranscriptStart | UtteranceIn | Assign | Stop

@@ -27,6 +27,17 @@ def test_a_version_is_known_by_its_files_and_those_of_its_model(tmp_path: Path) 
     assert scan(tmp_path)["m"][1] != seen["m"][1]
 
 
+def test_a_link_to_itself_hides_no_other_version(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx", "n/3/x")
+    (tmp_path / "m/2").mkdir()
+    (tmp_path / "m/2/model.onnx").symlink_to(tmp_path / "m/2/model.onnx")
+    (tmp_path / "n/config.pbtxt").symlink_to(tmp_path / "n/config.pbtxt")
+    seen = scan(tmp_path)
+    assert {name: set(versions) for name, versions in seen.items()} == {"m": {1, 2}, "n": {3}}
+    make(tmp_path, "m/3/model.onnx")
+    assert set(scan(tmp_path)["m"]) == {1, 2, 3}
+
+
 def test_a_version_settles_once_nothing_changed_for_long_enough() -> None:
     settling = Settling(2.0)
     assert settling.settled({"m": {1: "a"}}, 0.0) == {}
