@@ -62,8 +62,9 @@ class GraphError(InferenceError):
             field = f"nodes.{node}.{'when' if input == 'when' else 'inputs'}" if input else f"nodes.{node}"
         where = ": ".join(part for part in (graph, field) if part)
         about = f" (input {input})" if input and input != "when" else ""
-        contrast = f"; expected {expected}, given {given}" if expected or given else ""
-        super().__init__(f"{where}{about}: {problem}{contrast}", field=field)
+        sides = (("expected", expected), ("given", given))
+        contrast = ", ".join(f"{side} {value}" for side, value in sides if value)
+        super().__init__(f"{where}{about}: {problem}{'; ' if contrast else ''}{contrast}", field=field)
         self.graph = graph
         self.node = node
         self.input = input

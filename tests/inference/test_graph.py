@@ -60,7 +60,7 @@ def change(old: str, new: str) -> str:
         (change("outputs: [report]", "outputs: []"), "guidance.yaml: outputs: names no node"),
         (
             change("[report]", "[report, report]"),
-            r"guidance.yaml: outputs\[1\]: is listed twice; expected , given report",
+            r"guidance.yaml: outputs\[1\]: is listed twice; given report",
         ),
         (change("[report]", "[report, 1]"), r"guidance.yaml: outputs\[1\]: expected `str`, got `int`"),
         (change("outputs:", "result: x\noutputs:"), "guidance.yaml: object contains unknown field `result`"),
