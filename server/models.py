@@ -39,7 +39,7 @@ def keeper_of(
     return Keeper(
         engine,
         Path(settings.paths.model_repo),
-        settings.private_path / "models.json",
+        data / "models.json",  # of all workers, which so follow each other
         LifeSettings(
             poll_s=models.poll_s,
             settle_s=models.settle_s,

@@ -1,7 +1,8 @@
-"""Records of all models in one small file, so that a promotion or a rollback outlives the process."""
+"""Records of all models in one small file, so that a decision outlives its process and reaches the others."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,24 @@ def write_records(path: Path, records: Mapping[str, Record]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def update_records(path: Path, decided: Mapping[str, Record], known: Mapping[str, Record]) -> None:
+    """Change some records and leave the others as other processes wrote them; blocks for a disk write.
+
+    Args:
+        path: The file.
+        decided: What is new.
+        known: Everything this process knows, for what the file lacks.
+
+    Raises:
+        ModelError: If the file is damaged; it stays as it is.
+        OSError: If it cannot be written; it stays as it is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("ab") as lock:  # the kernel frees it with the process
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_records(path, {**known, **read_records(path), **decided})
 
 
 def wishes(records: Mapping[str, Record]) -> dict[str, Wish]:

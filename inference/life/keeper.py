@@ -1,6 +1,7 @@
 """Keeps the versions of all models: looks at the folder, loads, tries out, promotes, rolls back, unloads.
 
     scan ─settled─▶ next_version ─▶ load (trial, golden inputs, warm-up, cost) ─▶ rollout ─▶ judge ─▶ stays | goes back
+    ledger ─others─▶ next_move ─▶ load ─▶ the same change here
 
 Decisions are `record`'s and `judge`'s. Every change of who serves is one synchronous step on the event loop, so no two
 changes meet; whatever waits (loading, draining, the disk) is a task of its own.
@@ -13,18 +14,21 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from inference.engine import Engine
 from inference.errors import InferenceError, ModelError
 from inference.fleet import Wish, call_share
 from inference.health import WINDOW_S
 from inference.life import record as records
-from inference.life.file import read_records, wishes, write_records
+from inference.life.file import wishes
+from inference.life.follower import Follower
 from inference.life.judge import check_timings, fault, has_slowed
+from inference.life.ledger import Ledger
 from inference.life.loader import Consumer, Loader
 from inference.life.net import SafetyNet
-from inference.life.record import Fate, Record, SetAside, Stage
+from inference.life.observer import LifeObserver
+from inference.life.record import Fate, Move, Record, SetAside, Stage
 from inference.life.settings import LifeSettings
 from inference.life.shadow import Comparison, Shadow
 from inference.life.status import ModelStatus
@@ -36,18 +40,7 @@ from inference.request import Request
 
 _log = logging.getLogger(__name__)
 
-
 BY_COMMAND = "by command"
-
-
-class LifeObserver(Protocol):
-    """Hears of changes. Called on the event loop's thread; must not block."""
-
-    def changed(self, model: str, change: str) -> None:
-        """A version was `loaded`, `refused`, `shadowed`, `canaried`, `promoted`, `rolled_back` or `unloaded`."""
-
-    def compared(self, model: str, output: str, result: Comparison) -> None:
-        """A shadow answered, or did not."""
 
 
 class Keeper:
@@ -70,7 +63,7 @@ class Keeper:
         Args:
             engine: Not started yet; start it with `wishes`.
             repository: Folder of the models.
-            file: Where records are kept.
+            file: Where records are kept; the processes of one server share it, and follow each other's decisions.
             settings: How versions live.
             trial: Tries a version before it is loaded here; None: it is loaded at once.
             observer: Hears of changes.
@@ -82,13 +75,14 @@ class Keeper:
         """
         self._engine = engine
         self._folder = repository
-        self._file = file
         self._settings = settings or LifeSettings()
         self._loader = Loader(engine, repository, self._settings, trial)
         self._observer = observer
         self._clock = clock
         self._wall_s = wall_s
-        self._records: dict[str, Record] = read_records(file)
+        self._ledger = Ledger(file)
+        self._records = self._ledger.records
+        self._follower = Follower(self._ledger, self._try, self._move, self._set_aside, clock)
         self._seen: Seen = {}
         self._settled: Seen = {}
         self._settling = Settling(self._settings.settle_s)
@@ -98,8 +92,6 @@ class Keeper:
         self._weigh_at: dict[str, float] = {}
         self._shadows: dict[str, Shadow] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._writes: set[asyncio.Task[Any]] = set()
-        self._writing = asyncio.Lock()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -121,18 +113,15 @@ class Keeper:
             raise ModelError(f"cannot be listed ({type(error).__name__})", path=self._folder.name) from error
         self._settling.settled(self._seen, self._clock())
         for name in self._repository.models:
-            record = self._records.get(name, Record())
             serving = self._engine.service(name).version.version
-            if serving != record.serving:
-                record = records.promoted(record, serving)
-            self._records[name] = record
+            if serving != (record := self._records.get(name, Record())).serving:
+                self._keep(name, records.promoted(record, serving))
         for (name, number), problem in self._engine.problems.items():
-            self._set_aside(name, number, problem.message, self._seen.get(name, {}).get(number, ""))
+            self._set_aside(name, number, self._mark(name, number, "refused", problem.message))
         for name, record in list(self._records.items()):
             if record.candidate is not None:  # it was on trial when the last process ended, and begins anew
-                self._records[name] = Record(record.serving, record.previous, set_aside=record.set_aside)
-                self._run(self._resume(name, record))
-        self._save()
+                self._records[name] = now = Record(record.serving, record.previous, set_aside=record.set_aside)
+                self._run(self._follower.follow(name, now, record))
         self._run(self._watch())
 
     async def stop(self) -> None:
@@ -141,7 +130,7 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._loader.stop()
-        await asyncio.gather(*self._writes)  # never cut short: their threads would go on
+        await self._ledger.close()
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -157,14 +146,16 @@ class Keeper:
         Raises:
             ModelError: If it cannot be served; everything stays as it was.
         """
-        record = self._record(model)
-        if stage and version == record.serving:
+        self._record(model)
+        await self._follower.catch_up(model)
+        if stage and version == self._record(model).serving:
             raise ModelError("serves already", path=f"{model}/{version}")
         await self._loader.load(model, version)
         if stage:
             self._begin(model, version, stage, ratio)
         else:
             self._serve(model, version, is_command=True)
+        await self._ledger.flush()  # whoever asks another process next finds it there
 
     async def rollback(self, model: str) -> int:
         """Give up the candidate where there is one, else the serving version for the one before.
@@ -175,6 +166,8 @@ class Keeper:
         Raises:
             ModelError: If there is nothing to go back to, or it cannot be loaded any more.
         """
+        self._record(model)
+        await self._follower.catch_up(model)
         record = self._record(model)
         if record.candidate is not None:
             self._withdraw(model, record.candidate, BY_COMMAND)
@@ -183,6 +176,7 @@ class Keeper:
         else:
             await self._loader.load(model, record.previous)
             self._withdraw(model, record.serving, BY_COMMAND)
+        await self._ledger.flush()
         serving = self._record(model).serving
         assert serving is not None
         return serving
@@ -235,7 +229,9 @@ class Keeper:
                 self._tidy(model)
 
     async def _look(self) -> None:
-        """See what is new in the folder, and begin to take it in."""
+        """See what others decided and what is new in the folder, and begin to take it in."""
+        for name, theirs in (await self._ledger.others()).items():
+            self._run(self._follower.follow(name, self._records[name], theirs))
         self._seen = await asyncio.to_thread(scan, self._folder)
         self._settled = self._settling.settled(self._seen, self._clock())
         if self._settled != self._described:
@@ -256,6 +252,9 @@ class Keeper:
         settings = self._settings
         if not await self._take_in(model, version):
             return
+        await self._follower.catch_up(model)
+        if version not in self._engine.versions(model) or (model, version) in self._loader.leaving:
+            return
         assert self._repository is not None
         described = self._repository.models.get(model)
         seen = self._settled.get(model, {})
@@ -267,26 +266,28 @@ class Keeper:
             ratio = settings.shadow_ratio if settings.rollout == "shadow" else settings.canary_ratio
             self._begin(model, version, settings.rollout, ratio)
 
-    async def _resume(self, model: str, record: Record) -> None:
-        """Go on with a trial that the end of the last process cut short."""
-        if record.candidate is not None and await self._take_in(model, record.candidate):
-            self._begin(model, record.candidate, record.stage, record.ratio)
-
     async def _take_in(self, model: str, version: int) -> bool:
         """Load a version, or set it aside with the reason."""
+        if (refusal := await self._try(model, version)) is not None:
+            self._set_aside(model, version, refusal)
+            return False
+        self._tell(model, version, "loaded")
+        return True
+
+    async def _try(self, model: str, version: int) -> SetAside | None:
+        """Load a version, or say why it cannot be."""
         tried = self._seen.get(model, {}).get(version, "")  # its files may change while they are loaded
         try:
             await self._loader.load(model, version)
         except ModelError as error:
-            self._set_aside(model, version, error.message, tried)
+            reason = error.message
         except Exception as error:
             # Not foreseen, and would come again at every look: told whole in the log, and kept out.
             _log.exception("a model version could not be loaded", extra={"model": model, "version": version})
-            self._set_aside(model, version, f"cannot be loaded ({type(error).__name__})", tried)
+            reason = f"cannot be loaded ({type(error).__name__})"
         else:
-            self._tell(model, version, "loaded")
-            return True
-        return False
+            return None
+        return SetAside("refused", reason, tried, self._wall_s())
 
     # -- changes of who serves: synchronous, one after another ---------------------------------------------------------
 
@@ -374,11 +375,22 @@ class Keeper:
         self._tell(model, version, "rolled_back", reason)
         self._tidy(model)
 
-    def _set_aside(self, model: str, version: int, reason: str, fingerprint: str) -> None:
-        """Refuse a version until its files are others than those with this fingerprint."""
-        aside = SetAside("refused", reason, fingerprint, self._wall_s())
-        self._keep(model, records.withdrawn(self._record(model), version, aside))
-        self._tell(model, version, "refused", reason)
+    def _move(self, model: str, move: Move, theirs: Record) -> None:
+        """Do as another process did; what serves or is on trial then is loaded."""
+        record = self._record(model)
+        if move.kind == "serve":
+            self._serve(model, move.version)
+        elif move.kind == "begin":
+            self._begin(model, move.version, theirs.stage, theirs.ratio)
+        else:
+            given_up = record.candidate if move.kind == "give_up" else record.serving
+            assert given_up is not None
+            self._withdraw(model, given_up, move.reason)
+
+    def _set_aside(self, model: str, version: int, refusal: SetAside) -> None:
+        """Refuse a version until its files are others than those that were tried."""
+        self._keep(model, records.withdrawn(self._record(model), version, refusal))
+        self._tell(model, version, "refused", refusal.reason)
 
     def _mark(self, model: str, version: int, fate: Fate, reason: str) -> SetAside:
         return SetAside(fate, reason, self._seen.get(model, {}).get(version, ""), self._wall_s())
@@ -458,18 +470,8 @@ class Keeper:
         return self._records[model]
 
     def _keep(self, model: str, record: Record) -> None:
-        self._records[model] = record
-        self._save()
-
-    def _save(self) -> None:
-        self._run(self._write(), self._writes)
-
-    async def _write(self) -> None:
-        async with self._writing:
-            try:
-                await asyncio.to_thread(write_records, self._file, dict(self._records))
-            except OSError as error:
-                _log.error("records of models cannot be written", extra={"reason": str(error)})
+        self._ledger.keep(model, record)
+        self._ledger.flush()
 
     def _tell(self, model: str, version: int, change: str, reason: str = "") -> None:
         level = logging.WARNING if change in ("refused", "rolled_back") else logging.INFO
@@ -478,11 +480,10 @@ class Keeper:
         if self._observer is not None:
             self._observer.changed(model, change)
 
-    def _run(self, work: Coroutine[Any, Any, Any], tasks: set[asyncio.Task[Any]] | None = None) -> None:
-        tasks = self._tasks if tasks is None else tasks
+    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

@@ -53,6 +53,20 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     set_aside: dict[int, SetAside] = {}
 
 
+class Move(msgspec.Struct, frozen=True):
+    """What a process does to follow another.
+
+    Attributes:
+        kind: Let a version serve, return to it, put it on trial, or give up the one on trial.
+        version: Which.
+        reason: Why what serves or is on trial is given up.
+    """
+
+    kind: Literal["serve", "go_back", "begin", "give_up"]
+    version: int
+    reason: str = ""
+
+
 def next_version(record: Record, policy: VersionPolicy, seen: Mapping[int, str]) -> int | None:
     """Return the version that should be taken in, None if all is as it should be.
 
@@ -104,6 +118,27 @@ def withdrawn(record: Record, number: int, why: SetAside) -> Record:
         aside = {known: why for known, why in aside.items() if known != record.previous}
         return msgspec.structs.replace(record, serving=record.previous, previous=None, set_aside=aside)
     return msgspec.structs.replace(record, set_aside=aside)
+
+
+def next_move(record: Record, theirs: Record) -> Move | None:
+    """Return the next thing to do to follow another process, None where all that differs is what was set aside.
+
+    Args:
+        record: What is so here.
+        theirs: What is so there.
+    """
+    if theirs.serving is not None and theirs.serving != record.serving:
+        why = theirs.set_aside.get(record.serving) if record.serving is not None else None
+        if why is not None and why.fate != "passed_over" and record.previous == theirs.serving:
+            return Move("go_back", theirs.serving, why.reason)
+        return Move("serve", theirs.serving)
+    if (record.candidate, record.stage, record.ratio) == (theirs.candidate, theirs.stage, theirs.ratio):
+        return None
+    if theirs.candidate is not None:
+        return Move("begin", theirs.candidate)
+    assert record.candidate is not None
+    why = theirs.set_aside.get(record.candidate)
+    return Move("give_up", record.candidate, why.reason if why is not None else "")
 
 
 def needed(

@@ -16,7 +16,7 @@ _BREAKER = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
 
 class ModelMetrics:
-    """An `inference.life.keeper.LifeObserver`."""
+    """An `inference.life.observer.LifeObserver`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
