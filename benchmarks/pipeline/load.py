@@ -34,6 +34,30 @@ EXACT_SHARE = 0.02
 and half a millisecond is nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When utterances are due.
+
+    Attributes:
+        rate_per_s: Utterances a second over all conversations.
+        duration_s: Its length, without the lead.
+        conversations: Calls at once.
+        prefix: Of the conversation ids.
+        lead_s: How long the rate is held before latencies count.
+    """
+
+    rate_per_s: float
+    duration_s: float
+    conversations: int
+    prefix: str
+    lead_s: float = 0.0
+
+    @property
+    def conversation_ids(self) -> list[str]:
+        """Of all calls, in their order."""
+        return [f"{self.prefix}-{index}" for index in range(self.conversations)]
+
+
 @dataclass
 class LoadResult:
     """What came of a load.
@@ -76,12 +100,12 @@ class _Book:
         self.last_s[key] = received_s
         self.count[key] += 1
 
-    def result(self, rate_per_s: float, late_ms: list[float], lead_s: float) -> LoadResult:
-        lead = set(itertools.islice(self.due_s, int(rate_per_s * lead_s)))
+    def result(self, schedule: Schedule, late_ms: list[float]) -> LoadResult:
+        lead = set(itertools.islice(self.due_s, int(schedule.rate_per_s * schedule.lead_s)))
         outputs = max(self.count.values(), default=0)
         answered = [key for key in self.due_s if self.count[key] == outputs]
         return LoadResult(
-            rate_per_s=rate_per_s,
+            rate_per_s=schedule.rate_per_s,
             sent=len(self.due_s),
             answered=len(answered),
             outputs=outputs,
@@ -109,34 +133,21 @@ _body = msgspec.json.Decoder(_Body)
 _encode = msgspec.json.Encoder().encode
 
 
-async def run_load(
-    url: str,
-    texts: Iterator[str],
-    *,
-    rate_per_s: float,
-    duration_s: float,
-    conversations: int,
-    prefix: str,
-    lead_s: float = 0.0,
-) -> LoadResult:
+async def run_load(url: str, texts: Iterator[str], schedule: Schedule) -> LoadResult:
     """Send finals at a fixed rate, spread evenly over conversations, and follow all their feeds.
 
     Args:
         url: `ws://host:port`.
         texts: Endless, without repetition.
-        rate_per_s: Utterances a second over all conversations.
-        duration_s: Length of the schedule, without the lead.
-        conversations: Calls at once.
-        prefix: Of the conversation ids.
-        lead_s: How long the rate is held before latencies count.
+        schedule: When, and over how many calls.
     """
     book = _Book()
-    ids = [f"{prefix}-{index}" for index in range(conversations)]
+    ids = schedule.conversation_ids
     groups = [ids[i : i + MAX_SUBSCRIPTIONS] for i in range(0, len(ids), MAX_SUBSCRIPTIONS)]
     feeds = [await _follow(url, group, book) for group in groups]
     sources = [await _Source.open(url, conversation_id) for conversation_id in ids]
     try:
-        late_ms = await _send([source.socket for source in sources], ids, texts, rate_per_s, lead_s + duration_s, book)
+        late_ms = await _send([source.socket for source in sources], ids, texts, schedule, book)
         await _settle(book)
         for source in sources:
             source.socket.send(_encode(Stop()))
@@ -144,22 +155,13 @@ async def run_load(
     finally:
         for socket in (*feeds, *(source.socket for source in sources)):
             await socket.close()
-    return book.result(rate_per_s, late_ms, lead_s)
+    return book.result(schedule, late_ms)
 
 
-async def run_bare_load(
-    url: str,
-    texts: Iterator[str],
-    *,
-    rate_per_s: float,
-    duration_s: float,
-    conversations: int,
-    prefix: str,
-    lead_s: float = 0.0,
-) -> LoadResult:
+async def run_bare_load(url: str, texts: Iterator[str], schedule: Schedule) -> LoadResult:
     """The same schedule for `annotator`, which answers on the socket that the utterance came on."""
     book = _Book()
-    ids = [f"{prefix}-{index}" for index in range(conversations)]
+    ids = schedule.conversation_ids
 
     async def connected(name: str) -> LoadSocket:
         def on_text(frame: bytes, received_s: float) -> None:
@@ -169,25 +171,24 @@ async def run_bare_load(
 
     sockets = [await connected(name) for name in ids]
     try:
-        late_ms = await _send(sockets, ids, texts, rate_per_s, lead_s + duration_s, book)
+        late_ms = await _send(sockets, ids, texts, schedule, book)
         await _settle(book)
     finally:
         for socket in sockets:
             await socket.close()
-    return book.result(rate_per_s, late_ms, lead_s)
+    return book.result(schedule, late_ms)
 
 
 async def _send(
     sockets: list[LoadSocket],
     ids: list[str],
     texts: Iterator[str],
-    rate_per_s: float,
-    duration_s: float,
+    schedule: Schedule,
     book: _Book,
 ) -> list[float]:
-    late_ms = []
+    late_ms, rate_per_s = [], schedule.rate_per_s
     start_s = time.monotonic() + 0.2
-    for number in range(int(rate_per_s * duration_s)):
+    for number in range(int(rate_per_s * (schedule.lead_s + schedule.duration_s))):
         due_s = start_s + number / rate_per_s
         await _until(due_s, exact_s=min(TIMER_S, EXACT_SHARE / rate_per_s))
         index = number % len(sockets)

@@ -17,7 +17,7 @@ import uvloop
 
 from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
 from benchmarks.machine import Usage, usage_of
-from benchmarks.pipeline.load import run_load
+from benchmarks.pipeline.load import Schedule, run_load
 from benchmarks.texts import unique_texts
 from server.config.budget import load_budget
 from server.config.settings import PROJECT_ROOT
@@ -145,9 +145,8 @@ def test_a_steady_stream_of_updates_over_fifty_calls(server):
     def attempt() -> list[str]:
         number = next(attempts)
         with usage_of(server.process.pid) as usage:
-            held = uvloop.run(
-                run_load(server.ws, texts, rate_per_s=100, duration_s=8, conversations=50, prefix=f"held-{number}")
-            )
+            schedule = Schedule(rate_per_s=100, duration_s=8, conversations=50, prefix=f"held-{number}")
+            held = uvloop.run(run_load(server.ws, texts, schedule))
         rows = usage.tested_s * 1000 / held.sent / bare_ms
         print(f"\nopen loop, {held}\n  {usage}; an update costs {rows:.1f} rows of bare onnxruntime")
         faults = [f"{held.sent - held.answered} unanswered"] if held.answered != held.sent else []
@@ -158,7 +157,7 @@ def test_a_steady_stream_of_updates_over_fifty_calls(server):
         return faults
 
     best_of_three(attempt)
-    aim = uvloop.run(run_load(server.ws, texts, rate_per_s=200, duration_s=8, conversations=50, prefix="aim"))
+    aim = uvloop.run(run_load(server.ws, texts, Schedule(rate_per_s=200, duration_s=8, conversations=50, prefix="aim")))
     print(f"open loop, {aim}")
 
 

@@ -19,7 +19,7 @@ import uvloop
 from benchmarks.engine.harness import ROWS, Bare, Side, shipped_version
 from benchmarks.machine import usage_of
 from benchmarks.peer import peer
-from benchmarks.pipeline.load import LoadResult, run_bare_load, run_load
+from benchmarks.pipeline.load import LoadResult, Schedule, run_bare_load, run_load
 from benchmarks.pipeline.sweep import highest, holds, sweep, write_report
 from benchmarks.texts import unique_texts
 from server.config.settings import PROJECT_ROOT
@@ -62,15 +62,10 @@ def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str
     runs = itertools.count()
 
     async def measure(rate_per_s: float) -> LoadResult:
-        result = await run(
-            url,
-            texts,
-            rate_per_s=rate_per_s,
-            duration_s=SECONDS,
-            conversations=50,
-            prefix=f"n{next(runs)}",
-            lead_s=LEAD_S,
+        schedule = Schedule(
+            rate_per_s=rate_per_s, duration_s=SECONDS, conversations=50, prefix=f"n{next(runs)}", lead_s=LEAD_S
         )
+        result = await run(url, texts, schedule)
         print(f"  {result}")
         return result
 

@@ -52,9 +52,7 @@ def scan(repository: Path) -> Seen:
 def _stat(file: Path, folder: Path) -> tuple[str, int, int]:
     try:
         found = file.stat()
-    except (
-        OSError
-    ):  # renamed or removed since it was listed, a link to itself, not to be read: only its version suffers
+    except OSError:  # renamed or removed since it was listed, or a link to itself: other versions do not suffer
         return str(file.relative_to(folder)), -1, -1
     return str(file.relative_to(folder)), found.st_size if stat.S_ISREG(found.st_mode) else 0, found.st_mtime_ns
 

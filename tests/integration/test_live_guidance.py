@@ -54,9 +54,8 @@ def test_a_spoken_question_is_answered_from_the_articles(server, report):
         evidence["text"] for card in report["guidance"] if card["type"] == "answer" for evidence in card["evidence"]
     ]
     assert said
-    found = sum(
-        server.metrics().get(f'cueline_knowledge_questions_total{{outcome="{o}"}}', 0) for o in ("shown", "duplicate")
-    )
+    metrics = server.metrics()
+    found = sum(metrics.get(f'cueline_knowledge_questions_total{{outcome="{o}"}}', 0) for o in ("shown", "duplicate"))
     questions = [line for line in report["transcript"] if line["speaker"] == "customer" and "?" in line["text"]]
     assert found >= len(questions) >= 3
 
