@@ -6,10 +6,12 @@ Answer ─▶ abstained?  on the screen already?  rejected by the agent? ─▶ 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import msgspec
 
+from retrieval.highlight import Span
 from retrieval.search import Answer, Result
 from server.knowledge.questions import Question
 from server.policy.cards import Finding
@@ -29,11 +31,25 @@ MAX_DEALT_WITH = 64
 
 
 class Shown(msgspec.Struct, frozen=True, array_like=True):
-    """A card with its first passage; `key`: the question that it answers, empty where it answers none."""
+    """A card with its first passage.
+
+    Attributes:
+        passage_id: Of the passage.
+        is_answer: Not a hint that cites it.
+        key: The question that it answers last; empty where it answers none.
+        highlights: The sentences that it says; none: it says all.
+    """
 
     passage_id: str
     is_answer: bool
     key: str
+    highlights: tuple[Span, ...] = ()
+
+    def says(self, result: Result) -> bool:
+        """Whether the result's sentences are among its own."""
+        if self.passage_id != result.passage_id:
+            return False
+        return not self.highlights or (bool(result.highlights) and set(result.highlights) <= set(self.highlights))
 
 
 class Screen:
@@ -53,7 +69,8 @@ class Screen:
             if action.cites:
                 is_answer = action.type == "answer"
                 key = action.evidence[-1].utterance_id if is_answer and action.evidence else ""
-                self._shown[action.id] = Shown(action.cites[0].passage_id, is_answer, key)
+                first = action.cites[0]
+                self._shown[action.id] = Shown(first.passage_id, is_answer, key, first.highlights)
             return
         shown = self._shown.pop(action.id, None)
         if shown is not None and action.reason in _KNOWN:
@@ -76,12 +93,24 @@ class Screen:
             return "shown"
 
         def is_in_the_way(card: Shown) -> bool:
-            return card.passage_id == best.passage_id and (card.is_answer or question.trigger == "moment")
+            if question.trigger == "moment":
+                return card.passage_id == best.passage_id
+            return card.is_answer and card.says(best)
 
         if any(is_in_the_way(card) for card in self._dealt_with):
             return "rejected"
         others = (card for card in self._shown.values() if card.key != question.key)
         return "duplicate" if any(is_in_the_way(card) for card in others) else "shown"
+
+    def with_what_stands(self, question: Question, best: Result) -> Result:
+        """A passage with the sentences that another question's card says of it: that card will answer both."""
+        said = {
+            span
+            for card in self._shown.values()
+            if card.is_answer and card.key not in ("", question.key) and card.passage_id == best.passage_id
+            for span in card.highlights
+        }
+        return replace(best, highlights=tuple(sorted({*best.highlights, *said}))) if best.highlights else best
 
 
 def finding_of(question: Question, answer: Answer, screen: Screen) -> tuple[Outcome, Finding | None]:
@@ -97,8 +126,12 @@ def finding_of(question: Question, answer: Answer, screen: Screen) -> tuple[Outc
     outcome = screen.judge(question, best)
     if outcome != "shown":
         return outcome, None
-    # A moment's card says for itself what to do: what it needs is the one passage behind that, not further reading.
-    cited = answer.results[:1] if question.trigger == "moment" else answer.results
+    if question.trigger == "moment":
+        # Its card says for itself what to do: what it needs is the one passage behind that, not further reading.
+        cited = answer.results[:1]
+    else:
+        best = best if is_asked else screen.with_what_stands(question, best)
+        cited = (best, *answer.results[1:])
     return outcome, Finding(
         key=question.key,
         title=title_of(best),
@@ -132,8 +165,9 @@ def unanswered(question: Question) -> Action:
 
 
 def title_of(result: Result) -> str:
-    """Title of the article, as the one line of a card."""
-    title = result.title.partition(" › ")[0]
+    """Title of the article and of the part that answers, as the one line of a card."""
+    article, _, part = result.title.partition(" › ")
+    title = f"{article}: {part.rpartition(' › ')[2]}" if part else article
     return title if len(title) <= MAX_TITLE_CHARS else f"{title[: MAX_TITLE_CHARS - 1]}…"
 
 

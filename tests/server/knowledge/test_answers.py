@@ -15,8 +15,10 @@ def asked(trigger="question", key="u1"):
     return Question(key, "how long", (), trigger, EVIDENCE if trigger != "asked" else None)
 
 
-def shown(action_id="knowledge.answer-1", utterance_id="u0", state="new", reason="", passage_id="p1", type="answer"):
-    cites = (Citation(source="a.md", title="", text="", score=0.5, passage_id=passage_id),)
+def shown(
+    action_id="knowledge.answer-1", utterance_id="u0", state="new", reason="", passage_id="p1", type="answer", said=()
+):
+    cites = (Citation(source="a.md", title="", text="", score=0.5, passage_id=passage_id, highlights=said),)
     evidence = (Evidence(utterance_id=utterance_id, text="", start_ms=0, end_ms=1, speaker="customer", rule="r"),)
     return Action(
         id=action_id, revision=1, type=type, title="", state=state, priority=5, ttl_ms=1,
@@ -27,7 +29,7 @@ def shown(action_id="knowledge.answer-1", utterance_id="u0", state="new", reason
 def test_the_sentences_that_answer_are_the_card_and_the_passage_its_source():
     outcome, finding = finding_of(asked(), FOUND, Screen())
     assert outcome == "shown"
-    assert (finding.title, finding.body) == ("Light", "It takes forty minutes.")
+    assert (finding.title, finding.body) == ("Light: How", "It takes forty minutes.")
     assert finding.cites[0].highlights == ((12, 35),)
     assert finding.cites[0].title == "Light › How"
 
@@ -53,6 +55,20 @@ def test_a_passage_on_the_screen_is_not_shown_twice():
     assert finding_of(asked("asked"), FOUND, screen)[0] == "shown"
     screen.on_action(shown(state="expire", reason="ttl"))
     assert finding_of(asked(), FOUND, screen)[0] == "shown"
+
+
+def test_other_sentences_of_a_passage_on_the_screen_are_shown_with_those_that_are_there():
+    screen = Screen()
+    screen.on_action(shown(said=((0, 11),)))
+    outcome, finding = finding_of(asked(), FOUND, screen)
+    assert (outcome, finding.body) == ("shown", "It is free. … It takes forty minutes.")
+    assert finding.cites[0].highlights == ((0, 11), (12, 35))
+    assert finding_of(asked("asked"), FOUND, screen)[1].body == "It takes forty minutes."
+    assert finding_of(asked("moment"), FOUND, screen) == ("duplicate", None)
+    screen.on_action(shown(said=((0, 11), (12, 35)), state="update"))
+    assert finding_of(asked(), FOUND, screen) == ("duplicate", None)
+    screen.on_action(shown(state="expire", reason="used"))
+    assert finding_of(asked(), FOUND, screen) == ("rejected", None)
 
 
 def test_a_questions_own_card_is_no_duplicate():

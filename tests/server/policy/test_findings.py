@@ -25,11 +25,19 @@ assist: {max_shown: 2, ttl_s: 30, priority: 6}
 """,
     source="shop.yaml",
 )
-CITES = (Citation(source="a.md", title="A", text="Two days.", score=0.9, passage_id="p1", highlights=((0, 9),)),)
 
 
-def evidence(end_ms=1000):
-    return Evidence(utterance_id="u1", text="how long", start_ms=0, end_ms=end_ms, speaker="customer", rule="question")
+def cites(passage_id="p1"):
+    return (
+        Citation(source="a.md", title="A", text="Two days.", score=0.9, passage_id=passage_id, highlights=((0, 9),)),
+    )
+
+
+CITES = cites()
+
+
+def evidence(end_ms=1000, name="u1"):
+    return Evidence(utterance_id=name, text="how long", start_ms=0, end_ms=end_ms, speaker="customer", rule="question")
 
 
 def finding(key, **changes):
@@ -63,7 +71,9 @@ def test_the_same_question_changes_its_card():
 def test_an_answer_waits_for_its_turn_unless_it_was_asked_for():
     call = started()
     call.on_utterance(utterance("u2", "a refund please", end_s=2.0), 2.0)
-    shown = [call.on_finding(finding(f"u{n}", evidence=evidence(2000)), 2.0 + n) for n in range(3)]
+    shown = [
+        call.on_finding(finding(f"u{n}", evidence=evidence(2000), cites=cites(f"p{n}")), 2.0 + n) for n in range(3)
+    ]
     assert [[card.state for card in cards] for cards in shown] == [["new"], [], []]
     (asked,) = call.on_finding(finding("ask-1", evidence=None, is_asked=True), 6.0)
     assert asked.state == "new"
@@ -92,6 +102,31 @@ def test_a_question_that_is_none_any_more_takes_its_card_along():
     (gone,) = call.on_question_gone("u1", 1.2)
     assert (gone.id, gone.state, gone.reason) == (card.id, "retract", "contradicted")
     assert call.on_question_gone("u1", 1.3) == ()
+
+
+def test_a_second_question_to_the_passage_on_the_screen_changes_its_card_and_costs_no_attention():
+    call = started()
+    (card,) = call.on_finding(finding("u1"), 1.1)
+    call.on_utterance(utterance("u2", "and a refund", end_s=21.0), 21.0)  # the second card of this minute
+    asked = finding("u3", body="Both.", evidence=evidence(22000, "u3"))
+    (changed,) = call.on_finding(asked, 22.0)
+    assert (changed.id, changed.state, changed.body, changed.ttl_ms) == (card.id, "update", "Both.", 30_000)
+    assert [each.utterance_id for each in changed.evidence] == ["u1", "u3"]
+    moved = CallPolicy.restore(RuleBook(POLICY), call.state(), 100.0)
+    assert [c.id for c in moved.on_finding(finding("u3", body="Better.", is_update=True), 100.0)] == [card.id]
+    # It was no question after all: the earlier one is still answered.
+    (kept,) = call.on_question_gone("u3", 22.1)
+    assert (kept.id, kept.state, [each.utterance_id for each in kept.evidence]) == (card.id, "update", ["u1"])
+    (gone,) = call.on_question_gone("u1", 22.2)
+    assert (gone.id, gone.state) == (card.id, "retract")
+
+
+def test_what_the_agent_asked_for_stays_a_card_of_its_own():
+    call = started()
+    (asked,) = call.on_finding(finding("ask-1", evidence=None, is_asked=True), 1.1)
+    (spoken,) = call.on_finding(finding("u1"), 1.2)
+    (again,) = call.on_finding(finding("ask-2", evidence=None, is_asked=True), 1.3)[:1]
+    assert len({asked.id, spoken.id, again.id}) == 3
 
 
 def test_receipts_hand_over_and_the_end_are_those_of_every_card():
