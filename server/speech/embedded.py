@@ -294,8 +294,10 @@ class EmbeddedRecogniser:
             async with asyncio.TaskGroup() as group:
                 for slot in self._slots:
                     group.create_task(slot.start())
-        except* Unavailable as failed:
+        except ExceptionGroup as failed:  # not `except*`: before Python 3.11.4 it wraps what it raises once more
             await self.stop()
+            if failed.split(Unavailable)[1] is not None:
+                raise
             raise ConfigError("the recogniser's weights do not load", field=model_field) from failed
 
     async def open(self, call: SpeechCall) -> SpeechStream:

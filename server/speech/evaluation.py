@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from server.speech.contract import Closed, Final, Recogniser, SpeechCall
 from server.speech.prompts import Prompt
 from server.speech.word_errors import ErrorRate, error_rate, word_errors, words_of
-from server.wire.errors import CuelineError, Overloaded, Unavailable
+from server.wire.errors import Overloaded, Unavailable
 from server.wire.ids import ConversationId, TenantId
 
 _BLOCK_MS = 20
@@ -78,7 +78,7 @@ async def evaluate(
     try:
         async with asyncio.TaskGroup() as group:
             tasks += [group.create_task(hear(number, prompt)) for number, prompt in enumerate(prompts)]
-    except* CuelineError as failed:
+    except ExceptionGroup as failed:  # not `except*`: before Python 3.11.4 it wraps what it raises once more
         raise _first(failed) from failed
     took_s = time.monotonic() - started_s
     heard = tuple(task.result() for task in tasks)
