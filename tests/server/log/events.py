@@ -74,6 +74,11 @@ def content(entries: Iterable[Entry]) -> list[tuple[int, str, Any]]:
     return [(entry.position.offset, entry.kind, decoded(entry)["d"]) for entry in entries]
 
 
+def untimed(entries: Iterable[Entry]) -> list[Entry]:
+    """Without the instant at which they were heard: a log may push an entry here before its append returns."""
+    return [msgspec.structs.replace(entry, appended_s=0.0) for entry in entries]
+
+
 def folded(entries: Iterable[Entry]) -> dict[tuple[str, str], Any]:
     """The screen of a reader that applies every entry: newest payload of each state, ended ones gone."""
     screen: dict[tuple[str, str], Any] = {}

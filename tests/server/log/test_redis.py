@@ -16,11 +16,24 @@ from server.log.redis import RedisLimits, RedisLog
 from server.log.redis_keys import Keys, channel_of
 from server.log.redis_leases import SCRIPTS, RedisLeases
 from server.log.redis_presence import RedisPresence
+from server.log.redis_scripts import APPEND
 from server.wire.errors import ConfigError
 from server.wire.ids import AgentId, TenantId
 from tests.examples import examples
 from tests.server.log.contract_suite import CutClients, EventLogSuite, LogHarness
-from tests.server.log.events import AGENT, CALL, action, annotation, call, content, decoded, folded, offsets, transcript
+from tests.server.log.events import (
+    AGENT,
+    CALL,
+    action,
+    annotation,
+    call,
+    content,
+    decoded,
+    folded,
+    offsets,
+    transcript,
+    untimed,
+)
 from tests.server.log.redis_server import RedisServer, binaries, redis_server
 from tests.server.log.screen import Screen
 
@@ -121,6 +134,24 @@ async def test_two_processes_make_one_order(logs: list[RedisLog]) -> None:
         assert offsets(await screen.until(50)) == list(range(1, 51))
     assert content(screens[0].seen) == content(screens[1].seen)
     assert content(await logs[0].read(AGENT, None, 100)) == content(screens[0].seen)
+
+
+async def test_what_is_pushed_back_before_its_append_returns_is_told_once(
+    logs: list[RedisLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logs[0]
+    screen = Screen(log, CALL)
+    await log.recover(CALL, None)
+    run = log.link.run
+
+    async def late(*command: object) -> object:
+        reply = await run(*command)
+        if APPEND.digest in command:
+            await screen.until(2)
+        return reply
+
+    monkeypatch.setattr(log.link, "run", late)
+    assert untimed(await log.append(CALL, [transcript(), annotation()])) == untimed(screen.seen)
 
 
 async def test_a_reader_that_joins_misses_nothing(logs: list[RedisLog]) -> None:
