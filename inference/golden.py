@@ -20,6 +20,7 @@ from inference.backends.contract import LoadedModel, is_token_input
 from inference.errors import ModelError
 from inference.ladder import Ladder
 from inference.model_config import NUMPY_DTYPES
+from inference.regular_file import read_small
 from inference.repository import ModelVersion
 from inference.tokens import Tokenizer, pad_rows
 
@@ -60,7 +61,7 @@ def read_golden(path: Path) -> Golden:
         ValueError: If it is malformed, or a tensor has no tolerance.
     """
     try:
-        golden = msgspec.json.decode(path.read_bytes(), type=Golden)
+        golden = msgspec.json.decode(read_small(path), type=Golden)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from error
     for row in golden.rows:
@@ -108,7 +109,7 @@ def check_version(version: ModelVersion, model: LoadedModel, tokenizer: Tokenize
     """
     path = version.path / GOLDEN_FILE
     where = f"{version.name}/{version.version}/{GOLDEN_FILE}"
-    if not path.is_file():
+    if not path.exists():
         return False
     try:
         golden = read_golden(path)

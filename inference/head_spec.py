@@ -15,6 +15,7 @@ import msgspec
 from inference.choices import one_of
 from inference.errors import ModelError
 from inference.model_config import FLOAT_DTYPES, ModelConfig
+from inference.regular_file import read_small
 
 HEADS_FILE = "heads.json"
 
@@ -66,10 +67,12 @@ def read_heads(
         ModelError: Naming file and key, if a head does not fit the tensors or labels of the model.
     """
     try:
-        content = msgspec.json.decode(file.read_bytes())
+        content = msgspec.json.decode(read_small(file))
     except FileNotFoundError:
         return {}
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise ModelError(f"cannot be read ({type(error).__name__})", path=where) from error
+    except msgspec.DecodeError as error:
         raise ModelError(f"is no JSON: {error}", path=where) from error
     if not isinstance(content, dict):
         raise ModelError("expected an object with a key for each logits tensor", path=where)

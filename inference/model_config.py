@@ -16,6 +16,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from inference.errors import ModelError
+from inference.regular_file import read_small
 from inference.triton_schema import DATA_TYPE_NAMES, ConfigMessage
 
 CONFIG_FILE = "config.pbtxt"
@@ -168,7 +169,7 @@ def read_config(folder: Path, where: str) -> ModelConfig:
     """
     where = f"{where}/{CONFIG_FILE}"
     try:
-        text = (folder / CONFIG_FILE).read_text("utf-8")
+        text = read_small(folder / CONFIG_FILE).decode("utf-8")
     except FileNotFoundError as error:
         raise ModelError("no such file", path=where) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -24,8 +24,12 @@ from inference.errors import ModelError
 from inference.head_spec import HEADS_FILE, HeadSpec, read_heads
 from inference.model_config import CONFIG_FILE, ModelConfig, TensorSpec, read_config
 from inference.plan import Bucket
+from inference.regular_file import read_small
 
 TOKENIZER_FILE = "tokenizer.json"
+_UNREADABLE = (OSError, ValueError, RecursionError)
+"""What reading a faulty folder raises besides `ModelError`: a name with a zero byte, brackets nested without end."""
+
 DEFAULT_TOKEN_LADDER = (8, 16, 32, 64, 128)
 """Rungs in tokens where the config names none: conversational utterances have 12 tokens in the mean, few above 64."""
 
@@ -138,7 +142,7 @@ class ModelRepository:
             try:
                 if folder.is_dir() and not folder.name.startswith((".", "_")):
                     models[folder.name] = _describe_model(folder, where, weights=weights)
-            except (ModelError, OSError) as error:
+            except (ModelError, *_UNREADABLE) as error:
                 broken[folder.name] = _as_model_error(error, where)
         return cls(path, models, broken)
 
@@ -184,7 +188,7 @@ def _describe_model(folder: Path, where: str, *, weights: bool) -> Model:
             continue
         try:
             versions[number] = _describe_version(child, number, where, config, weights=weights)
-        except (ModelError, OSError) as error:
+        except (ModelError, *_UNREADABLE) as error:
             problems[number] = _as_model_error(error, f"{where}/{number}")
     if not versions and not problems:
         raise ModelError("has no numbered version folder", path=where)
@@ -196,12 +200,13 @@ def version_number(path: Path) -> int | None:
 
     Triton's rule: a folder whose name is a number without leading zeros is a version, all else is not.
     """
-    is_version = path.name.isdecimal() and not path.name.startswith("0") and path.is_dir()
+    is_number = path.name.isascii() and path.name.isdecimal()  # other scripts have digits, too
+    is_version = is_number and not path.name.startswith("0") and path.is_dir()
     return int(path.name) if is_version else None
 
 
-def _as_model_error(error: ModelError | OSError, where: str) -> ModelError:
-    """Keep a folder that vanishes or denies access while it is read from ending the listing."""
+def _as_model_error(error: Exception, where: str) -> ModelError:
+    """Keep a folder that vanishes, denies access or is nonsense from ending the listing."""
     return (
         error if isinstance(error, ModelError) else ModelError(f"cannot be read ({type(error).__name__})", path=where)
     )
@@ -240,7 +245,7 @@ def _describe_version(folder: Path, number: int, where: str, config: ModelConfig
 def _check_tokenizer(file: Path, where: str) -> str:
     """Return the digest of a tokeniser's file, once it is whole."""
     place = file.name if file.parent.name == Path(where).name else f"{file.parent.name}/{file.name}"
-    content = file.read_bytes()
+    content = read_small(file)
     try:
         msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
@@ -254,7 +259,7 @@ def _read_labels(folder: Path, where: str, tensor: TensorSpec) -> tuple[str, ...
         key = f"output {tensor.name}.label_filename"
         raise ModelError("expected a file of the model folder itself", path=f"{where}/{CONFIG_FILE}", key=key)
     try:
-        lines = (folder / tensor.label_file).read_text("utf-8").splitlines()
+        lines = read_small(folder / tensor.label_file).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"labels cannot be read ({type(error).__name__})", path=path) from error
     first_line: dict[str, int] = {}

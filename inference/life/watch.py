@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inference.errors import ModelError
+from inference.regular_file import open_regular, read_small
 from inference.repository import version_number
 
 Seen = Mapping[str, Mapping[int, str]]
@@ -87,7 +88,7 @@ def check_sums(folder: Path) -> None:
     """
     where = f"{folder.parent.name}/{folder.name}/{SUMS_FILE}"
     try:
-        lines = (folder / SUMS_FILE).read_text("utf-8").splitlines()
+        lines = read_small(folder / SUMS_FILE).decode("utf-8").splitlines()
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
@@ -99,7 +100,7 @@ def check_sums(folder: Path) -> None:
             raise ModelError("expected a digest and a file of this folder", path=where, key=f"line {number}")
         digest = hashlib.sha256()
         try:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 while block := opened.read(_BLOCK_BYTES):
                     digest.update(block)
         except OSError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,3 +197,36 @@ def test_the_digest_follows_what_a_graph_sees(folder: Path) -> None:
     assert ModelRepository.open(folder).digest == before
     replace_in(model / "acts_logits.txt", "thank", "thanks")
     assert ModelRepository.open(folder).digest != before
+
+
+@pytest.mark.parametrize("file", ["config.pbtxt", "sentiment_logits.txt", "1/heads.json"])
+def test_a_pipe_in_the_place_of_a_file_is_told_and_not_waited_for(folder: Path, file: str) -> None:
+    model = write_model(folder)
+    (model / file).unlink()
+    os.mkfifo(model / file)
+    (problem,) = ModelRepository.open(folder).problems
+    assert problem.path.endswith(file)
+    assert "NotRegularFileError" in problem.problem
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.pbtxt", b"parameters {" * 10_000),
+        ("1/heads.json", b"[" * 100_000),
+        ("tokenizer.json", b'{"a":' * 100_000),
+        ("config.pbtxt", b'output { name: "a" data_type: TYPE_FP32 dims: [2] label_filename: "a\\000b" }'),
+    ],
+)
+def test_nonsense_is_one_problem_and_hides_no_neighbour(folder: Path, file: str, content: bytes) -> None:
+    (write_model(folder) / file).write_bytes(content)
+    write_model(folder, "other")
+    opened = ModelRepository.open(folder)
+    assert len(opened.problems) == 1
+    assert opened.problems[0].path.startswith("model_repo/utterance")
+    assert opened.model("other").latest.version == 1
+
+
+def test_digits_of_other_scripts_are_no_version(folder: Path) -> None:
+    (write_model(folder) / "\u0661").mkdir()
+    assert list(ModelRepository.open(folder).model("utterance").versions) == [1]
