@@ -87,6 +87,12 @@ class Delivery:
         if journey.ready or outcome is not None:
             self.ended.append((journey, journey.hand_over(), outcome, error))
 
+    def fail(self, journey: Journey, error: Exception) -> None:
+        """End a journey whose step raised."""
+        failed = ModelFailed(f"node {journey.step.step.node} failed ({type(error).__name__})")
+        failed.__cause__ = error
+        self.end(journey, Outcome.FAILED, failed)
+
 
 class Crew:
     """Threads around one batching policy. `admit`, `cancel` and `take_operator` may be called from any thread."""
@@ -310,7 +316,7 @@ class Crew:
         try:
             step = journey.advance(now_s)
         except Exception as error:
-            _fail(journey, delivery, error)
+            delivery.fail(journey, error)
             return
         delivery.end(journey, Outcome.DONE if step is None else None)
         if step is not None:
@@ -373,7 +379,7 @@ class Crew:
             delivery.passes.append(Pass(step.step.node, None, len(journeys), 0, 0, 0, took_s, is_failed=True))
             parts = halves(journeys)
             if not parts:
-                _fail(journeys[0], delivery, error)
+                delivery.fail(journeys[0], error)
             for part in parts:
                 self._call(part, delivery)
             return
@@ -404,9 +410,3 @@ def _row(journey: Journey, now_s: float) -> Row:
 
 def _same_call(one: ProgramStep, other: ProgramStep) -> bool:
     return one.function is other.function and one.step.node == other.step.node and one.step.params == other.step.params
-
-
-def _fail(journey: Journey, delivery: Delivery, error: Exception) -> None:
-    failed = ModelFailed(f"node {journey.step.step.node} failed ({type(error).__name__})")
-    failed.__cause__ = error
-    delivery.end(journey, Outcome.FAILED, failed)

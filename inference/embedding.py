@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.errors import ModelError
+from inference.errors import ModelError, ModelFailed
 from inference.graph import Graph, Node
 from inference.repository import ModelRepository
 from inference.request import EmbeddingArray, Output, RowClass
@@ -47,6 +47,9 @@ async def embed(
         texts: Any number.
         version: Loaded version; None: the one that answers.
         output: `EMBEDDING` or `RETRIEVAL`.
+
+    Raises:
+        ModelFailed: If a vector is not made of numbers; compared with anything, it would find nothing, and nobody told.
     """
     plan = engine.compile(embedding_graph(model, output), None)
     pins = {} if version is None else {model: version}
@@ -58,7 +61,10 @@ async def embed(
     if not found:
         outputs = repository.model(model).config.outputs
         return np.empty((0, next(spec.size for spec in outputs if spec.name == output)), np.float32)
-    return np.stack([outputs[output].value for outputs in found])
+    vectors = np.stack([outputs[output].value for outputs in found])
+    if not np.isfinite(vectors).all():
+        raise ModelFailed(f"{output} of model {model} is not finite for some text")
+    return vectors
 
 
 def first_with_embedding(repository: ModelRepository) -> str:

@@ -258,7 +258,12 @@ class Engine:
                 request = follower.follow(request)
         program = self._fleet.program(request.plan, request.pins, request.owner)
         journey = Journey(request, program, self._clock())
-        step = self._advance_from_memory(journey)
+        try:
+            step = self._advance_from_memory(journey)
+        except Exception as error:  # what the model said of these words was no number, say: the row's fault, not ours
+            self._ledger.begin(journey)
+            self._ledger.fail_soon(journey, error)
+            return
         if step is None:
             if not journey.results:
                 self._ledger.skipped("not_wanted")

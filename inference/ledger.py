@@ -70,6 +70,13 @@ class Ledger:
         if journeys:
             self._loop.call_soon(self.end, journeys, outcome)
 
+    def fail_soon(self, journey: Journey, error: Exception) -> None:
+        """End a request in the loop's next turn, because a step of it raised."""
+        assert self._loop is not None
+        delivery = Delivery()
+        delivery.fail(journey, error)
+        self._loop.call_soon(self.deliver, delivery)
+
     async def until_answered(self) -> None:
         """Return once every request that is under way now has ended; later ones do not count."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -8,6 +8,7 @@ Fifty tenants cost one product, not fifty; each row then looks at its own tenant
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,9 +100,15 @@ class PrototypeReading:
         return id(prototypes) in self._parts
 
     def value(self, row: int, prototypes: PrototypeSet) -> Value:
-        """Build `[{label, score, phrase}]` of one row, best first, for its own tenant's labels."""
+        """Build `[{label, score, phrase}]` of one row, best first, for its own tenant's labels.
+
+        Raises:
+            ValueError: If the row's embedding is not made of numbers.
+        """
         part = self._parts[id(prototypes)]
         scores: list[float] = self._best[row, part.label_columns].tolist()
+        if scores and not math.isfinite(scores[0]):  # one dimension that is not makes every product so
+            raise ValueError("the model's embedding is not finite")
         claims = [
             (-score, label)
             for label, (score, threshold) in enumerate(zip(scores, part.thresholds, strict=True))

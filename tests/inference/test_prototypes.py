@@ -97,3 +97,14 @@ def test_wrong_shapes_are_refused() -> None:
         make_prototypes("t", {"a": []}, {"a": 0.5}, vectors)
     with pytest.raises(ValueError, match="has 1 phrases"):
         make_prototypes("t", {"a": ["x"]}, {"a": 0.5}, vectors)
+
+
+def test_an_embedding_that_is_no_number_fails_its_own_row() -> None:
+    prototypes = tenant("shop", 1, [2, 3])
+    embeddings = unit(np.random.default_rng(2), 2)
+    alone = PrototypeBook().compare(embeddings[1:], [prototypes]).value(0, prototypes)
+    embeddings[0, 3] = np.nan
+    reading = PrototypeBook().compare(embeddings, [prototypes])
+    with pytest.raises(ValueError, match="not finite"):
+        reading.value(0, prototypes)
+    assert reading.value(1, prototypes) == alone

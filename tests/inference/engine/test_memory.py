@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 
 from inference.backends.fake import FakeBackend
+from inference.errors import ModelFailed
 from inference.graph import Graph, Node
 from inference.prototypes import make_prototypes
 from inference.request import Outcome, RowClass
@@ -93,3 +98,26 @@ async def test_equal_rows_of_a_batch_are_computed_once(repository: Path) -> None
         assert [run[:2] for run in backend.runs] == [(1, 3), (2, 4)]
         assert twins[0].values == twins[1].values != twins[2].values
         assert engine.stats().skipped == {"same_batch": 1}
+
+
+async def test_what_was_no_number_fails_again_from_memory_and_nobody_else(repository: Path) -> None:
+    class Broken(FakeBackend):
+        def load(self, version: Any) -> Any:
+            model = super().load(version)
+            run = model.run
+
+            def run_to_nan(*arguments: Any) -> Any:
+                return {name: np.full_like(array, np.nan) for name, array in run(*arguments).items()}
+
+            model.run = run_to_nan  # type: ignore[method-assign]
+            return model
+
+    async with running(repository, backend=Broken()) as engine:
+        plan = engine.compile(GRAPH, ["sentiment"])
+        for _ in range(2):  # computed, remembered
+            answers = submit(engine, plan)
+            assert await answers.outcome() is Outcome.FAILED
+            assert isinstance(answers.ends[0][1], ModelFailed)
+        assert engine.stats().skipped == {"same_text": 1}
+        with pytest.raises(ModelFailed, match="not finite"):
+            await engine.embed(["thank you"])
