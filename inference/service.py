@@ -50,6 +50,7 @@ class Service:
         prototypes: Tenants' examples compared with its embeddings.
         wanted: What some program reads.
         is_proven: Whether it repeated its golden inputs; False where it has none.
+        weights_identity: Name, size and time of the file of the weights when it was read; another build has others.
     """
 
     def __init__(self, version: ModelVersion, model: LoadedModel, batching: BatchingSettings) -> None:
@@ -78,6 +79,7 @@ class Service:
         self._heads: dict[str, HeadSpec] = {}
         self.wanted = Wanted((), HeadBank({}, {}))
         self.is_proven = False
+        self.weights_identity = ""
 
     @classmethod
     def load(
@@ -98,9 +100,11 @@ class Service:
         Raises:
             ModelError: If it cannot be loaded, answers its golden inputs otherwise, or fails on a bucket.
         """
+        identity = _identity(version)  # before: the file may be replaced while this version answers from memory
         model = backend.load(version)
         try:
             service = cls(version, model, batching)
+            service.weights_identity = identity
             service.is_proven = check_version(version, model, service.tokenizer, service.ladder)
         except BaseException:
             model.unload()
@@ -141,6 +145,15 @@ class Service:
     def _want(self, outputs: set[str], bank: HeadBank) -> None:
         ordered = tuple(spec.name for spec in self.version.config.outputs if spec.name in outputs)
         self.wanted = Wanted(ordered, bank)  # replaced whole: a worker reads it once a batch
+
+
+def _identity(version: ModelVersion) -> str:
+    try:
+        found = version.weights.stat()
+    except OSError as error:
+        where = f"{version.name}/{version.version}/{version.weights.name}"
+        raise ModelError(f"cannot be read ({type(error).__name__})", path=where) from error
+    return f"{version.weights.name} {found.st_size} {found.st_mtime_ns}"
 
 
 def _reachable(buckets: Sequence[Bucket], batching: BatchingSettings, *, exact: bool) -> list[Bucket]:

@@ -46,7 +46,7 @@ class PhraseVectors:
         if self._folder is None:
             return await self._orchestrator.embed(phrases, version)
         path = self._folder / f"{tenant}-{version}.npz"
-        encoder = _identity(self._orchestrator.encoder_weights(version))
+        encoder = self._orchestrator.encoder_weights(version)
         known = await asyncio.to_thread(_read, path, encoder)
         names = [hashlib.sha256(phrase.encode()).hexdigest() for phrase in phrases]
         missing = {name: phrase for name, phrase in zip(names, phrases, strict=True) if name not in known}
@@ -55,12 +55,6 @@ class PhraseVectors:
             known |= dict(zip(missing, vectors, strict=True))
             await asyncio.to_thread(_write, path, encoder, {name: known[name] for name in names})
         return np.stack([known[name] for name in names])
-
-
-def _identity(weights: Path) -> str:
-    """Name of what computes the vectors; another build of the weights is another file."""
-    found = weights.stat()
-    return f"{weights.name} {found.st_size} {found.st_mtime_ns}"
 
 
 def _read(path: Path, encoder: str) -> Known:

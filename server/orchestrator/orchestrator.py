@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
@@ -55,9 +54,9 @@ class Orchestrator:
         """Model that embeds."""
         return self._engine.embedding_model
 
-    def encoder_weights(self, version: int) -> Path:
-        """File of the weights of one loaded version of the encoder."""
-        return self._engine.service(self.encoder, version).version.weights
+    def encoder_weights(self, version: int) -> str:
+        """Which weights one loaded version of the encoder was read from."""
+        return self._engine.service(self.encoder, version).weights_identity
 
     @property
     def encoder_versions(self) -> tuple[int, ...]:
