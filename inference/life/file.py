@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -43,13 +43,12 @@ def write_records(path: Path, records: Mapping[str, Record]) -> None:
     part.replace(path)
 
 
-def update_records(path: Path, decided: Mapping[str, Record], known: Mapping[str, Record]) -> None:
-    """Change some records and leave the others as other processes wrote them; blocks for a disk write.
+def update_records(path: Path, change: Callable[[Records], Mapping[str, Record]]) -> None:
+    """Change what the file says while no other process does; blocks for a disk write.
 
     Args:
         path: The file.
-        decided: What is new.
-        known: Everything this process knows, for what the file lacks.
+        change: Given what the file says, returns what it is to say.
 
     Raises:
         ModelError: If the file is damaged; it stays as it is.
@@ -58,7 +57,7 @@ def update_records(path: Path, decided: Mapping[str, Record], known: Mapping[str
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("ab") as lock:  # the kernel frees it with the process
         fcntl.flock(lock, fcntl.LOCK_EX)
-        write_records(path, {**known, **read_records(path), **decided})
+        write_records(path, change(read_records(path)))
 
 
 def wishes(records: Mapping[str, Record]) -> dict[str, Wish]:

@@ -74,7 +74,8 @@ def fault(view: View, settings: LifeSettings) -> str:
     if view.failed_in_row >= settings.max_failed_in_row:
         return f"{view.failed_in_row} rows failed one after another"
     if view.rows + view.failed >= settings.min_rows and view.failed_ratio > settings.max_failed_ratio:
-        return f"{view.failed_ratio:.1%} of the rows failed, allowed are {settings.max_failed_ratio:.1%}"
+        rows = view.rows + view.failed
+        return f"{view.failed} of {rows} rows failed, allowed are {settings.max_failed_ratio:.1%}"
     return ""
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from inference.engine import Engine
 from inference.errors import InferenceError, ModelError
@@ -32,6 +31,7 @@ from inference.life.record import Fate, Move, Record, SetAside, Stage
 from inference.life.settings import LifeSettings
 from inference.life.shadow import Comparison, Shadow
 from inference.life.status import ModelStatus
+from inference.life.tasks import OwnedTasks
 from inference.life.trial import Trial
 from inference.life.view import describe
 from inference.life.watch import Seen, Settling, scan
@@ -91,7 +91,8 @@ class Keeper:
         self._probation: dict[str, float] = {}
         self._weigh_at: dict[str, float] = {}
         self._shadows: dict[str, Shadow] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._asked: dict[str, tuple[object, ...]] = {}
+        self._tasks = OwnedTasks("keeping the models failed")
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -112,23 +113,24 @@ class Keeper:
         except OSError as error:
             raise ModelError(f"cannot be listed ({type(error).__name__})", path=self._folder.name) from error
         self._settling.settled(self._seen, self._clock())
+        begun = {name: record for name, record in self._records.items() if record.candidate is not None}
+        for name, record in begun.items():  # on trial when the last process ended, or in another one: begins anew here
+            self._ledger.take(name, Record(record.serving, record.previous, set_aside=record.set_aside))
         for name in self._repository.models:
+            for number in self._engine.versions(name):
+                self._loader.fingerprints[name, number] = self._seen.get(name, {}).get(number, "")
             serving = self._engine.service(name).version.version
             if serving != (record := self._records.get(name, Record())).serving:
                 self._keep(name, records.promoted(record, serving))
         for (name, number), problem in self._engine.problems.items():
             self._set_aside(name, number, self._mark(name, number, "refused", problem.message))
-        for name, record in list(self._records.items()):
-            if record.candidate is not None:  # it was on trial when the last process ended, and begins anew
-                self._records[name] = now = Record(record.serving, record.previous, set_aside=record.set_aside)
-                self._run(self._follower.follow(name, now, record))
-        self._run(self._watch())
+        for name, record in begun.items():
+            self._tasks.run(self._follower.follow(name, self._records[name], record))
+        self._tasks.run(self._watch())
 
     async def stop(self) -> None:
         """Stop watching; what is being loaded is given up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._loader.stop()
         await self._ledger.close()
 
@@ -144,18 +146,21 @@ class Keeper:
             ratio: Share of the rows (shadow) or calls (canary).
 
         Raises:
-            ModelError: If it cannot be served; everything stays as it was.
+            ModelError: If it cannot be served, or another command came while it was loaded; everything stays as it was.
         """
         self._record(model)
+        self._asked[model] = asked = (version, stage, ratio)
         await self._follower.catch_up(model)
         if stage and version == self._record(model).serving:
             raise ModelError("serves already", path=f"{model}/{version}")
         await self._loader.load(model, version)
+        if self._asked[model] != asked:  # the last word counts, however long the one before takes to load
+            raise ModelError("another command came while it was loaded", path=f"{model}/{version}")
         if stage:
             self._begin(model, version, stage, ratio)
         else:
             self._serve(model, version, is_command=True)
-        await self._ledger.flush()  # whoever asks another process next finds it there
+        await self._follower.catch_up(model)  # whoever asks another process next finds it there
 
     async def rollback(self, model: str) -> int:
         """Give up the candidate where there is one, else the serving version for the one before.
@@ -167,6 +172,7 @@ class Keeper:
             ModelError: If there is nothing to go back to, or it cannot be loaded any more.
         """
         self._record(model)
+        self._asked[model] = ("rollback",)
         await self._follower.catch_up(model)
         record = self._record(model)
         if record.candidate is not None:
@@ -176,7 +182,7 @@ class Keeper:
         else:
             await self._loader.load(model, record.previous)
             self._withdraw(model, record.serving, BY_COMMAND)
-        await self._ledger.flush()
+        await self._follower.catch_up(model)
         serving = self._record(model).serving
         assert serving is not None
         return serving
@@ -192,6 +198,7 @@ class Keeper:
                 self._engine,
                 self._settings,
                 seen=self._seen.get(name, {}),
+                loaded={number: known for (model, number), known in self._loader.fingerprints.items() if model == name},
                 settled=self._settled.get(name, {}),
                 loading={number for model, number in loading if model == name},
                 pinned={number for model, number in pinned if model == name},
@@ -224,6 +231,8 @@ class Keeper:
                 await self._look()
             except (OSError, InferenceError) as error:
                 _log.error("the model folder cannot be read; what serves stays", extra={"reason": str(error)})
+            except Exception:  # not foreseen: told whole, and no reason to judge nobody from now on
+                _log.exception("the model folder cannot be read; what serves stays")
             for model in list(self._records):
                 self._judge(model)
                 self._tidy(model)
@@ -231,7 +240,7 @@ class Keeper:
     async def _look(self) -> None:
         """See what others decided and what is new in the folder, and begin to take it in."""
         for name, theirs in (await self._ledger.others()).items():
-            self._run(self._follower.follow(name, self._records[name], theirs))
+            self._tasks.run(self._follower.follow(name, self._records[name], theirs))
         self._seen = await asyncio.to_thread(scan, self._folder)
         self._settled = self._settling.settled(self._seen, self._clock())
         if self._settled != self._described:
@@ -245,7 +254,7 @@ class Keeper:
                 continue  # its config is broken or gone; what serves is in memory
             number = records.next_version(record, model.config.versions, seen)
             if number is not None and not any(lane[0] == name for lane in self._loader.loading):
-                self._run(self._introduce(name, number))
+                self._tasks.run(self._introduce(name, number))
 
     async def _introduce(self, model: str, version: int) -> None:
         """Take in a version that the version policy wants served."""
@@ -276,7 +285,6 @@ class Keeper:
 
     async def _try(self, model: str, version: int) -> SetAside | None:
         """Load a version, or say why it cannot be."""
-        tried = self._seen.get(model, {}).get(version, "")  # its files may change while they are loaded
         try:
             await self._loader.load(model, version)
         except ModelError as error:
@@ -287,7 +295,7 @@ class Keeper:
             reason = f"cannot be loaded ({type(error).__name__})"
         else:
             return None
-        return SetAside("refused", reason, tried, self._wall_s())
+        return SetAside("refused", reason, self._loader.fingerprints.get((model, version), ""), self._wall_s())
 
     # -- changes of who serves: synchronous, one after another ---------------------------------------------------------
 
@@ -347,10 +355,10 @@ class Keeper:
 
     def _lay_net(self, model: str, version: int, ratio: float) -> None:
         """Have another version answer what the one on trial fails on."""
-        record = self._record(model)
-        fallback = record.previous if version == record.serving else record.serving
-        if fallback is None or fallback not in self._engine.versions(model):
-            return
+
+        def fallback() -> int | None:
+            record = self._record(model)
+            return record.previous if version == record.serving else record.serving
 
         def is_on_trial(request: Request) -> bool:
             return ratio >= 1.0 or (bool(request.owner) and call_share(model, version, request.owner) < ratio)
@@ -371,7 +379,9 @@ class Keeper:
             assert record.previous is not None
             self._engine.serve_version(model, record.previous)
         self._probation.pop(model, None)
-        self._keep(model, records.withdrawn(record, version, self._mark(model, version, "rolled_back", reason)))
+        # The files that it was read from; others that came in their place since may do better.
+        bad = SetAside("rolled_back", reason, self._loader.fingerprints.get((model, version), ""), self._wall_s())
+        self._keep(model, records.withdrawn(record, version, bad))
         self._tell(model, version, "rolled_back", reason)
         self._tidy(model)
 
@@ -408,27 +418,31 @@ class Keeper:
             self._blame(model, version)
 
     def _judge(self, model: str) -> None:
-        """Give up the version on trial if it does badly; end a probation that is over."""
+        """Give up the version on trial if it does badly; end a probation that is over, unless rows fail still."""
         record = self._record(model)
         now_s = self._clock()
-        if record.candidate is not None:
-            suspect, other = record.candidate, record.serving
-        elif record.serving is not None and now_s < self._probation.get(model, 0.0):
+        suspect, other = record.candidate, record.serving
+        if suspect is None:
+            if model not in self._probation:
+                return
             suspect, other = record.serving, record.previous
-        else:
-            if self._probation.pop(model, None) is not None:
+        assert suspect is not None
+        view = self._engine.health.view((model, suspect), now_s)
+        if record.candidate is None and now_s >= self._probation[model]:
+            if not view.failed:
+                del self._probation[model]
                 self._engine.followers.pop(model, None)
-            return
+                return
+            self._probation[model] = now_s + WINDOW_S  # who answers instead of it is still needed
         if other is None or other not in self._engine.versions(model):
             return
-        view = self._engine.health.view((model, suspect), now_s)
         if reason := fault(view, self._settings):
             self._withdraw(model, suspect, reason)
         elif now_s >= self._weigh_at.get(model, 0.0) and has_slowed(
             view, self._engine.service(model, other).cost, self._settings
         ):
             self._weigh_at[model] = now_s + WINDOW_S  # by then what was weighed has left the view
-            self._run(self._weigh(model, suspect, other))
+            self._tasks.run(self._weigh(model, suspect, other))
 
     async def _weigh(self, model: str, suspect: int, other: int) -> None:
         """Give up a version that is slow beside the other one, too."""
@@ -457,8 +471,7 @@ class Keeper:
         pins = frozenset(number for name, number in self._loader.pins if name == model)
         keep = records.needed(record, described.config.versions, loaded, pins, is_on_probation=model in self._probation)
         for number in loaded:
-            if number not in keep:
-                self._loader.unload((model, number))
+            if number not in keep and self._loader.unload((model, number)):
                 self._tell(model, number, "unloaded")
 
     # -- small things ------------------------------------------------------------------------------------------------
@@ -479,15 +492,3 @@ class Keeper:
         _log.log(level, "a model version changed", extra=extra)
         if self._observer is not None:
             self._observer.changed(model, change)
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "keeping the models failed", "exception": error}
-            )

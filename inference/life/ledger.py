@@ -1,9 +1,9 @@
 """The records of this process, and the one file that it shares with the other processes of its server.
 
-    keep ─▶ own ─flush─▶ file ─others─▶ the keeper follows ─▶ take
+    keep ─▶ own ─flush, merged─▶ file ─others─▶ the keeper follows ─▶ take
 
-A decision is written over what the file says of that model and of no other: where two processes decide about one model
-before either has seen the other's decision, the later one stands.
+Where two processes decide about one model before either has seen the other's decision, the file gets what `merge` makes
+of both, and each follows that.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from inference.errors import ModelError
 from inference.life.file import Records, read_records, update_records
+from inference.life.merge import merged
 from inference.life.record import Record
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Ledger:
             ModelError: If it is damaged.
         """
         self.records: Records = read_records(file)
+        self._common = dict(self.records)  # by model, what the decisions of this process and of the file started from
         self._file = file
         self._unwritten: set[str] = set()
         self._using = asyncio.Lock()
@@ -48,7 +50,7 @@ class Ledger:
 
     def take(self, model: str, record: Record) -> None:
         """Take down what another process decided and this one has carried out."""
-        self.records[model] = record
+        self.records[model] = self._common[model] = record
         self._unwritten.discard(model)
 
     def flush(self) -> asyncio.Future[None]:
@@ -70,11 +72,21 @@ class Ledger:
             own = {model: self.records[model] for model in self._unwritten}
             if not own:
                 return
+            known, common = dict(self.records), dict(self._common)
+
+            def change(found: Records) -> Records:
+                news = {
+                    model: merged(common.get(model, Record()), record, found[model]) if model in found else record
+                    for model, record in own.items()
+                }
+                return {**known, **found, **news}
+
             try:
-                await asyncio.to_thread(update_records, self._file, own, dict(self.records))
+                await asyncio.to_thread(update_records, self._file, change)
             except (OSError, ModelError) as error:
                 _log.error("records of models cannot be written", extra={"reason": str(error)})
                 return
+            self._common |= own
             self._unwritten -= {model for model, record in own.items() if self.records[model] is record}
 
     async def others(self) -> Records:

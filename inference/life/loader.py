@@ -17,7 +17,7 @@ from inference.life.judge import check_description, check_timings, seems_slow
 from inference.life.settings import LifeSettings
 from inference.life.timing import Timing, side_by_side
 from inference.life.trial import Trial
-from inference.life.watch import check_sums
+from inference.life.watch import check_sums, scan
 from inference.priority import LOADING, run_giving_way
 from inference.repository import ModelRepository, ModelVersion
 from inference.row import Lane
@@ -59,6 +59,7 @@ class Loader:
         consumers: Prepared before a version counts as loaded.
         loading: Versions on their way in.
         leaving: Versions on their way out.
+        fingerprints: Of the files that versions were last read from, whether or not they could be loaded.
     """
 
     def __init__(self, engine: Engine, folder: Path, settings: LifeSettings, trial: Trial | None) -> None:
@@ -73,6 +74,7 @@ class Loader:
         self.consumers: list[Consumer] = []
         self.loading: dict[Lane, asyncio.Task[Service]] = {}
         self.leaving: dict[Lane, asyncio.Task[None]] = {}
+        self.fingerprints: dict[Lane, str] = {}
         self._engine = engine
         self._folder = folder
         self._settings = settings
@@ -105,10 +107,16 @@ class Loader:
         """Time two loaded versions against each other, giving way to live requests."""
         return await run_giving_way(LOADING, side_by_side, candidate, serving)
 
-    def unload(self, lane: Lane) -> None:
-        """Begin to unload a version that nothing asks for any more: its rows are answered first."""
-        if lane not in self.leaving and lane not in self.loading:
-            self._begin(self.leaving, lane, self._engine.retire_version(*lane), is_waited_for=False)
+    def unload(self, lane: Lane) -> bool:
+        """Begin to unload a version that nothing asks for any more: its rows are answered first.
+
+        Returns:
+            Whether it begins; not where it is on its way out, or in and not to be judged yet.
+        """
+        if lane in self.leaving or lane in self.loading:
+            return False
+        self._begin(self.leaving, lane, self._engine.retire_version(*lane), is_waited_for=False)
+        return True
 
     async def stop(self) -> None:
         """Give up what is under way."""
@@ -162,6 +170,8 @@ class Loader:
 
     def _describe(self, model: str, version: int) -> ModelVersion:
         """Read a version from the folder as it is now. In a thread."""
+        # Before it is read, so that what changes meanwhile shows.
+        self.fingerprints[model, version] = scan(self._folder).get(model, {}).get(version, "")
         found = ModelRepository.open(self._folder).model(model)
         if version in found.problems:
             raise found.problems[version]

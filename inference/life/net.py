@@ -19,7 +19,7 @@ class SafetyNet:
     def __init__(
         self,
         model: str,
-        fallback: int,
+        fallback: Callable[[], int | None],
         submit: Callable[[Request], None],
         *,
         is_on_trial: Callable[[Request], bool],
@@ -29,7 +29,7 @@ class SafetyNet:
 
         Args:
             model: Whose version is on trial.
-            fallback: Version that is known to work, loaded.
+            fallback: Names the version that is known to work; where it is not loaded, failures stand.
             submit: The engine's.
             is_on_trial: Whether the version on trial answers a request that pins none.
             on_blamed: Called for each row that it failed on and the other one did not.
@@ -61,7 +61,10 @@ class SafetyNet:
             if outcome is not Outcome.FAILED or not isinstance(error, ModelFailed):
                 request.on_done(outcome, error)
                 return
-            pins = {**request.pins, self._model: self._fallback}
+            if (fallback := self._fallback()) is None:
+                request.on_done(outcome, error)
+                return
+            pins = {**request.pins, self._model: fallback}
             try:
                 self._submit(replace(request, pins=pins, on_outputs=on_outputs, on_done=on_done_again))
             except InferenceError:

@@ -21,6 +21,7 @@ def describe(
     *,
     seen: Mapping[int, str],
     settled: Mapping[int, str],
+    loaded: Mapping[int, str],
     loading: Collection[int],
     pinned: Collection[int],
     shadow: Shadow | None,
@@ -36,27 +37,37 @@ def describe(
         settings: Of the keeper.
         seen: Versions in the folder, with fingerprints.
         settled: Those of them whose files are quiet.
+        loaded: Versions that were loaded, with the fingerprints of what they were read from.
         loading: Versions being loaded.
         pinned: Versions that policies pin.
         shadow: Of the candidate.
         probation_s: Left of the serving version's probation.
         now_s: Monotonic.
     """
-    loaded = set(engine.versions(model))
+    in_memory = set(engine.versions(model))
 
     def state_of(number: int) -> tuple[State, str]:
         if number == record.serving:
-            return "serving", "" if number in seen else "its folder is gone"
+            return "serving", since_loaded(number)
         if number == record.candidate and record.stage:
-            return record.stage, ""
+            return record.stage, since_loaded(number)
         if number in loading:
             return "loading", ""
         aside = record.set_aside.get(number)
         if aside is not None and is_set_aside(record, number, seen.get(number, "")):
             return aside.fate, aside.reason
-        if number in loaded:
-            return "standby", ""
+        if number in in_memory:
+            return "standby", since_loaded(number)
         return ("available", "") if number in settled else ("settling", "its files are not quiet yet")
+
+    def since_loaded(number: int) -> str:
+        if number not in seen:
+            return "its folder is gone"
+        if seen[number] != loaded.get(number, seen[number]):
+            return (
+                "files of it or of its model changed since it was loaded; what was loaded answers until the next start"
+            )
+        return ""
 
     def version(number: int) -> VersionStatus:
         state, reason = state_of(number)
@@ -68,13 +79,13 @@ def describe(
             ratio=record.ratio if is_candidate else 0.0,
             pinned=number in pinned,
         )
-        if number not in loaded:
+        if number not in in_memory:
             return status
         service = engine.service(model, number)
         health = engine.health.view((model, number), now_s)
         other = record.serving if is_candidate else record.previous
         slowness = None
-        if other is not None and other in loaded and other != number and health.batches:
+        if other is not None and other in in_memory and other != number and health.batches:
             slowness = round(health.slowness(engine.service(model, other).cost), 2)
         compared = shadow if is_candidate else None
         return VersionStatus(
@@ -93,7 +104,7 @@ def describe(
             shadow_skipped=0 if compared is None else compared.skipped,
         )
 
-    numbers = sorted({*seen, *loaded}, reverse=True)
+    numbers = sorted({*seen, *in_memory}, reverse=True)
     return ModelStatus(
         model=model,
         serving=record.serving,

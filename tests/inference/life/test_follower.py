@@ -61,7 +61,7 @@ async def test_a_decision_about_one_model_leaves_what_others_decided_about_anoth
     file.write_text("{")
     assert await here.others() == {}
     with pytest.raises(ModelError, match="cannot be read"):
-        update_records(file, {"a": Record(2)}, {})
+        update_records(file, lambda found: found)
     assert file.read_text() == "{", "a damaged file is never overlooked"
 
 
@@ -116,6 +116,58 @@ async def test_a_version_that_fails_in_one_process_is_given_up_in_both(repositor
         assert "rows failed one after another" in other.version(2).reason
 
 
+async def test_a_rollback_is_not_lost_where_another_process_decides_before_it_hears_of_it(repository: Path) -> None:
+    backend = Crashing()
+    async with (
+        running(repository, backends={"onnxruntime": backend}, poll_s=3600.0) as one,
+        running(repository, poll_s=3600.0) as other,
+    ):
+        drop_version(repository, 2)
+        await one.keeper.promote("utterance", 2)
+        await other.keeper._follower.catch_up("utterance")
+        assert await other.ask() == 2
+        backend.is_broken = True
+        for _ in range(5):
+            assert await one.ask() == 1
+        assert one.events.changes[-2:] == ["rolled_back", "unloaded"]
+        other.keeper._set_aside("utterance", 3, SetAside("refused", "is bad", "c", 1.0))  # it has not looked since
+        await other.keeper._ledger.flush()
+        for process in (one, other):
+            await process.keeper._follower.catch_up("utterance")
+            assert await process.ask() == 1
+        record = read_records(repository.parent / "models.json")["utterance"]
+        assert (record.serving, set(record.set_aside)) == (1, {2, 3})
+        assert one.keeper._records == other.keeper._records == {"utterance": record}
+
+
+async def test_a_promotion_does_not_bring_back_what_another_process_gave_up_meanwhile(repository: Path) -> None:
+    async with running(repository, poll_s=3600.0) as one, running(repository, poll_s=3600.0) as other:
+        drop_version(repository, 2)
+        await one.keeper.promote("utterance", 2, stage="canary", ratio=0.5)
+        await other.keeper._follower.catch_up("utterance")
+        one.keeper._withdraw("utterance", 2, "is bad")
+        other.keeper._serve("utterance", 2, is_command=True)  # before it has heard of that
+        await one.keeper._ledger.flush()
+        for process in (other, one, other):
+            await process.keeper._follower.catch_up("utterance")
+        assert await one.ask() == await other.ask() == 1
+        assert one.keeper._records == other.keeper._records
+        assert other.keeper._records["utterance"].set_aside[2].reason == "is bad"
+
+
+async def test_a_process_that_starts_during_a_trial_and_refuses_another_version_does_not_end_it(
+    repository: Path,
+) -> None:
+    drop_version(repository, 2, spoil=lambda version: (version / "model.onnx").unlink())
+    file = repository.parent / "models.json"
+    drop_version(repository, 3)
+    update_records(file, lambda _: {"utterance": Record(1, candidate=3, stage="canary", ratio=0.5)})
+    async with running(repository, poll_s=3600.0) as it:
+        await it.keeper._ledger.flush()
+        record = read_records(file)["utterance"]
+        assert (record.candidate, record.stage, set(record.set_aside)) == (3, "canary", {2})
+
+
 async def test_what_one_process_cannot_load_none_serves(repository: Path) -> None:
     may_go = asyncio.Event()
 
@@ -138,7 +190,7 @@ async def test_a_process_that_cannot_go_back_does_not_bring_back_what_was_given_
 
     drop_version(repository, 2)
     file = repository.parent / "models.json"
-    update_records(file, {"utterance": Record(2, 1)}, {})
+    update_records(file, lambda _: {"utterance": Record(2, 1)})
     async with running(repository, poll_s=3600.0) as one, running(repository, trial=refuses, poll_s=3600.0) as other:
         assert await one.keeper.rollback("utterance") == 1
         await other.keeper._follower.catch_up("utterance")

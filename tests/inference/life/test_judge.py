@@ -44,7 +44,7 @@ def test_one_slow_shape_is_enough_and_is_named(version: ModelVersion) -> None:
     [
         (View(rows=100), ""),
         (View(rows=0, failed=5, failed_in_row=5), "5 rows failed one after another"),
-        (View(rows=95, failed=5, failed_in_row=1), "5.0% of the rows failed, allowed are 2.0%"),
+        (View(rows=95, failed=5, failed_in_row=1), "5 of 100 rows failed, allowed are 2.0%"),
         (View(rows=30, failed=4, failed_in_row=1), ""),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from inference.errors import ModelError
 from inference.golden import GOLDEN_FILE
+from inference.life import keeper
 from inference.life.file import read_records
 from inference.life.loader import Loader
 from tests.inference.life.backends import Slow
@@ -39,9 +41,21 @@ def cut(version: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-300])
 
 
+def pipe(name: str) -> Callable[[Path], None]:
+    def spoil(version: Path) -> None:
+        (version / name).unlink(missing_ok=True)
+        os.mkfifo(version / name)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (pipe("SHA256SUMS"), r"SHA256SUMS: cannot be read \(NotRegularFileError\)"),
+        (pipe(GOLDEN_FILE), r"golden\.json: cannot be read: is no regular file"),
+        (pipe("heads.json"), r"heads\.json: cannot be read \(NotRegularFileError\)"),
+        (pipe("model.onnx"), "no weights"),
         (cut, "onnxruntime cannot load it"),
         (lambda v: (v / "model.onnx").write_bytes(encoder_onnx(seed=9)), r"row 0: .* differs by"),
         (lambda v: (v / "model.onnx").write_bytes(encoder_onnx(dims=5)), r"expected FP32\[4\], given FP32\[5\]"),
@@ -174,6 +188,64 @@ async def test_a_command_wins_over_a_version_that_is_still_being_loaded(reposito
         assert await it.ask() == 1
 
 
+async def test_a_version_on_its_way_in_is_not_said_to_be_unloaded(repository: Path) -> None:
+    is_asked, may_go = asyncio.Event(), asyncio.Event()
+
+    class Thorough:
+        async def prepare(self, model: str, version: int) -> None:
+            is_asked.set()
+            await may_go.wait()
+
+        def pins(self) -> frozenset[tuple[str, int]]:
+            return frozenset()
+
+    async with running(repository) as it:
+        it.keeper.add_consumer(Thorough())
+        drop_version(repository, 2)
+        await is_asked.wait()
+        it.keeper._tidy("utterance")
+        may_go.set()
+        await it.events.saw("promoted")
+        assert it.events.changes == ["loaded", "promoted"]
+
+
+@pytest.mark.parametrize(
+    "change", [cut, lambda v: (v.parent / "sentiment_logits.txt").write_text("?\n"), shutil.rmtree]
+)
+async def test_files_of_what_serves_that_change_or_go_are_told_and_harm_nobody(
+    repository: Path, change: Callable[[Path], object]
+) -> None:
+    async with running(repository, poll_s=3600.0) as it:
+        before = await it.engine.embed(["my card is lost"])
+        assert it.version(1).reason == ""
+        change(repository / "utterance" / "1")
+        await it.keeper._look()
+        assert it.version(1).state == "serving"
+        assert re.match("files of it or of its model changed|its folder is gone", it.version(1).reason)
+        assert await it.ask() == 1
+        assert (await it.engine.embed(["my card is lost"]) == before).all()
+
+
+async def test_a_folder_that_cannot_be_read_for_whatever_reason_ends_no_watch(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_read = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def unreadable(_: Path) -> Any:
+        loop.call_soon_threadsafe(is_read.set)
+        raise RuntimeError("not foreseen")
+
+    async with running(repository) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(keeper, "scan", unreadable)
+            await is_read.wait()
+        drop_version(repository, 2)
+        await it.events.saw("promoted")
+        assert await it.ask() == 2
+    assert "not foreseen" in caplog.text
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +290,40 @@ async def test_a_command_that_cannot_be_carried_out_changes_nothing(repository: 
             await it.keeper.promote("utterance", 1, stage="canary", ratio=0.5)
         assert await it.ask() == 1
         assert it.events.changes == []
+
+
+@pytest.mark.parametrize("is_rollback", [False, True])
+async def test_the_last_command_counts_however_long_the_one_before_takes(repository: Path, is_rollback: bool) -> None:
+    is_tried, may_go = asyncio.Event(), asyncio.Event()
+
+    async def trial(version: Any, _: float) -> None:
+        if version.version == 1:
+            is_tried.set()
+            await may_go.wait()
+
+    drop_version(repository, 2)
+    drop_version(repository, 3)
+    async with running(repository, trial=trial, probation_s=0.0, poll_s=3600.0) as it:
+        await it.keeper.promote("utterance", 2)
+        first = asyncio.create_task(it.keeper.promote("utterance", 1))
+        await is_tried.wait()
+        if is_rollback:
+            assert await it.keeper.rollback("utterance") == 3
+        else:
+            await it.keeper.promote("utterance", 3)
+        may_go.set()
+        with pytest.raises(ModelError, match="another command came while it was loaded"):
+            await first
+        assert await it.ask() == 3
+
+
+async def test_the_same_command_twice_at_once_is_one(repository: Path) -> None:
+    drop_version(repository, 2)
+    async with running(repository, poll_s=3600.0) as it:
+        await it.keeper.promote("utterance", 1)
+        await asyncio.gather(*(it.keeper.promote("utterance", 2) for _ in range(3)))
+        assert await it.ask() == 2
+        assert it.events.changes.count("loaded") <= 1
 
 
 async def test_a_promotion_wins_over_the_version_policy_until_the_folder_changes(repository: Path) -> None:

@@ -161,6 +161,29 @@ async def test_a_poisonous_row_is_not_blamed_on_the_version(repository: Path) ->
         assert "rolled_back" not in it.events.changes
 
 
+async def test_probation_goes_on_while_the_version_before_has_to_answer_for_the_new_one(repository: Path) -> None:
+    now_s = 0.0
+    backend = Crashing()
+    async with running(
+        repository, backends={"onnxruntime": backend}, poll_s=3600.0, probation_s=10.0, clock=lambda: now_s
+    ) as it:
+        drop_version(repository, 2)
+        await it.keeper.promote("utterance", 2)
+        backend.is_broken = True
+        for at_s in (9.0, 11.0, 60.0):  # the failure before is less than a minute ago
+            now_s = at_s
+            it.keeper._judge("utterance")
+            backend.is_broken = True
+            assert await it.ask() == 1, "few failures are no reason to go back, nor to leave rows without an answer"
+            backend.is_broken = False
+            assert await it.ask() == 2
+        now_s += 100.0
+        it.keeper._judge("utterance")
+        (model,) = it.keeper.status()
+        assert model.probation_s == 0.0
+        assert await it.ask() == 2
+
+
 @pytest.mark.parametrize("is_slow", [True, False])
 async def test_a_version_that_becomes_slow_goes_back_and_one_on_a_slow_machine_stays(
     repository: Path, is_slow: bool
@@ -181,7 +204,7 @@ async def test_a_version_that_becomes_slow_goes_back_and_one_on_a_slow_machine_s
         it.engine.health.batch(("utterance", 2), 10, 10 * 16, 100 * cost.predict_s(160), now_s)
         it.keeper._judge("utterance")
         assert it.version(2).state == "serving", "the machine may be slow, so both are timed first"
-        (weighing,) = [task for task in it.keeper._tasks if task.get_coro().__name__ == "_weigh"]
+        (weighing,) = [task for task in asyncio.all_tasks() if task.get_coro().__name__ == "_weigh"]
         await weighing
         assert it.version(2).state == ("rolled_back" if is_slow else "serving")
         if is_slow:
