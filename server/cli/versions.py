@@ -32,12 +32,29 @@ _STYLES = {"serving": "bold green", "canary": "cyan", "shadow": "cyan", "refused
 Command = Callable[..., None]
 
 
+def _name(_ctx: click.Context, _argument: click.Parameter, model: str) -> str:
+    """Refuse a name that no model can have, before it makes an address that nobody knows."""
+    if not model.strip():
+        raise click.BadParameter("expected the name of a model, given none")
+    return model
+
+
 def _server_options(command: Command) -> Command:
     for option in (
         click.option(
-            "--token", envvar="CUELINE_TOKEN", help="Bearer token of an operator, where the server wants one."
+            "--token",
+            envvar="CUELINE_TOKEN",
+            show_envvar=True,
+            help="Bearer token of an operator, where the server wants one.",
         ),
-        click.option("--url", envvar="CUELINE_URL", default=DEFAULT_URL, show_default=True, help="The server."),
+        click.option(
+            "--url",
+            envvar="CUELINE_URL",
+            show_envvar=True,
+            default=DEFAULT_URL,
+            show_default=True,
+            help="The running server.",
+        ),
     ):
         command = option(command)
     return command
@@ -53,7 +70,15 @@ def status(url: str, token: str | None, offline: bool, config: Path | None, as_j
 
     Which serves, which is on trial, which is refused, and why. Asks the running server; where none answers, says
     what one that starts now would find.
-    """
+
+    \b
+    share     of the calls (canary) or rows (shadow) that it gets
+    golden    whether it repeated its golden inputs when it was loaded
+    row ms    time that it takes for one short row
+    rows/min  rows of the last minute
+    failed    rows of the last minute that it failed on and another did not
+    slowness  times as long as the other version takes for such batches
+    """  # noqa: D301 - click takes a real backspace as "do not rewrap"
     is_running = False
     if not offline:
         try:
@@ -74,13 +99,18 @@ def status(url: str, token: str | None, offline: bool, config: Path | None, as_j
 
 
 @click.command()
-@click.argument("model", default="utterance")
-@click.option("--version", type=click.IntRange(1), required=True, help="The version.")
-@click.option("--canary", type=click.FloatRange(0, 1, min_open=True), help="Give it this share of the calls only.")
+@click.argument("model", default="utterance", callback=_name)
+@click.option("--version", type=click.IntRange(1), required=True, help="Its number: the name of its folder.")
+@click.option(
+    "--canary", type=click.FloatRange(0, 1, min_open=True), help="Let it answer this share of the calls only."
+)
 @click.option("--shadow", type=click.FloatRange(0, 1, min_open=True), help="Compare it on this share of the rows only.")
 @_server_options
 def promote(model: str, version: int, canary: float | None, shadow: float | None, url: str, token: str | None) -> None:
     """Let a version answer all calls, or put it on trial.
+
+    MODEL is a folder of the repository, `utterance` unless given. The version is loaded first, where it is not;
+    whatever is wrong with it is told, and what serves stays.
 
     \b
     cueline models promote utterance --version 2 --shadow 0.2
@@ -98,12 +128,13 @@ def promote(model: str, version: int, canary: float | None, shadow: float | None
 
 
 @click.command()
-@click.argument("model", default="utterance")
+@click.argument("model", default="utterance", callback=_name)
 @_server_options
 def rollback(model: str, url: str, token: str | None) -> None:
-    """Give up the version on trial, or return to the last.
+    """Give up the version on trial, or return to the one before.
 
-    Where no version is on trial, the one that served before this one serves again.
+    MODEL is a folder of the repository, `utterance` unless given. Where no version of it is on trial, the one that
+    served before this one serves again.
     """
     _show(_ask(url, token, f"/v1/models/{_segment(model)}/rollback", {}), url)
 
@@ -142,6 +173,10 @@ def _ask(url: str, token: str | None, path: str, body: dict[str, Any] | None = N
         except (ValueError, KeyError, TypeError):
             message = f"status {error.code}"
         raise click.ClickException(f"{url}: {message}") from error
+    except TimeoutError as error:
+        raise click.ClickException(
+            f"{url}: no answer within {_TIMEOUT_S:g} s; `cueline models status` shows what becomes of it"
+        ) from error
     except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
         raise Unavailable(f"no server answers at {url}; start one with `cueline serve`") from error
 

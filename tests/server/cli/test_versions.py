@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -105,6 +106,18 @@ def test_a_command_without_a_server_says_how_to_start_one() -> None:
     result = CliRunner().invoke(models, ["rollback", "--url", "http://127.0.0.1:9"])
     assert isinstance(result.exception, Unavailable)
     assert "start one with `cueline serve`" in str(result.exception)
+
+
+@pytest.mark.parametrize("words", [["rollback", ""], ["promote", " ", "--version", "1"]])
+def test_an_empty_name_of_a_model_is_refused_by_its_field(words: list[str]) -> None:
+    assert "'[MODEL]': expected the name of a model, given none" in run(*words, exit_code=2)
+
+
+def test_a_server_that_answers_too_late_is_not_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        output = run("promote", "--version", "1", "--url", f"http://127.0.0.1:{silent.getsockname()[1]}", exit_code=1)
+    assert "no answer within 0.05 s; `cueline models status` shows what becomes of it" in output
 
 
 def test_what_is_no_address_is_named() -> None:
