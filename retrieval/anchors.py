@@ -6,6 +6,7 @@ phrases ─▶ vectors, at ingest ─▶ two rules: does a turn carry a topic; i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -49,18 +50,17 @@ class Anchors:
 
     @classmethod
     def of(cls, vectors: EmbeddingArray) -> Anchors:
-        """Learn the rules.
+        """Learn the rules; what was learned from the same vectors is shared, as all bases of an encoder have them.
+
+        Args:
+            vectors: `[phrases, dims] float32`, in the order of `PHRASES`.
 
         Raises:
             ValueError: If these are not the vectors of `PHRASES`.
         """
         if len(vectors) != len(PHRASES):
             raise ValueError(f"expected the vectors of {len(PHRASES)} phrases, got {len(vectors)}")
-        return cls(
-            vectors,
-            Discriminant.fit(vectors[_SPANS["topical"]], vectors[_BESIDE]),
-            Discriminant.fit(vectors[_ASKED], vectors[_SPANS["off_topic"]]),
-        )
+        return _learned(np.asarray(vectors, np.float32).tobytes())
 
     @property
     def off_topic(self) -> EmbeddingArray:
@@ -103,6 +103,17 @@ class Anchors:
     def nearest_boundary(self, vectors: EmbeddingArray) -> NDArray[np.float32]:
         """Return `[rows] float32`, cosine to the nearest phrase that ends a topic."""
         return _nearest(vectors, self.vectors[_SPANS["boundaries"]])
+
+
+@lru_cache(maxsize=4)
+def _learned(data: bytes) -> Anchors:
+    """See `Anchors.of`; of the vectors' bytes, which are kept once for all that share them."""
+    vectors = np.frombuffer(data, np.float32).reshape(len(PHRASES), -1)
+    return Anchors(
+        vectors,
+        Discriminant.fit(vectors[_SPANS["topical"]], vectors[_BESIDE]),
+        Discriminant.fit(vectors[_ASKED], vectors[_SPANS["off_topic"]]),
+    )
 
 
 def _nearest(vectors: EmbeddingArray, examples: EmbeddingArray) -> NDArray[np.float32]:

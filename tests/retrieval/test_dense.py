@@ -7,7 +7,7 @@ import pytest
 
 from retrieval.dense import MAX_FLAT_PASSAGES, MIN_SCANNED_PASSAGES, DenseIndex, kind_for, write_dense
 
-NUM, DIMS = 6_000, 384
+NUM, DIMS = 3_000, 128
 
 
 def clustered(rng: np.random.Generator, num: int) -> np.ndarray:
