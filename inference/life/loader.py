@@ -6,6 +6,7 @@ folder ─describe─▶ whole? ─▶ fits the one that serves? ─trial─▶ 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class Loader:
         self.loading: dict[Lane, asyncio.Task[Service]] = {}
         self.leaving: dict[Lane, asyncio.Task[None]] = {}
         self.fingerprints: dict[Lane, str] = {}
+        self._timed: Counter[Lane] = Counter()
         self._engine = engine
         self._folder = folder
         self._settings = settings
@@ -104,16 +106,21 @@ class Loader:
         await self.load(model, version)
 
     async def compare(self, candidate: Service, serving: Service) -> tuple[Timing, ...]:
-        """Time two loaded versions against each other, giving way to live requests."""
-        return await run_giving_way(LOADING, side_by_side, candidate, serving)
+        """Time two loaded versions against each other, giving way to live requests; neither is unloaded meanwhile."""
+        lanes = (candidate.lane, serving.lane)
+        self._timed.update(lanes)
+        try:
+            return await run_giving_way(LOADING, side_by_side, candidate, serving)
+        finally:
+            self._timed.subtract(lanes)
 
     def unload(self, lane: Lane) -> bool:
         """Begin to unload a version that nothing asks for any more: its rows are answered first.
 
         Returns:
-            Whether it begins; not where it is on its way out, or in and not to be judged yet.
+            Whether it begins; not where it is on its way out, or in and not to be judged yet, or timed just now.
         """
-        if lane in self.leaving or lane in self.loading:
+        if lane in self.leaving or lane in self.loading or self._timed[lane]:
             return False
         self._begin(self.leaving, lane, self._engine.retire_version(*lane), is_waited_for=False)
         return True
@@ -143,9 +150,8 @@ class Loader:
         where, settings, engine = f"{model}/{version}", self._settings, self._engine
         if (leaving := self.leaving.get((model, version))) is not None:
             await leaving  # its last rows still use its place in the queue
-        serving = engine.service(model)
         described = await asyncio.to_thread(self._describe, model, version)
-        check_description(described, serving.version)
+        check_description(described, engine.service(model).version)
         try:
             async with asyncio.timeout(settings.max_load_s):
                 if self._trial is not None:
@@ -155,10 +161,14 @@ class Loader:
             raise ModelError(f"was not ready after {settings.max_load_s:g} s", path=where) from None
         service = engine.service(model, version)
         try:
-            if serving.is_proven and not service.is_proven:
-                raise ModelError("has no golden inputs, and the version that serves has", path=where)
-            if seems_slow(service.cost, serving.cost, settings):
-                check_timings(described, await self.compare(service, serving), settings)
+            judged_by = None
+            while judged_by is not (serving := engine.service(model)):  # it may change while both are timed
+                judged_by = serving
+                check_description(described, serving.version)
+                if serving.is_proven and not service.is_proven:
+                    raise ModelError("has no golden inputs, and the version that serves has", path=where)
+                if seems_slow(service.cost, serving.cost, settings):
+                    check_timings(described, await self.compare(service, serving), settings)
             for consumer in self.consumers:
                 await consumer.prepare(model, version)
         except BaseException as error:

@@ -14,12 +14,14 @@ import pytest
 
 from inference.errors import ModelError
 from inference.golden import GOLDEN_FILE
-from inference.life import keeper
+from inference.life import keeper, loader
 from inference.life.file import read_records
 from inference.life.loader import Loader
+from inference.life.timing import Timing, side_by_side
+from inference.service import Service
 from tests.inference.life.backends import Slow
 from tests.inference.life.folders import drop_version
-from tests.inference.life.running import running
+from tests.inference.life.running import Running, running
 from tests.inference.tiny_models import encoder_onnx
 
 
@@ -141,6 +143,34 @@ async def test_a_version_that_was_warmed_in_a_bad_moment_is_taken(
         await it.events.saw("promoted")
         assert len(compared) == 1
         assert await it.ask() == 2
+
+
+async def test_a_version_whose_rival_goes_while_both_are_timed_is_judged_beside_the_next_one(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, compared = asyncio.get_running_loop(), []
+
+    async def go_back(it: Running) -> None:
+        await it.keeper.rollback("utterance")
+        it.keeper._tidy("utterance")
+
+    def timed(candidate: Service, serving: Service) -> tuple[Timing, ...]:
+        compared.append((candidate.lane[1], serving.lane[1]))
+        if serving.lane[1] == 2:
+            asyncio.run_coroutine_threadsafe(go_back(it), loop).result(30)
+        return side_by_side(candidate, serving)
+
+    monkeypatch.setattr(loader, "seems_slow", lambda *_: True)
+    monkeypatch.setattr(loader, "side_by_side", timed)
+    async with running(repository) as it:
+        drop_version(repository, 2)
+        await it.events.saw("promoted")
+        drop_version(repository, 3)
+        await it.events.saw("promoted", 2)
+        assert compared == [(2, 1), (3, 2), (3, 1)]
+        assert await it.ask() == 3
+        await it.events.saw("unloaded")
+        assert it.engine.versions("utterance") == (3, 1)
 
 
 async def test_a_version_that_is_not_ready_in_time_is_refused(repository: Path) -> None:
