@@ -19,6 +19,8 @@ WHISPER := build/whisper-base/model.bin
 # In CI real sockets, processes and clocks share a machine with others: what fails is tried again by itself, at most twice.
 AGAIN = || { for try in 2 3; do echo "tests failed; try $$try"; $(BIN)/python -m pytest tests --last-failed --last-failed-no-failures=none && exit 0; done; exit 1; }
 FAST := not slow and not browser and not triton
+# Containers often forbid it; then every process of the tests compiles what hundreds before it compiled.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help setup run test lint check bench models training whisper triton clean
