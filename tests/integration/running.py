@@ -52,10 +52,11 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def serve(data: Path, **environment: str) -> Iterator[RunningServer]:
+def serve(data: Path, *, workers: int = 1, **environment: str) -> Iterator[RunningServer]:
     """Start `cueline serve` over a data directory and stop it at the end."""
+    words = ["serve", "--port", "0", "--workers", str(workers)]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from server.cli import main; main()", "serve", "--port", "0"],
+        [sys.executable, "-c", "from server.cli import main; main()", *words],
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
@@ -70,6 +71,9 @@ def serve(data: Path, **environment: str) -> Iterator[RunningServer]:
             server.lines.append(line)
             if "agent app" in line:
                 server.url = line.split()[-1].rstrip("/")
+                if workers == 1:
+                    is_ready.set()
+            if f"{workers} workers are ready" in line:
                 is_ready.set()
         is_ready.set()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,34 +13,14 @@ from click.testing import CliRunner
 from server.cli.models import models
 from tests.integration.peers import Peer, connect, utterance
 from tests.integration.running import RunningServer, serve, wait_until
+from tests.integration.shipped_model import BUILT, drop, shipped_repository
 
 pytestmark = pytest.mark.slow
-SHIPPED = Path(__file__).parents[2] / "model_repo" / "utterance"
-BUILT = "model.onnx"
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model; its large files are links."""
-    if not (SHIPPED / "1" / BUILT).is_file():
-        pytest.skip("model_repo/utterance is not built; `make models` builds it")
-    root = tmp_path_factory.mktemp("repository") / "model_repo"
-    model = root / "utterance"
-    model.mkdir(parents=True)
-    for file in SHIPPED.iterdir():
-        if file.is_file():
-            shutil.copy(file, model)
-    drop(model, 1)
-    return root
-
-
-def drop(model: Path, number: int) -> Path:
-    made = model / f".{number}"
-    made.mkdir()
-    for file in (SHIPPED / "1").iterdir():
-        if file.name == BUILT or file.suffix != ".onnx":
-            os.link(file, made / file.name)
-    return made.rename(model / str(number))
+    return shipped_repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="module")
