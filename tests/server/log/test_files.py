@@ -92,7 +92,8 @@ def test_without_the_key_it_says_where_it_stands_and_no_word(tmp_path: Path) -> 
     assert (outline.epoch, outline.floor, outline.last, outline.is_certain) == ("e" * 16, 0, 5, True)
     assert set(outline.sealed()) == {CIPHER.header}
     data = files.path(CALL).read_bytes()
-    assert not [word for word in (b"words", b"transcript", b"customer", b"u1") if word in data]
+    # Long words only: two bytes stand in a sealed file by chance now and then.
+    assert not [word for word in (b"words", b"transcript", b"customer", b"utterance_id") if word in data]
     files.close()
 
 
