@@ -220,7 +220,11 @@ def _describe_version(folder: Path, number: int, where: str, config: ModelConfig
     )
     precision = config.parameters.get("precision", "")
     default_file = config.default_model_file or "model.onnx"
-    weights_file = folder / (f"model.{precision}.onnx" if precision else default_file)
+    weights_name = f"model.{precision}.onnx" if precision else default_file
+    if Path(weights_name).name != weights_name:
+        key = "parameters.precision" if precision else "default_model_filename"
+        raise ModelError("expected a file of the version's folder itself", path=f"{where}/{CONFIG_FILE}", key=key)
+    weights_file = folder / weights_name
     if weights and not weights_file.is_file():
         raise ModelError("no weights; `make models` builds them", path=f"{where}/{number}/{weights_file.name}")
     tokenizer_digest = _check_tokenizer(tokenizer, where) if tokenizer else ""

@@ -227,6 +227,20 @@ def test_nonsense_is_one_problem_and_hides_no_neighbour(folder: Path, file: str,
     assert opened.model("other").latest.version == 1
 
 
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [
+        ('default_model_filename: "../../other/1/model.onnx"', "default_model_filename"),
+        ('parameters { key: "precision" value { string_value: "x/../y" } }', "parameters.precision"),
+    ],
+)
+def test_weights_lie_in_the_folder_of_their_version(folder: Path, extra: str, key: str) -> None:
+    write_model(folder, extra=extra)
+    (problem,) = ModelRepository.open(folder).problems
+    assert problem.key == key
+    assert "expected a file of the version's folder itself" in problem.problem
+
+
 def test_digits_of_other_scripts_are_no_version(folder: Path) -> None:
     (write_model(folder) / "\u0661").mkdir()
     assert list(ModelRepository.open(folder).model("utterance").versions) == [1]
