@@ -20,7 +20,7 @@ import yaml
 
 from inference.request import EmbeddingArray
 from retrieval.anchors import OFF_TOPIC, PHRASES, Anchors
-from retrieval.article import Article, Audience, labels
+from retrieval.article import Article, Audience
 from retrieval.chunking import Passage, chunk, part_texts
 from retrieval.content import Content
 from retrieval.dense import DenseIndex, kind_for
@@ -67,8 +67,9 @@ class Report:
 
     Attributes:
         manifest: Of the generation that is current now.
-        is_changed: False: the folder said what the base held already, nothing was written. Where only the base's owner
-            is another now, a generation is written, of the same articles.
+        is_changed: False: nothing was written, because the folder said what the base held already or, where the
+            server follows it, what somebody rolled back. Where only the base's owner is another now, a generation is
+            written, of the same articles.
         articles_new: Articles that were not there before.
         articles_changed: Articles with other text, title or audience than before.
         articles_same: Articles taken over.
@@ -127,7 +128,10 @@ async def ingest(
         content = Content.of(passages)
         digest = _digest(passages)
         by_source = _by_source(passages)
-        if before.manifest is not None and (digest, origin) == (before.digest, before.manifest.origin):
+        is_known = before.manifest is not None and (digest, origin) == (before.digest, before.manifest.origin)
+        # What somebody went back from does not come again by itself: the folder has to say something else.
+        is_undone = origin == FOLDER and digest == await asyncio.to_thread(_undone, store)
+        if before.manifest is not None and (is_known or is_undone):
             return Report(before.manifest, False, 0, 0, len(by_source), 0, 0, skipped)
         items = [_passage_item(passage) for passage in passages]
         items += [_part_item(content.part(number)) for number in range(content.num_parts)]
@@ -198,9 +202,12 @@ def read_folder(folder: Path, tell: Progress) -> tuple[list[Article], tuple[Skip
             num_files += 1
             audience = Audience()
             for pattern, rule in rules:
-                if fnmatch(source, pattern):
+                if _covers(pattern, source):
                     audience = audience.narrowed(rule)
-            articles.extend(replace(article, audience=article.audience.narrowed(audience)) for article in found)
+            articles.extend(
+                replace(article, audience=article.audience.narrowed(audience)) for article in found if article.has_text
+            )
+            skipped.extend(Skipped(article.source, "has no text") for article in found if not article.has_text)
         tell("read", number, len(files))
     if not files:
         raise EmptyFolder("holds no file", field="DIR")
@@ -208,7 +215,17 @@ def read_folder(folder: Path, tell: Progress) -> tuple[list[Article], tuple[Skip
         known = ", ".join(READERS)
         why = f"; {skipped[0].source}: {skipped[0].reason}" if skipped else ""
         raise EmptyFolder(f"no file in it can be read (known: {known}){why}", field="DIR")
+    sources = [path.relative_to(folder).as_posix() for path in files]
+    for pattern, _ in rules:
+        if not any(_covers(pattern, source) for source in sources):  # misspelled, it would protect nothing
+            skipped.append(Skipped(RULES_FILE, f"`{pattern}` covers no file"))
     return articles, tuple(skipped), num_files
+
+
+def _covers(pattern: str, source: str) -> bool:
+    """Whether a pattern names a file or a folder above it."""
+    pattern = pattern.removeprefix("./").strip("/")
+    return fnmatch(source, pattern) or fnmatch(source, f"{pattern}/*")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -227,11 +244,13 @@ def _read_rules(path: Path) -> list[tuple[str, Audience]]:
         return []
     try:
         table = yaml.safe_load(path.read_text("utf-8")) or {}
-        return [
-            (str(pattern), Audience(labels(rule.get("rights")), labels(rule.get("queues"))))
-            for pattern, rule in table.items()
-        ]
-    except (yaml.YAMLError, OSError, UnicodeError, ValueError, AttributeError) as error:
+        for pattern, rule in table.items():
+            if unknown := sorted({str(name) for name in rule} - {"rights", "queues"}):
+                raise UnreadableFile(
+                    f"`{pattern}`: expected `rights` and `queues`, not `{unknown[0]}`", source=RULES_FILE
+                )
+        return [(str(pattern), Audience.of(rule)) for pattern, rule in table.items()]
+    except (yaml.YAMLError, OSError, UnicodeError, ValueError, AttributeError, TypeError) as error:
         raise UnreadableFile(
             "expected a mapping of file patterns to `rights` and `queues`", source=RULES_FILE
         ) from error
@@ -253,6 +272,14 @@ def _before(store: BaseStore, embedder: Embedder) -> _Before:
     for number in range(content.num_parts):
         before.vectors[_part_item(content.part(number))] = opened.part_vectors[number]
     return before
+
+
+def _undone(store: BaseStore) -> str:
+    """Digest of the newest generation where somebody went back from it; empty where nobody did."""
+    try:
+        return store.manifest(store.generations()[-1]).digest if store.is_rolled_back else ""
+    except (NoSuchBase, DamagedIndex):
+        return ""
 
 
 def _passage_item(passage: Passage) -> _Item:

@@ -79,6 +79,11 @@ class BaseStore:
             return []
         return sorted(int(path.name) for path in self._generations.iterdir() if path.name.isdecimal())
 
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether a newer generation than the one that is searched is there. Raises as `current`."""
+        return self.current() < max(self.generations(), default=0)
+
     def manifest(self, generation: int | None = None) -> Manifest:
         """Read the manifest of a generation; None: of the current one.
 

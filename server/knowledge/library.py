@@ -245,6 +245,8 @@ class Library:
         if report.is_changed:
             counts = {"articles": report.manifest.articles, "passages": report.manifest.passages}
             log.info("knowledge base filled", extra={"kb": name, "generation": report.manifest.generation, **counts})
+        elif await asyncio.to_thread(lambda: store.is_rolled_back):
+            log.info("a knowledge base stays rolled back until its folder changes", extra={"kb": name})
 
 
 def _tell_unsearchable(tenant: str, name: str, error: RetrievalError) -> None:

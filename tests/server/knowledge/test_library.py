@@ -54,6 +54,26 @@ async def test_an_edit_is_taken_in_and_the_rest_left(tmp_path, articles):
     await library.stop()
 
 
+async def test_a_rollback_holds_over_a_restart_until_the_folder_says_something_else(tmp_path, articles):
+    bases = [("shop", "faq")]
+    library = library_of(tmp_path, articles)
+    await library.start(lambda: bases)
+    refund = articles / "refund.md"
+    refund.write_text("# Refund status\n\nA refund for a returned jacket takes nine working days.\n")
+    await library._keep_in_step(bases)
+    assert await library.rollback("shop", "faq") == 1
+    await library.stop()
+
+    library = library_of(tmp_path, articles)
+    await library.start(lambda: bases)
+    assert "five working days" in (await library.search("shop", "faq", QUESTION)).results[0].text
+    refund.write_text("# Refund status\n\nA refund for a returned jacket takes seven working days.\n")
+    await library._keep_in_step(bases)
+    assert "seven working days" in (await library.search("shop", "faq", QUESTION)).results[0].text
+    assert library.store("shop", "faq").current() == 3
+    await library.stop()
+
+
 async def test_a_base_filled_by_hand_is_left_alone(tmp_path, articles):
     own = tmp_path / "own"
     own.mkdir()
