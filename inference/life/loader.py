@@ -6,6 +6,7 @@ folder ─describe─▶ whole? ─▶ fits the one that serves? ─trial─▶ 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inference.engine import Engine
-from inference.errors import InferenceError, ModelError
+from inference.errors import InferenceError, ModelError, OverloadedError
 from inference.life.judge import check_description, check_timings, seems_slow
 from inference.life.settings import LifeSettings
 from inference.life.timing import Timing, side_by_side
@@ -23,6 +24,8 @@ from inference.priority import LOADING, run_giving_way
 from inference.repository import ModelRepository, ModelVersion
 from inference.row import Lane
 from inference.service import Service
+
+_log = logging.getLogger(__name__)
 
 
 class Consumer(Protocol):
@@ -170,13 +173,27 @@ class Loader:
                 if seems_slow(service.cost, serving.cost, settings):
                     check_timings(described, await self.compare(service, serving), settings)
             for consumer in self.consumers:
-                await consumer.prepare(model, version)
+                await self._prepare(consumer, model, version)
         except BaseException as error:
             await engine.retire_version(model, version)
             if isinstance(error, InferenceError) and not isinstance(error, ModelError):
                 raise ModelError(error.message, path=where) from error
             raise
         return service
+
+    async def _prepare(self, consumer: Consumer, model: str, version: int) -> None:
+        """Have a consumer prepare, in a less busy moment where there is too much to do: no fault of the version."""
+        is_told = False
+        while True:
+            try:
+                return await consumer.prepare(model, version)
+            except OverloadedError:
+                if not is_told:
+                    _log.warning(
+                        "a model version waits until less is to do", extra={"model": model, "version": version}
+                    )
+                is_told = True
+                await asyncio.sleep(self._settings.poll_s)
 
     def _describe(self, model: str, version: int) -> ModelVersion:
         """Read a version from the folder as it is now. In a thread."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inference.backends.onnxruntime import OnnxRuntimeBackend
-from inference.errors import InferenceError
+from inference.errors import InferenceError, OverloadedError
 from inference.life.file import read_records
 from tests.inference.life.backends import Crashing, Slow
 from tests.inference.life.folders import drop_version
@@ -97,6 +97,27 @@ async def test_a_version_that_a_consumer_cannot_use_is_refused(repository: Path)
         await it.events.saw("refused")
         assert it.version(2).reason == "utterance/2: its vectors mean nothing"
         assert it.engine.versions("utterance") == (1,)
+
+
+async def test_a_version_that_comes_while_there_is_too_much_to_do_waits(repository: Path) -> None:
+    class Busy:
+        attempts = 0
+
+        async def prepare(self, model: str, version: int) -> None:
+            self.attempts += 1
+            if self.attempts < 3:
+                raise OverloadedError("queue full")
+
+        def pins(self) -> frozenset[tuple[str, int]]:
+            return frozenset()
+
+    async with running(repository) as it:
+        busy = Busy()
+        it.keeper.add_consumer(busy)
+        drop_version(repository, 2)
+        await it.events.saw("promoted")
+        assert busy.attempts == 3
+        assert it.events.changes == ["loaded", "promoted"]
 
 
 # -- going back by itself ----------------------------------------------------------------------------------------------
