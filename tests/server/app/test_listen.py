@@ -17,17 +17,22 @@ class Rig:
 
     def __init__(self) -> None:
         self.steps: list[str] = []
-        self.may_end = asyncio.Event()
-        self.lingers = asyncio.Event()
+        self.drains, self.may_linger = asyncio.Event(), asyncio.Event()
+        self.may_linger.set()
+        self.lingers, self.may_end = asyncio.Event(), asyncio.Event()
         config = uvicorn.Config(self._application, loop="none", lifespan="off", log_config=None)
         self.server = UvicornServer(config, self._drain, self._linger)
         self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
 
     async def _application(self, scope, receive, send) -> None:
-        raise AssertionError("nobody asked")
+        assert self.drains.is_set(), "nobody asked before"
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b"draining"})
 
     async def _drain(self) -> None:
+        self.drains.set()
+        await self.may_linger.wait()
         self.steps.append("drained")
 
     async def _linger(self) -> None:
@@ -47,6 +52,24 @@ class Rig:
         serving = asyncio.create_task(self.server.serve(sockets=[self.listener]))
         await started.wait()
         return serving
+
+
+async def test_a_probe_is_answered_while_it_drains() -> None:
+    rig = Rig()
+    rig.may_linger.clear()
+    serving = await rig.start()
+    rig.server.handle_exit(signal.SIGTERM, None)
+    async with asyncio.timeout(20):
+        await rig.drains.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        rig.may_linger.set()
+        rig.may_end.set()
+        await serving
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b"draining")
 
 
 async def test_who_comes_while_it_lingers_is_not_let_in() -> None:
