@@ -20,7 +20,7 @@ class Rig:
         self.drains, self.may_linger = asyncio.Event(), asyncio.Event()
         self.may_linger.set()
         self.lingers, self.may_end = asyncio.Event(), asyncio.Event()
-        config = uvicorn.Config(self._application, loop="none", lifespan="off", log_config=None)
+        config = uvicorn.Config(self._application, interface="asgi3", loop="none", lifespan="off", log_config=None)
         self.server = UvicornServer(config, self._drain, self._linger)
         self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
