@@ -69,7 +69,7 @@ async def test_a_probe_is_answered_while_it_drains() -> None:
         rig.may_end.set()
         await serving
     assert answer.startswith(b"HTTP/1.1 503 ")
-    assert answer.endswith(b"draining")
+    assert b"draining" in answer
 
 
 async def test_who_comes_while_it_lingers_is_not_let_in() -> None:
