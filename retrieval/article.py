@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,16 @@ class Audience:
 
     rights: frozenset[str] = frozenset()
     queues: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, fields: Mapping[Any, object]) -> Audience:
+        """Read `rights` and `queues`, however they are capitalised; whatever else the fields hold is not looked at.
+
+        Raises:
+            ValueError: If they are no labels: who may see an article must not be guessed.
+        """
+        lowered = {str(name).strip().lower(): value for name, value in fields.items()}
+        return cls(labels(lowered.get("rights")), labels(lowered.get("queues")))
 
     def admits(self, viewer: Viewer) -> bool:
         """Whether this viewer may see it."""
@@ -64,7 +75,7 @@ class Article:
     Attributes:
         source: Relative path of the file, with `#key` where a file holds several articles.
         title: As shown.
-        sections: In order; at least one with text.
+        sections: In order; one without text at all is left out of a base.
         audience: Who may see it.
     """
 
@@ -72,6 +83,11 @@ class Article:
     title: str
     sections: tuple[Section, ...]
     audience: Audience = field(default_factory=Audience)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it says more than its title."""
+        return any(section.blocks for section in self.sections)
 
 
 def labels(value: object) -> frozenset[str]:
@@ -84,8 +100,10 @@ def labels(value: object) -> frozenset[str]:
         return frozenset()
     if isinstance(value, str):
         return frozenset(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, Iterable) and all(isinstance(part, str | int) for part in value):
-        return frozenset(str(part).strip() for part in value)
+    if isinstance(value, Iterable) and not isinstance(value, Mapping):
+        parts = list(value)
+        if all(isinstance(part, str | int) for part in parts):
+            return frozenset(str(part).strip() for part in parts)
     raise ValueError("expected a list of names")
 
 

@@ -44,7 +44,7 @@ def read_file(path: Path, source: str) -> list[Article]:
         source: Its path relative to the ingested folder, with forward slashes.
 
     Returns:
-        Articles with text; never empty.
+        Its articles, those of a title alone included: whoever reads a folder tells which were left out.
 
     Raises:
         UnreadableFile: With the reason, whatever is wrong with it.
@@ -66,7 +66,6 @@ def read_file(path: Path, source: str) -> list[Article]:
         raise
     except Exception as error:  # of a parser, of what anybody may have written: it costs this file, not the ingest
         raise UnreadableFile(f"is damaged ({type(error).__name__})", source=source) from error
-    articles = [article for article in articles if any(section.blocks for section in article.sections)]
-    if not articles:
+    if not any(article.has_text for article in articles):
         raise UnreadableFile("holds no text", source=source)
     return articles

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from retrieval.article import Article, Section
 from retrieval.errors import UnreadableFile
-from retrieval.readers.text import tidy, title_of
+from retrieval.readers.text import row_line, tidy, title_of
 
 MAX_XML_BYTES = 64 * 1024 * 1024
 """Unpacked; a small archive can hold gigabytes."""
@@ -45,9 +46,9 @@ def read_docx(data: bytes, source: str) -> list[Article]:
             blocks.clear()
 
     body = document.find(f"{_W}body")
-    for element in body if body is not None else ():
+    for element in _flat(body) if body is not None else ():
         if element.tag == f"{_W}tbl":
-            blocks.extend(line for row in element.iter(f"{_W}tr") if (line := _row(row)))
+            blocks.extend(_rows(element))
             continue
         line = _text(element)
         if not line:
@@ -93,8 +94,27 @@ def _style_levels(styles: ElementTree.Element | None) -> dict[str, int]:
     return levels
 
 
-def _row(row: ElementTree.Element) -> str:
-    return ", ".join(text for cell in row.iter(f"{_W}tc") if (text := _text(cell)))
+def _flat(parent: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """Give paragraphs and tables in order, those in content controls too; but no table of contents, which says every
+    heading twice.
+    """
+    for element in parent:
+        if element.tag == f"{_W}sdt":
+            gallery = element.find(f"{_W}sdtPr/{_W}docPartObj/{_W}docPartGallery")
+            content = element.find(f"{_W}sdtContent")
+            if content is not None and (gallery is None or gallery.get(f"{_W}val") != "Table of Contents"):
+                yield from _flat(content)
+        else:
+            yield element
+
+
+def _rows(table: ElementTree.Element) -> Iterator[str]:
+    """Give the rows as lines; where the first is marked as the header, it names the cells below."""
+    rows = list(table.iterfind(f"{_W}tr"))
+    cells = [[_text(cell) for cell in row.iterfind(f"{_W}tc")] for row in rows]
+    is_header = len(rows) > 1 and rows[0].find(f"{_W}trPr/{_W}tblHeader") is not None
+    header = cells.pop(0) if is_header else []
+    yield from (line for row in cells if (line := row_line(row, header)))
 
 
 def _text(element: ElementTree.Element) -> str:

@@ -1,7 +1,8 @@
 """JSON and CSV → one article an entry, `file#key` each; a JSON file that is one article keeps the file's own name.
 
 What an entry is, JSON: an object with a title or question and a text; failing that, a nested object is walked: names
-of its keys become headings, its texts become blocks. CSV: a row, with its columns named by the header.
+of its keys become headings, its texts become blocks. CSV: a row, with its columns named by the header. An entry of a
+title alone has no section: it would answer with its question.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from retrieval.article import Article, Audience, Section, labels
+from retrieval.article import Article, Audience, Section
 from retrieval.errors import UnreadableFile
 from retrieval.readers.text import decode, name_of, tidy
 
@@ -23,57 +25,100 @@ TEXT_KEYS = ("text", "body", "content", "answer", "description", "passage", "art
 KEY_KEYS = ("id", "key", "slug", "uuid")
 _AUDIENCE_KEYS = ("rights", "queues")
 _MAX_ENTRIES = 100_000
-_MAX_DIALECT_SAMPLE = 8192
+_MAX_TITLE_CHARS = 80
+_DELIMITERS = ",;\t"
+_EXCEL_MARK = re.compile(r"\Asep=([,;\t])\n", re.IGNORECASE)
+_MAX_NAME_WORDS = 8
+"""Words that the name of a column has at most."""
 _SLUG = re.compile(r"[^\w-]+")
+_BYTE = re.compile(r"\(byte (\d+)\)")
 
 
 def read_json(data: bytes, source: str) -> list[Article]:
     """Read a JSON file of one article, a list of articles, or an object of articles by key.
 
+    A list of objects may stand in an envelope (`{"count": 2, "articles": […]}`), whose rights hold for all of them.
+
     Raises:
         UnreadableFile: If it is no JSON, holds too many entries, or names rights that cannot be read.
     """
+    encoded = decode(data, source).encode()
     try:
-        value = msgspec.json.decode(decode(data, source))
+        value = msgspec.json.decode(encoded)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise UnreadableFile("is no valid JSON", source=source) from error
+        byte = _BYTE.search(str(error))
+        line = encoded.count(b"\n", 0, int(byte[1]) if byte else None) + 1
+        raise UnreadableFile(f"is no valid JSON (line {line})", source=source) from error
+    audience = Audience()
     if isinstance(value, dict):
         if _is_article(value):
             return [_article(value, source, name_of(source))]
-        if len(value) == 1:  # {"articles": […]}
-            only = next(iter(value.values()))
-            if isinstance(only, list | dict):
-                value = only
+        audience = _audience(value, source)
+        value = _unwrapped(value)
     if isinstance(value, list):
-        return list(_from_list(value, source))
-    if isinstance(value, dict):
-        if value and all(isinstance(entry, dict | list | str) for entry in value.values()):
-            _check_count(len(value), source)
-            return [
-                _article(entry if isinstance(entry, dict) else {"text": entry}, f"{source}#{key}", tidy(str(key)))
-                for key, entry in value.items()
-            ]
-        return [_article(value, source, name_of(source))]
-    raise UnreadableFile("holds neither an object nor a list", source=source)
+        articles = list(_from_list(value, source))
+    elif not isinstance(value, dict):
+        raise UnreadableFile("holds neither an object nor a list", source=source)
+    elif value and all(isinstance(entry, dict | list | str) for entry in value.values()):
+        _check_count(len(value), source)
+        articles = [
+            _article(entry if isinstance(entry, dict) else {"text": entry}, f"{source}#{key}", tidy(str(key)))
+            for key, entry in value.items()
+            if str(key).lower() not in _AUDIENCE_KEYS
+        ]
+    else:
+        articles = [_article(value, source, name_of(source))]
+    return [replace(article, audience=article.audience.narrowed(audience)) for article in articles]
 
 
 def read_csv(data: bytes, source: str) -> list[Article]:
     """Read a CSV file with a header: any of comma, semicolon, tab.
 
     Raises:
-        UnreadableFile: If it has no header, or holds too many rows.
+        UnreadableFile: If it has no header, a row has more fields than that, or it holds too many rows.
     """
     text = decode(data, source)
+    marked = _EXCEL_MARK.match(text)
+    text = text[marked.end() :] if marked else text
+    first = text.lstrip().split("\n", 1)[0]
+    # The header decides: its names hold no delimiter, while a text may hold more of the others than of its own.
+    delimiter = (
+        marked[1] if marked else max(_DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    )
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    header: list[str] = []
+    records = []
     try:
-        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(text[:_MAX_DIALECT_SAMPLE], delimiters=",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    try:
-        rows = [dict(row) for row in csv.DictReader(io.StringIO(text), dialect=dialect)]
+        for cells in reader:
+            if not any(map(tidy, cells)):
+                continue
+            if not header:
+                header = [tidy(name).lower() for name in cells]
+                if any(name.endswith(("?", ".", "!")) or len(name.split()) > _MAX_NAME_WORDS for name in header):
+                    raise UnreadableFile("its first line names no columns, such as question and answer", source=source)
+                continue
+            if any(map(tidy, cells[len(header) :])):
+                raise UnreadableFile(
+                    f"line {reader.line_num + bool(marked)} has more fields than the header has columns; "
+                    "a text with a delimiter needs quotes",
+                    source=source,
+                )
+            records.append({name: cell for name, cell in zip(header, cells, strict=False) if name and tidy(cell)})
     except csv.Error as error:
-        raise UnreadableFile("is no valid CSV", source=source) from error
-    named = [{tidy(str(key)).lower(): value for key, value in row.items() if key and value} for row in rows]
-    return list(_from_list([row for row in named if row], source))
+        raise UnreadableFile(f"is no valid CSV (line {reader.line_num + bool(marked)})", source=source) from error
+    return list(_from_list([record for record in records if record], source))
+
+
+def _unwrapped(value: dict[str, Any]) -> Any:
+    """Return the entries of an envelope, or the value where it is none."""
+    fields = {key: inner for key, inner in value.items() if str(key).lower() not in _AUDIENCE_KEYS}
+    if len(fields) == 1:
+        only = next(iter(fields.values()))
+        return only if isinstance(only, list | dict) else value
+    lists = [inner for inner in fields.values() if isinstance(inner, list | dict)]
+    if len(lists) == 1 and isinstance(lists[0], list) and all(isinstance(entry, dict) for entry in lists[0]):
+        return lists[0]
+    return value
 
 
 def _from_list(entries: list[Any], source: str) -> Iterator[Article]:
@@ -81,7 +126,8 @@ def _from_list(entries: list[Any], source: str) -> Iterator[Article]:
     taken: set[str] = set()
     for number, entry in enumerate(entries, 1):
         record = entry if isinstance(entry, dict) else {"text": entry}
-        key = str(next((record[name] for name in KEY_KEYS if isinstance(record.get(name), str | int)), ""))
+        lowered = _lowered(record)
+        key = str(next((lowered[name] for name in KEY_KEYS if isinstance(lowered.get(name), str | int)), ""))
         # A title names an entry better than its place, which changes when a row is put before it.
         key = key or _SLUG.sub("-", _title(record).lower()).strip("-")[:80] or str(number)
         if key in taken:
@@ -96,12 +142,22 @@ def _check_count(count: int, source: str) -> None:
 
 
 def _is_article(record: Mapping[str, Any]) -> bool:
-    lowered = {str(key).lower() for key in record}
-    return bool(lowered & set(TEXT_KEYS)) or bool(_title(record))
+    return bool(_lowered(record).keys() & set(TEXT_KEYS)) or bool(_title(record))
+
+
+def _lowered(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key).lower(): value for key, value in record.items()}
+
+
+def _audience(record: Mapping[str, Any], source: str) -> Audience:
+    try:
+        return Audience.of(record)
+    except ValueError as error:
+        raise UnreadableFile(f"rights and queues: {error}", source=source) from error
 
 
 def _title(record: Mapping[str, Any]) -> str:
-    lowered = {str(key).lower(): value for key, value in record.items()}
+    lowered = _lowered(record)
     return next((tidy(lowered[key]) for key in TITLE_KEYS if isinstance(lowered.get(key), str)), "")
 
 
@@ -116,16 +172,14 @@ def _article(record: Mapping[str, Any], source: str, name: str) -> Article:
         for path, line in _walk(value, () if lowered in TEXT_KEYS else (tidy(str(key).replace("_", " ")),)):
             sections.setdefault(path, []).append(line)
     if not title:
-        title = name or next((line for lines in sections.values() for line in lines), "")[:80]
+        path, first = next(((path, lines[0]) for path, lines in sections.items()), ((), ""))
+        title = name or first[:_MAX_TITLE_CHARS]
+        if title == first and len(sections) > 1 and len(sections[path]) == 1:
+            del sections[path]  # what names the entry need not be its first passage as well
     elif name and name.lower() not in title.lower() and "#" in source:
         title = f"{name}: {title}"
-    try:
-        audience = Audience(labels(record.get("rights")), labels(record.get("queues")))
-    except ValueError as error:
-        raise UnreadableFile(f"rights and queues: {error}", source=source) from error
-    if not sections:
-        sections[()] = [title]
-    return Article(source, title, tuple(Section(path, tuple(lines)) for path, lines in sections.items()), audience)
+    parts = tuple(Section(path, tuple(lines)) for path, lines in sections.items())
+    return Article(source, title, parts, _audience(record, source))
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

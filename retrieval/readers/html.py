@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from retrieval.article import Article, Audience, Section, labels
-from retrieval.readers.text import decode, name_of, tidy
+from retrieval.article import Article, Audience, Section
+from retrieval.readers.text import decode, name_of, row_line, tidy
 
 _DECLARED = re.compile(rb"<meta[^>]+charset=[\"']?([\w-]+)", re.IGNORECASE)
-_SILENT = frozenset({"script", "style", "noscript", "template", "svg", "nav", "footer", "form", "button", "select"})
+_SILENT = frozenset(
+    {"script", "style", "noscript", "template", "svg", "nav", "footer", "button", "select", "label", "textarea"}
+)
+"""Not `form`: some systems put the whole page into one."""
 _BLOCK = frozenset(
-    {"p", "div", "li", "tr", "br", "td", "th", "section", "article", "main", "ul", "ol", "table", "dt", "dd", "pre"}
+    {"p", "div", "li", "br", "section", "article", "main", "ul", "ol", "dt", "dd", "pre"}
     | {"blockquote", "header", "aside", "figure", "figcaption", "hr", "body", "caption", "summary", "details"}
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
 def read_html(data: bytes, source: str) -> list[Article]:
-    """Read an HTML page: its `h1` or `title`, its headings, its text without menus and scripts.
+    """Read an HTML page: its `h1` or `title`, its headings, its text without menus and scripts; of a page that has a
+    `main`, what is in it.
 
     `<meta name="rights" content="…">` and `queues` restrict it.
 
@@ -31,8 +35,8 @@ def read_html(data: bytes, source: str) -> list[Article]:
     page.close()
     page.end_block()
     page.end_section()
-    audience = Audience(labels(page.meta.get("rights")), labels(page.meta.get("queues")))
-    return [Article(source, page.h1 or tidy(page.title) or name_of(source), tuple(page.sections), audience)]
+    title = page.h1 or page.h1_outside or tidy(page.title) or name_of(source)
+    return [Article(source, title, tuple(page.main or page.sections), Audience.of(page.meta))]
 
 
 class _Page(HTMLParser):
@@ -40,14 +44,22 @@ class _Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.title = ""
         self.h1 = ""
+        self.h1_outside = ""
         self.meta: dict[str, str] = {}
         self.sections: list[Section] = []
+        self.main: list[Section] = []
         self._path: list[tuple[int, str]] = []
         self._blocks: list[str] = []
         self._text: list[str] = []
         self._silent: list[str] = []
         self._heading = 0
         self._in_title = False
+        self._in_main = False
+        self._in_header = False
+        self._columns: list[str] = []
+        self._cells: list[str] = []
+        self._kinds: set[str] = set()
+        self._cell_start: int | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "meta":
@@ -56,12 +68,20 @@ class _Page(HTMLParser):
         elif tag in _SILENT:
             self._silent.append(tag)
         elif tag == "title":
-            self._in_title = True
+            self._in_title = not self._silent  # a drawing has one of its own
         elif tag in _HEADINGS:
             self.end_block()
             self._heading = _HEADINGS[tag]
-        elif tag in _BLOCK and tag not in ("td", "th"):
-            self.end_block()
+        elif tag in ("tr", "table"):
+            self._end_row()
+            self._columns = [] if tag == "table" else self._columns
+        elif tag in ("td", "th"):
+            self._end_cell()
+            self._kinds.add(tag)
+            self._cell_start = len(self._text)
+        elif tag in _BLOCK:
+            self._break()
+            self._enter(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self._silent:  # also closes what was left open inside
@@ -70,15 +90,19 @@ class _Page(HTMLParser):
             self._in_title = False
         elif tag in _HEADINGS and self._heading:
             self._end_heading()
+        elif tag in ("tr", "table"):
+            self._end_row()
+            self._columns = [] if tag == "table" else self._columns
         elif tag in ("td", "th"):
-            self._text.append(" ")
+            self._end_cell()
         elif tag in _BLOCK:
-            self.end_block()
+            self._break()
+            self._leave(tag)
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
-        elif not self._silent:
+        elif not self._silent and (self._heading or not self._in_header):
             self._text.append(data)
 
     def end_block(self) -> None:
@@ -90,8 +114,57 @@ class _Page(HTMLParser):
 
     def end_section(self) -> None:
         if self._blocks:
-            self.sections.append(Section(tuple(name for _, name in self._path), tuple(self._blocks)))
+            section = Section(tuple(name for _, name in self._path), tuple(self._blocks))
+            self.sections.append(section)
+            if self._in_main:
+                self.main.append(section)
             self._blocks.clear()
+
+    def _enter(self, tag: str) -> None:
+        if tag == "main" and not self.main:
+            self.end_section()
+            self._path.clear()
+            self.h1_outside, self.h1 = self.h1, ""  # of the site, not of the article
+        if tag in ("main", "article"):
+            self._in_main, self._in_header = self._in_main or tag == "main", False
+        elif tag == "header" and not self._in_main:
+            self._in_header = True  # a logo, a search field; its headings count
+
+    def _leave(self, tag: str) -> None:
+        if tag == "main":
+            self.end_section()
+            self._in_main = False
+        elif tag == "header":
+            self._in_header = False
+
+    def _break(self) -> None:
+        """End a block, but not inside a cell of a column that has a name, or of a header."""
+        if self._cell_start is not None and (self._columns or "td" not in self._kinds):
+            self._text.append(" ")
+        else:
+            self.end_block()
+
+    def _end_cell(self) -> None:
+        if self._cell_start is not None:
+            self._cells.append(tidy("".join(self._text[self._cell_start :])))
+            self._text.append(" ")
+            self._cell_start = None
+
+    def _end_row(self) -> None:
+        """End a table's row: a header names the columns below; without one a row is text like other, since whole pages
+        are laid out in tables.
+        """
+        self._end_cell()
+        if self._kinds == {"th"} and len(self._cells) > 1:
+            self._columns = list(self._cells)
+            self._text.clear()
+        elif self._columns and self._cells:
+            self._blocks.extend(filter(None, [row_line(self._cells, self._columns)]))
+            self._text.clear()
+        else:
+            self.end_block()
+        self._cells.clear()
+        self._kinds.clear()
 
     def _end_heading(self) -> None:
         name, level = tidy("".join(self._text)), self._heading

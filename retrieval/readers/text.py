@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from retrieval.errors import UnreadableFile
@@ -55,6 +56,19 @@ def title_of(source: str, blocks: list[str]) -> str:
     if len(blocks) > 1 and len(first.split()) <= _MAX_TITLE_WORDS and not first.endswith((".", "!", ",", ";", ":")):
         return blocks.pop(0)
     return name_of(source)
+
+
+def row_line(cells: Sequence[str], header: Sequence[str]) -> str:
+    """Return a table's row on one line, each cell with the name of its column: "yes, no, yes" alone says nothing, and a
+    long table's header is in another passage.
+
+    Args:
+        cells: Of the row, blank ones included.
+        header: Names of the columns; empty: none known. Where the row has more or fewer cells, no cell is named.
+    """
+    names = header if len(header) == len(cells) else [""] * len(cells)
+    named = zip(map(tidy, names), map(tidy, cells), strict=True)
+    return ", ".join(f"{name}: {cell}" if name else cell for name, cell in named if cell)
 
 
 def name_of(source: str) -> str:

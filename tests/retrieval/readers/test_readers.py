@@ -28,7 +28,7 @@ def test_markdown_keeps_title_path_and_items(tmp_path: Path) -> None:
     (article,) = read(tmp_path, "a.md", text)
     assert article.title == "Refunds"
     assert [(s.headings, s.blocks) for s in article.sections] == [
-        ((), ("What to *do*.",)),
+        ((), ("What to do.",)),
         (("Steps",), ("Ask first", "then pay")),
         (("Steps", "Late"), ("No.",)),
     ]
