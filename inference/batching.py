@@ -179,11 +179,6 @@ class BatchingPolicy:
             raise ValueError(f"rows of {lane} are still queued")
         del self._lanes[lane]
 
-    def depth(self, lane: Lane) -> int:
-        """Rows of a lane that wait or run; at 0 it is drained."""
-        running = sum(len(batch.rows) for batch in self._running if batch.lane == lane)
-        return len(self._lanes[lane].entries) + running
-
     def admit(self, row: Row, now_s: float) -> Admission:
         """Queue a row, or say why not.
 
