@@ -17,7 +17,6 @@ import click
 import msgspec
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from inference.engine import Engine
@@ -27,11 +26,13 @@ from inference.repository import ModelRepository
 from retrieval.article import Viewer
 from retrieval.conversation import build_query, decode_context
 from retrieval.errors import RetrievalError
+from retrieval.errors import ingest_command as command_that_fills
 from retrieval.evaluation import Scores, evaluate, read_cases
 from retrieval.ingest import Report, ingest
 from retrieval.manifest import EngineEmbedder, encoder_identity
 from retrieval.search import MAX_TOP_K, Answer, KnowledgeBase
 from retrieval.store import BaseStore, bases
+from server.cli.progress import shown_progress
 from server.config import Settings, load_settings
 from server.knowledge.errors import as_cueline_error
 from server.wire.errors import BadRequest, CuelineError
@@ -118,16 +119,7 @@ def ingest_command(folder: Path, is_json: bool, place: _Place) -> None:
     searched at once, and `kb rollback` goes back.
     """
     store = BaseStore(place.data, place.tenant, place.base)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    ) as bars:
-        stages: dict[str, TaskID] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=total)
-            bars.update(stages[stage], completed=done, total=total)
+    with shown_progress() as tell:
 
         async def run() -> Report:
             async with _embedder(place.settings) as embedder:
@@ -174,13 +166,13 @@ def search_command(question: str, context: str, top_k: int, viewer: Viewer, is_j
         found = {"query": question, "abstained": answer.abstained, "results": results}
         click.echo(msgspec.json.encode(found).decode())
         return
-    console = Console()
+    console = _console()
     if answer.abstained:
-        console.print(f"Nothing in {place.base} answers that.", highlight=False, markup=False)
+        console.print(f"Nothing in {place.base} answers that.", markup=False)
     for number, result in enumerate(answer.results, 1):
-        console.print(f"{number}. {result.title}", style="bold", highlight=False, markup=False)
-        console.print(f"   {result.text}", highlight=False, markup=False)
-        console.print(f"   {result.source}, {result.score:.2f}", style="dim", highlight=False, markup=False)
+        console.print(f"{number}. {result.title}", style="bold", markup=False)
+        console.print(f"   {result.text}", markup=False)
+        console.print(f"   {result.source}, {result.score:.2f}", style="dim", markup=False)
 
 
 @kb.command("evaluate")
@@ -228,6 +220,11 @@ def list_command(is_json: bool, place: _Place) -> None:
             broken.append(f"{name}: {error}")
     if is_json:
         click.echo(msgspec.json.encode(found).decode())
+    elif not found:
+        if not broken:
+            click.echo(
+                f"{place.tenant} has no knowledge base; make one: {command_that_fills('NAME', place.tenant)}", err=True
+            )
     else:
         table = Table(box=None, header_style="bold")
         for column in ("base", "generation", "articles", "passages", "index", "encoder", "made"):
@@ -252,6 +249,20 @@ def rollback_command(place: _Place) -> None:
     click.echo(f"{place.base}: generation {number} is searched now")
 
 
+@kb.command("delete")
+@click.confirmation_option("--yes", help="Do not ask.", prompt="Delete the base with all its generations?")
+@_options
+def delete_command(place: _Place) -> None:
+    """Delete a base with all its generations.
+
+    Searches under way finish. A server fills a base of graphs/knowledge that its policies name anew.
+    """
+    store = BaseStore(place.data, place.tenant, place.base)
+    store.current()  # a name misspelled deletes nothing, and must not look as if it had
+    store.delete()
+    click.echo(f"{place.base}: deleted")
+
+
 def _repository(settings: Settings) -> ModelRepository:
     return ModelRepository.open(settings.paths.model_repo)
 
@@ -272,9 +283,16 @@ async def _embedder(settings: Settings) -> AsyncIterator[EngineEmbedder]:
         await engine.stop()
 
 
+def _console() -> Console:
+    """Return one that breaks lines for a reader only: a program that reads them wants each whole."""
+    console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
+
+
 def _print_report(report: Report, place: _Place) -> None:
     manifest = report.manifest
-    console = Console(highlight=False)
+    console = _console()
     if report.is_changed:
         console.print(
             f"{place.base}: generation {manifest.generation}, {manifest.articles} articles "

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from retrieval.manifest import Calibration, EncoderIdentity, Manifest
-from retrieval.store import BaseStore
+from retrieval.store import BaseStore, bases
 from server.cli import root
 from server.wire.errors import BadRequest, NotFound
 
@@ -41,31 +41,70 @@ def test_the_examples_of_the_page_run_and_print_what_it_shows() -> None:
     assert scores["recall_at_3"] >= 0.9
 
 
+def make_base(data: Path, name: str) -> None:
+    manifest = Manifest(
+        base=name,
+        generation=1,
+        created_at="2026-01-02T03:04:05+00:00",
+        encoder=EncoderIdentity("utterance", 1, "0123456789abcdef", 384),
+        index="flat",
+        files=1,
+        articles=1,
+        passages=1,
+        parts=1,
+        calibration=Calibration(0.3, 0.1, 0.2),
+        digest="",
+        sizes_bytes={},
+    )
+    store = BaseStore(data, "car_service", name)
+    with store.writing() as folder:
+        manifest.write(folder)
+        store.publish(folder, 1)
+
+
 def test_a_list_cuts_no_name_short_however_narrow_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["orders_and_returns_of_the_european_shops", "warranty"]
     for name in names:
-        manifest = Manifest(
-            base=name,
-            generation=1,
-            created_at="2026-01-02T03:04:05+00:00",
-            encoder=EncoderIdentity("utterance", 1, "0123456789abcdef", 384),
-            index="flat",
-            files=1,
-            articles=1,
-            passages=1,
-            parts=1,
-            calibration=Calibration(0.3, 0.1, 0.2),
-            digest="",
-            sizes_bytes={},
-        )
-        store = BaseStore(tmp_path, "car_service", name)
-        with store.writing() as folder:
-            manifest.write(folder)
-            store.publish(folder, 1)
+        make_base(tmp_path, name)
     monkeypatch.setenv("COLUMNS", "40")
     lines = CliRunner().invoke(root, ["kb", "list"], catch_exceptions=False).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["base", *names]
     assert [line.split()[-1] for line in lines[1:]] == ["2026-01-02T03:04:05+00:00"] * 2
+
+
+def test_who_has_no_base_is_told_how_to_make_one() -> None:
+    result = CliRunner().invoke(root, ["kb", "list", "--tenant", "velo"], catch_exceptions=False)
+    assert (result.stdout, result.exit_code) == ("", 0)
+    assert "cueline kb ingest DIR --kb NAME --tenant velo" in result.stderr
+
+
+def test_a_base_is_deleted_when_that_was_meant(tmp_path: Path) -> None:
+    make_base(tmp_path, "warranty")
+    asked = CliRunner().invoke(root, ["kb", "delete", "--kb", "warranty"], input="n\n")
+    assert asked.exit_code == 1
+    assert bases(tmp_path, "car_service") == ["warranty"]
+    with pytest.raises(NotFound, match="no knowledge base waranty"):
+        CliRunner().invoke(root, ["kb", "delete", "--kb", "waranty", "--yes"], catch_exceptions=False)
+    deleted = CliRunner().invoke(root, ["kb", "delete", "--kb", "warranty", "--yes"], catch_exceptions=False)
+    assert deleted.stdout == "warranty: deleted\n"
+    assert bases(tmp_path, "car_service") == []
+
+
+@pytest.mark.slow
+def test_lines_for_another_program_are_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = tmp_path / "articles"
+    folder.mkdir()
+    (folder / "noise_of_a_rather_long_file_name_in_a_folder.txt").write_bytes(bytes(range(256)) * 8)
+    (folder / "a.md").write_text("# Returns\n\nA jacket is returned within thirty days of its delivery.\n")
+    result = CliRunner().invoke(root, ["kb", "ingest", str(folder)], catch_exceptions=False)
+    made, skipped = result.stdout.splitlines()
+    assert made.startswith("car_service: generation 1, 1 articles")
+    assert made.endswith("flat index")
+    assert skipped.startswith("  skipped noise_of")
+    assert skipped.endswith("Windows-1252)")
+    assert "read 2/2\n" in result.stderr
+    assert "index 1/1\n" in result.stderr
 
 
 def test_errors_name_what_is_wrong() -> None:
