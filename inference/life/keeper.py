@@ -379,9 +379,7 @@ class Keeper:
             assert record.previous is not None
             self._engine.serve_version(model, record.previous)
         self._probation.pop(model, None)
-        # The files that it was read from; others that came in their place since may do better.
-        bad = SetAside("rolled_back", reason, self._loader.fingerprints.get((model, version), ""), self._wall_s())
-        self._keep(model, records.withdrawn(record, version, bad))
+        self._keep(model, records.withdrawn(record, version, self._mark(model, version, "rolled_back", reason)))
         self._tell(model, version, "rolled_back", reason)
         self._tidy(model)
 
@@ -403,7 +401,10 @@ class Keeper:
         self._tell(model, version, "refused", refusal.reason)
 
     def _mark(self, model: str, version: int, fate: Fate, reason: str) -> SetAside:
-        return SetAside(fate, reason, self._seen.get(model, {}).get(version, ""), self._wall_s())
+        seen = self._seen.get(model, {}).get(version)
+        if seen is None:  # loaded before the first look at it
+            seen = self._loader.fingerprints.get((model, version), "")
+        return SetAside(fate, reason, seen, self._wall_s())
 
     # -- judging -----------------------------------------------------------------------------------------------------
 

@@ -184,6 +184,20 @@ async def test_what_one_process_cannot_load_none_serves(repository: Path) -> Non
         assert "no memory left" in one.version(2).reason
 
 
+async def test_what_one_process_refuses_before_its_first_look_at_it_does_not_come_back(repository: Path) -> None:
+    async def refuses(*_: Any) -> None:
+        raise ModelError("no memory left", path="utterance/2")
+
+    async with running(repository, poll_s=3600.0) as one, running(repository, trial=refuses, poll_s=3600.0) as other:
+        drop_version(repository, 2)
+        await one.keeper.promote("utterance", 2)
+        await other.keeper._follower.catch_up("utterance")
+        await other.keeper._ledger.flush()
+        await one.keeper._follower.catch_up("utterance")
+        await one.keeper._look()
+        assert (one.version(2).state, one.version(2).reason) == ("refused", "utterance/2: no memory left")
+
+
 async def test_a_process_that_cannot_go_back_does_not_bring_back_what_was_given_up(repository: Path) -> None:
     async def refuses(*_: Any) -> None:
         raise ModelError("no memory left", path="utterance/1")

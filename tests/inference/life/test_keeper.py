@@ -322,6 +322,15 @@ async def test_a_command_that_cannot_be_carried_out_changes_nothing(repository: 
         assert it.events.changes == []
 
 
+async def test_what_is_rolled_back_before_the_first_look_at_it_does_not_come_back(repository: Path) -> None:
+    async with running(repository, poll_s=3600.0) as it:
+        drop_version(repository, 2)
+        await it.keeper.promote("utterance", 2)
+        await it.keeper.rollback("utterance")
+        await it.keeper._look()
+        assert it.version(2).state == "rolled_back"
+
+
 @pytest.mark.parametrize("is_rollback", [False, True])
 async def test_the_last_command_counts_however_long_the_one_before_takes(repository: Path, is_rollback: bool) -> None:
     is_tried, may_go = asyncio.Event(), asyncio.Event()
