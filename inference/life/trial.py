@@ -85,10 +85,17 @@ class ProcessTrial:
         raise ModelError(problem, path=path, key=key)
 
 
+def be_expendable() -> None:
+    """Let the server have the cores first, and the kernel take this process first where memory runs out."""
+    os.nice(LOADING)
+    with contextlib.suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def main(arguments: list[str]) -> int:
     """Try one version; see the module. Returns the exit status."""
     repository, model, version, device, precision, rows, tokens = arguments
-    os.nice(LOADING)
+    be_expendable()
     try:
         found = ModelRepository.open(repository).model(model)
         if (problem := found.problems.get(int(version))) is not None:
