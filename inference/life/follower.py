@@ -84,5 +84,5 @@ class Follower:
         if move is not None:
             self._move(model, move, theirs)
             if move.kind in ("serve", "go_back"):  # what is on trial comes with the next look
-                theirs = Record(theirs.serving, theirs.previous, set_aside=theirs.set_aside)
+                theirs = theirs.without_trial
         self._ledger.take(model, theirs)

@@ -21,6 +21,7 @@ from inference.fleet import Wish, call_share
 from inference.health import WINDOW_S
 from inference.life import record as records
 from inference.life.file import wishes
+from inference.life.folder import Folder
 from inference.life.follower import Follower
 from inference.life.judge import check_timings, fault, has_slowed
 from inference.life.ledger import Ledger
@@ -34,8 +35,6 @@ from inference.life.status import ModelStatus
 from inference.life.tasks import OwnedTasks
 from inference.life.trial import Trial
 from inference.life.view import describe
-from inference.life.watch import Seen, Settling, scan
-from inference.repository import ModelRepository
 from inference.request import Request
 
 _log = logging.getLogger(__name__)
@@ -74,7 +73,6 @@ class Keeper:
             ModelError: If the file is damaged.
         """
         self._engine = engine
-        self._folder = repository
         self._settings = settings or LifeSettings()
         self._loader = Loader(engine, repository, self._settings, trial)
         self._observer = observer
@@ -83,15 +81,12 @@ class Keeper:
         self._ledger = Ledger(file)
         self._records = self._ledger.records
         self._follower = Follower(self._ledger, self._try, self._move, self._set_aside, clock)
-        self._seen: Seen = {}
-        self._settled: Seen = {}
-        self._settling = Settling(self._settings.settle_s)
-        self._repository: ModelRepository | None = None
-        self._described: Seen = {}
+        self._folder = Folder(repository, self._settings.settle_s, clock)
         self._probation: dict[str, float] = {}
         self._weigh_at: dict[str, float] = {}
         self._shadows: dict[str, Shadow] = {}
         self._asked: dict[str, tuple[object, ...]] = {}
+        self._introductions: dict[str, asyncio.Task[None]] = {}
         self._tasks = OwnedTasks("keeping the models failed")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -107,23 +102,20 @@ class Keeper:
         Raises:
             ModelError: If the folder cannot be listed.
         """
-        try:
-            self._seen = await asyncio.to_thread(scan, self._folder)
-            self._repository = await asyncio.to_thread(ModelRepository.open, self._folder)
-        except OSError as error:
-            raise ModelError(f"cannot be listed ({type(error).__name__})", path=self._folder.name) from error
-        self._settling.settled(self._seen, self._clock())
+        await self._folder.open()
         begun = {name: record for name, record in self._records.items() if record.candidate is not None}
         for name, record in begun.items():  # on trial when the last process ended, or in another one: begins anew here
-            self._ledger.take(name, Record(record.serving, record.previous, set_aside=record.set_aside))
-        for name in self._repository.models:
+            self._ledger.take(name, record.without_trial)
+        for name in self._folder.models:
             for number in self._engine.versions(name):
-                self._loader.fingerprints[name, number] = self._seen.get(name, {}).get(number, "")
+                self._loader.fingerprints[name, number] = self._folder.fingerprint(name, number) or ""
             serving = self._engine.service(name).version.version
             if serving != (record := self._records.get(name, Record())).serving:
                 self._keep(name, records.promoted(record, serving))
         for (name, number), problem in self._engine.problems.items():
             self._set_aside(name, number, self._mark(name, number, "refused", problem.message))
+        for name in self._folder.models:
+            self._resume_probation(name)
         for name, record in begun.items():
             self._tasks.run(self._follower.follow(name, self._records[name], record))
         self._tasks.run(self._watch())
@@ -197,9 +189,9 @@ class Keeper:
                 record,
                 self._engine,
                 self._settings,
-                seen=self._seen.get(name, {}),
+                seen=self._folder.seen.get(name, {}),
                 loaded={number: known for (model, number), known in self._loader.fingerprints.items() if model == name},
-                settled=self._settled.get(name, {}),
+                settled=self._folder.settled.get(name, {}),
                 loading={number for model, number in loading if model == name},
                 pinned={number for model, number in pinned if model == name},
                 shadow=self._shadows.get(name),
@@ -241,32 +233,30 @@ class Keeper:
         """See what others decided and what is new in the folder, and begin to take it in."""
         for name, theirs in (await self._ledger.others()).items():
             self._tasks.run(self._follower.follow(name, self._records[name], theirs))
-        self._seen = await asyncio.to_thread(scan, self._folder)
-        self._settled = self._settling.settled(self._seen, self._clock())
-        if self._settled != self._described:
-            self._repository = await asyncio.to_thread(ModelRepository.open, self._folder)
-            self._described = self._settled
-        assert self._repository is not None
+        await self._folder.look()
         for name, record in list(self._records.items()):
-            seen = self._settled.get(name, {})
-            model = self._repository.models.get(name)
+            seen = self._folder.settled.get(name, {})
+            model = self._folder.models.get(name)
             if model is None:
                 continue  # its config is broken or gone; what serves is in memory
             number = records.next_version(record, model.config.versions, seen)
-            if number is not None and not any(lane[0] == name for lane in self._loader.loading):
-                self._tasks.run(self._introduce(name, number))
+            introduction = self._introductions.get(name)
+            is_busy = introduction is not None and not introduction.done()
+            if number is not None and not is_busy and not any(lane[0] == name for lane in self._loader.loading):
+                self._introductions[name] = self._tasks.run(self._introduce(name, number))
 
     async def _introduce(self, model: str, version: int) -> None:
         """Take in a version that the version policy wants served."""
         settings = self._settings
-        if not await self._take_in(model, version):
+        if (refusal := await self._try(model, version)) is not None:
+            self._set_aside(model, version, refusal)
             return
+        self._tell(model, version, "loaded")
         await self._follower.catch_up(model)
         if version not in self._engine.versions(model) or (model, version) in self._loader.leaving:
             return
-        assert self._repository is not None
-        described = self._repository.models.get(model)
-        seen = self._settled.get(model, {})
+        described = self._folder.models.get(model)
+        seen = self._folder.settled.get(model, {})
         if described is None or records.next_version(self._record(model), described.config.versions, seen) != version:
             return  # somebody decided otherwise meanwhile
         if settings.rollout == "direct":
@@ -274,14 +264,6 @@ class Keeper:
         else:
             ratio = settings.shadow_ratio if settings.rollout == "shadow" else settings.canary_ratio
             self._begin(model, version, settings.rollout, ratio)
-
-    async def _take_in(self, model: str, version: int) -> bool:
-        """Load a version, or set it aside with the reason."""
-        if (refusal := await self._try(model, version)) is not None:
-            self._set_aside(model, version, refusal)
-            return False
-        self._tell(model, version, "loaded")
-        return True
 
     async def _try(self, model: str, version: int) -> SetAside | None:
         """Load a version, or say why it cannot be."""
@@ -304,13 +286,15 @@ class Keeper:
         record = self._record(model)
         self._end_trial(model)
         self._engine.serve_version(model, version)
+        until_s = record.probation_until_s
         if record.serving != version:
             self._probation[model] = self._clock() + self._settings.probation_s
-        record = records.promoted(record, version)
-        described = self._repository.models.get(model) if self._repository is not None else None
+            until_s = self._wall_s() + self._settings.probation_s
+        record = records.promoted(record, version, until_s)
+        described = self._folder.models.get(model)
         while is_command and described is not None:
             # What the version policy would serve instead is left alone until its files change.
-            over = records.next_version(record, described.config.versions, self._seen.get(model, {}))
+            over = records.next_version(record, described.config.versions, self._folder.seen.get(model, {}))
             if over is None:
                 break
             aside = self._mark(model, over, "passed_over", f"version {version} was promoted by command")
@@ -371,6 +355,25 @@ class Keeper:
             on_blamed=lambda: self._blame(model, version),
         )
 
+    def _resume_probation(self, model: str) -> None:
+        """Go on judging a version that took all calls shortly before the last process ended."""
+        record = self._record(model)
+        left_s = min(record.probation_until_s - self._wall_s(), self._settings.probation_s)  # the wall clock may jump
+        if record.serving is None or record.previous is None or left_s <= 0.0:
+            return
+        self._probation[model] = self._clock() + left_s
+        self._lay_net(model, record.serving, 1.0)
+        self._tasks.run(self._bring_back(model, record.previous))
+
+    async def _bring_back(self, model: str, version: int) -> None:
+        """Load the version that answers where the one on probation fails; until then, failures stand."""
+        refusal = await self._try(model, version)
+        if refusal is None:
+            self._tell(model, version, "loaded")
+        else:
+            extra = {"model": model, "version": version, "reason": refusal.reason}
+            _log.warning("the version before cannot be loaded; nothing is returned to", extra=extra)
+
     def _withdraw(self, model: str, version: int, reason: str) -> None:
         """Take a version out of traffic, now; where it served, the loaded previous one takes over."""
         record = self._record(model)
@@ -401,7 +404,7 @@ class Keeper:
         self._tell(model, version, "refused", refusal.reason)
 
     def _mark(self, model: str, version: int, fate: Fate, reason: str) -> SetAside:
-        seen = self._seen.get(model, {}).get(version)
+        seen = self._folder.fingerprint(model, version)
         if seen is None:  # loaded before the first look at it
             seen = self._loader.fingerprints.get((model, version), "")
         return SetAside(fate, reason, seen, self._wall_s())
@@ -465,7 +468,7 @@ class Keeper:
     def _tidy(self, model: str) -> None:
         """Unload what nothing asks for any more, once its rows are answered."""
         record = self._record(model)
-        described = self._repository.models.get(model) if self._repository is not None else None
+        described = self._folder.models.get(model)
         if described is None:
             return
         loaded = self._engine.versions(model)

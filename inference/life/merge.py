@@ -39,7 +39,7 @@ def merged(known: Record, ours: Record, theirs: Record) -> Record:
     previous = serves.previous
     if harm(previous):
         previous = other.serving if other.serving != serves.serving and not harm(other.serving) else None
-    record = Record(serving=serves.serving, previous=previous, set_aside=aside)
+    record = Record(serves.serving, previous, set_aside=aside, probation_until_s=serves.probation_until_s)
 
     def trial(side: Record) -> tuple[object, ...]:
         return side.candidate, side.stage, side.ratio

@@ -43,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         stage: What the candidate does.
         ratio: Share of the rows (shadow) or calls (canary) that it gets.
         set_aside: Versions not to be served, by number.
+        probation_until_s: Until when the one that serves is judged beside the previous, seconds since the Unix epoch.
     """
 
     serving: int | None = None
@@ -51,6 +52,12 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     stage: Stage = ""
     ratio: float = 0.0
     set_aside: dict[int, SetAside] = {}
+    probation_until_s: float = 0.0
+
+    @property
+    def without_trial(self) -> Record:
+        """The same with no version on trial."""
+        return msgspec.structs.replace(self, candidate=None, stage="", ratio=0.0)
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -92,14 +99,14 @@ def is_set_aside(record: Record, number: int, fingerprint: str) -> bool:
 def introduced(record: Record, number: int, stage: Stage, ratio: float) -> Record:
     """Put a version on trial."""
     aside = {known: why for known, why in record.set_aside.items() if known != number}
-    return msgspec.structs.replace(record, candidate=number, stage=stage, ratio=ratio, set_aside=aside)
+    return Record(record.serving, record.previous, number, stage, ratio, aside)
 
 
-def promoted(record: Record, number: int) -> Record:
-    """Let a version answer all calls."""
+def promoted(record: Record, number: int, until_s: float = 0.0) -> Record:
+    """Let a version answer all calls, on probation until then."""
     aside = {known: why for known, why in record.set_aside.items() if known != number}
     previous = record.serving if record.serving != number else record.previous
-    return Record(serving=number, previous=previous, set_aside=aside)
+    return Record(serving=number, previous=previous, set_aside=aside, probation_until_s=until_s)
 
 
 def passed_over(record: Record, number: int, why: SetAside) -> Record:
@@ -113,10 +120,10 @@ def withdrawn(record: Record, number: int, why: SetAside) -> Record:
     if number == record.previous:
         record = msgspec.structs.replace(record, previous=None)
     if number == record.candidate:
-        return msgspec.structs.replace(record, candidate=None, stage="", ratio=0.0, set_aside=aside)
+        return msgspec.structs.replace(record.without_trial, set_aside=aside)
     if number == record.serving and record.previous is not None:
         aside = {known: why for known, why in aside.items() if known != record.previous}
-        return msgspec.structs.replace(record, serving=record.previous, previous=None, set_aside=aside)
+        return Record(record.previous, None, record.candidate, record.stage, record.ratio, aside)
     return msgspec.structs.replace(record, set_aside=aside)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -86,14 +87,28 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    repository: Path, *, trial: Any = None, backends: Any = None, memo_rows: int = 0, clock: Any = None, **life: Any
+    repository: Path,
+    *,
+    trial: Any = None,
+    backends: Any = None,
+    memo_rows: int = 0,
+    clock: Any = None,
+    wall_s: Any = time.time,
+    **life: Any,
 ) -> AsyncIterator[Running]:
     events = Events()
     settings = LifeSettings(**{"poll_s": 0.02, "settle_s": 0.0, "max_latency_ratio": 1e9, **life})
     timing = {"clock": clock} if clock is not None else {}
     engine = Engine(ModelRepository.open(repository), EngineSettings(memo_rows=memo_rows), backends=backends, **timing)
     keeper = Keeper(
-        engine, repository, repository.parent / "models.json", settings, trial=trial, observer=events, **timing
+        engine,
+        repository,
+        repository.parent / "models.json",
+        settings,
+        trial=trial,
+        observer=events,
+        wall_s=wall_s,
+        **timing,
     )
     await engine.start(wishes=keeper.wishes)
     await keeper.start()

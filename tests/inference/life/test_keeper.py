@@ -14,7 +14,7 @@ import pytest
 
 from inference.errors import ModelError
 from inference.golden import GOLDEN_FILE
-from inference.life import keeper, loader
+from inference.life import folder, loader
 from inference.life.file import read_records
 from inference.life.loader import Loader
 from inference.life.timing import Timing, side_by_side
@@ -268,7 +268,7 @@ async def test_a_folder_that_cannot_be_read_for_whatever_reason_ends_no_watch(
 
     async with running(repository) as it:
         with monkeypatch.context() as patch:
-            patch.setattr(keeper, "scan", unreadable)
+            patch.setattr(folder, "scan", unreadable)
             await is_read.wait()
         drop_version(repository, 2)
         await it.events.saw("promoted")

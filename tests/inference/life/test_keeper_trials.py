@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,40 @@ async def test_probation_goes_on_while_the_version_before_has_to_answer_for_the_
         (model,) = it.keeper.status()
         assert model.probation_s == 0.0
         assert await it.ask() == 2
+
+
+async def test_probation_goes_on_after_a_restart(repository: Path) -> None:
+    backend = Crashing()
+    wall_s = 1000.0
+    async with running(repository, probation_s=60.0, wall_s=lambda: wall_s) as it:
+        drop_version(repository, 2)
+        await it.events.saw("promoted")
+    wall_s = 1059.0
+    async with running(repository, backends={"onnxruntime": backend}, wall_s=lambda: wall_s) as it:
+        await it.events.saw("loaded")
+        assert (it.version(2).state, it.version(1).state) == ("serving", "standby")
+        backend.is_broken = True
+        assert {await it.ask() for _ in range(5)} == {1}
+        await it.events.saw("rolled_back")
+        backend.is_broken = False
+        await it.keeper.promote("utterance", 2)
+    wall_s = 2000.0
+    async with running(repository, wall_s=lambda: wall_s) as it:
+        (model,) = it.keeper.status()
+        assert (model.serving, model.previous, model.probation_s) == (2, 1, 0.0)
+        assert it.engine.versions("utterance") == (2,)
+
+
+async def test_where_the_version_before_is_gone_after_a_restart_the_new_one_stays(repository: Path) -> None:
+    async with running(repository) as it:
+        drop_version(repository, 2)
+        await it.events.saw("promoted")
+    shutil.rmtree(repository / "utterance" / "1")
+    async with running(repository) as it:
+        await it.keeper._bring_back("utterance", 1)
+        it.keeper._judge("utterance")
+        assert await it.ask() == 2
+        assert it.events.changes == []
 
 
 @pytest.mark.parametrize("is_slow", [True, False])

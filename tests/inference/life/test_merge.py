@@ -33,6 +33,13 @@ OVER = SetAside("passed_over", "version 1 was promoted by command", "b", 3.0)
         ),
         # A rollback here, the promotion of a third one there: it returns to what serves after the rollback.
         (Record(2, 1), Record(1, set_aside={2: BACK}), Record(3, 2), Record(3, 1, set_aside={2: BACK})),
+        # A promotion here, a refusal there: the probation is the promotion's.
+        (
+            Record(1),
+            Record(2, 1, probation_until_s=60.0),
+            Record(1, set_aside={3: REFUSED}),
+            Record(2, 1, set_aside={3: REFUSED}, probation_until_s=60.0),
+        ),
         # A rollback here, a trial of a third one there.
         (
             Record(2, 1),

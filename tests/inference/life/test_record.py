@@ -33,6 +33,14 @@ def test_what_is_taken_in_next(
     assert next_version(record, policy, seen) == expected
 
 
+def test_a_probation_ends_with_a_rollback_or_another_trial() -> None:
+    record = promoted(Record(serving=1), 2, until_s=60.0)
+    assert record == Record(serving=2, previous=1, probation_until_s=60.0)
+    assert withdrawn(record, 2, BAD) == Record(serving=1, set_aside={2: BAD})
+    assert introduced(record, 3, "canary", 0.1) == Record(2, 1, 3, "canary", 0.1)
+    assert withdrawn(record, 3, BAD).probation_until_s == 60.0
+
+
 def test_a_version_comes_serves_and_goes_back() -> None:
     record = introduced(Record(serving=1, set_aside={2: BAD}), 2, "canary", 0.1)
     assert (record.serving, record.candidate, record.stage, record.ratio, record.set_aside) == (1, 2, "canary", 0.1, {})
