@@ -97,10 +97,10 @@ def build_query(question: str, context: Sequence[Turn] = ()) -> Query:
         context: Turns before it, oldest first; the question itself may be the last of them.
 
     Raises:
-        BadQuery: If the question is empty or too long.
+        BadQuery: If the question has no word, or is too long.
     """
     question = " ".join(question.split())
-    if not question:
+    if not any(map(str.isalnum, question)):  # "?" would be answered with what the conversation is about
         raise BadQuery("expected a question", field="question")
     if len(question) > MAX_QUESTION_CHARS:
         raise BadQuery(f"longer than {MAX_QUESTION_CHARS} characters", field="question")

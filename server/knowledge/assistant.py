@@ -19,9 +19,9 @@ import msgspec
 from inference.errors import InferenceError
 from inference.generation import GenerationError
 from retrieval.conversation import build_query
-from retrieval.errors import RetrievalError
+from retrieval.errors import BadQuery, RetrievalError
 from retrieval.search import Answer
-from server.knowledge.answers import Screen, Shown, finding_of, plain_finding, unanswered
+from server.knowledge.answers import NOTHING_FOUND, Screen, Shown, finding_of, plain_finding, unanswered
 from server.knowledge.library import Library
 from server.knowledge.questions import Confirm, Decision, Question, Questions, QuestionsState, Search, Withdraw
 from server.knowledge.writer import Writer
@@ -224,8 +224,14 @@ class Assistant:
         assert self._base is not None
         assert self._library is not None
         try:
+            query = build_query(question.text, question.context)
+        except BadQuery:  # a lone question mark: nothing was asked, and nothing failed
+            self._searches.pop(question.key, None)
+            if question.trigger == "asked":
+                self._found(plain_finding(question, NOTHING_FOUND), search.stamps)
+            return
+        try:
             async with asyncio.timeout(SEARCH_TIMEOUT_S):
-                query = build_query(question.text, question.context)
                 # A card goes to everybody who follows the call, so it holds what everybody may see.
                 answer = await self._library.search(self._tenant, self._base, query)
         except (RetrievalError, InferenceError, TimeoutError) as error:

@@ -35,7 +35,8 @@ def open_writer(
     """
     if not settings.base_url:
         return None
-    api_key = environment.get(settings.api_key_env, "") if settings.api_key_env else ""
+    # A key from a file has a line end, which no header may hold.
+    api_key = environment.get(settings.api_key_env, "").strip() if settings.api_key_env else ""
     if settings.api_key_env and not api_key:
         raise ConfigError(f"{settings.api_key_env} is not set", field="generation.api_key_env")
     client = ChatClient(

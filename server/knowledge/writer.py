@@ -11,12 +11,13 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from inference.generation import Ask, Generator
+from inference.generation import Ask, GenerationError, Generator
 from retrieval.conversation import Turn
 from retrieval.highlight import sentences
 from retrieval.manifest import Embedder
 from retrieval.search import Answer
 from server.knowledge.grounding import Sentence, Sentences, Source, is_supported, prompt
+from server.knowledge.health import EndpointHealth
 from server.knowledge.masking import Masks
 from server.knowledge.questions import Question
 from server.metrics import Metrics
@@ -45,6 +46,7 @@ class Writer:
         self._embedder = embedder
         self._metrics = metrics
         self._max_tokens = max_tokens
+        self._health = EndpointHealth()
         self._remembered: OrderedDict[_Key, str] = OrderedDict()
         self._generations: dict[tuple[str, str], int] = {}
 
@@ -90,10 +92,15 @@ class Writer:
     async def _sentences(self, ask: Ask) -> AsyncGenerator[Sentence, None]:
         """Sentences as they are complete; of a stream that breaks, the half one is left out."""
         cutter = Sentences()
-        async with aclosing(self._generator.stream(ask)) as pieces:
-            async for piece in pieces:
-                for sentence in cutter.feed(piece):
-                    yield sentence
+        try:
+            async with aclosing(self._generator.stream(ask)) as pieces:
+                async for piece in pieces:
+                    for sentence in cutter.feed(piece):
+                        yield sentence
+        except GenerationError as error:
+            self._health.failed(error)
+            raise
+        self._health.wrote()
         for sentence in cutter.close():
             yield sentence
 

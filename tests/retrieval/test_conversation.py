@@ -71,7 +71,7 @@ def test_a_wrong_context_names_its_place(text: str) -> None:
     assert (raised.value.field or "").startswith("context")
 
 
-@pytest.mark.parametrize("question", ["", "  ", "a" * 2001])
+@pytest.mark.parametrize("question", ["", "  ", "?", "... !", "a" * 2001])
 def test_a_wrong_question(question: str) -> None:
     with pytest.raises(BadQuery):
         build_query(question)

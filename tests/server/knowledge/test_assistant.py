@@ -124,6 +124,16 @@ async def test_an_agent_is_told_that_nothing_was_found(call):
     assert (finding.is_asked, finding.title, finding.cites) == (True, "zebra quantum lasagne", ())
 
 
+async def test_a_question_without_a_word_is_not_answered_with_what_the_conversation_is_about(call, caplog):
+    call.hear(ASKED)
+    await call.next()
+    call.assistant.ask("?", Stamps())
+    finding = (await call.next()).finding
+    assert (finding.is_asked, finding.title, finding.cites) == (True, "?", ())
+    assert call.count("questions", outcome="failed") == 0
+    assert not caplog.text
+
+
 async def test_a_base_that_fails_costs_cards_and_nothing_else(call, library, monkeypatch, caplog):
     async def broken(*_, **__):
         raise DamagedIndex("torn")
