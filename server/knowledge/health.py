@@ -1,7 +1,7 @@
 """Whether the endpoint that writes answers does, as the log tells it: changes, not requests.
 
-A metric counts every request; but who has just mistyped a key or an address looks at the log. The cards say nothing: the
-passage stands where nothing is written.
+A metric counts every request; but who has just mistyped a key or an address looks at the log. The cards say nothing:
+the passage stands where nothing is written.
 """
 
 from __future__ import annotations
