@@ -3,7 +3,8 @@
     open → opened (at once) · binary PCMU, external left, internal right · ping → pong · close → closed
 
 Messages carry the session's id and sequence numbers both ways. The request is signed by the integration's secret; its
-organization has to be the one that `open` names. Source: PROTOCOLS b4, Genesys AudioHook protocol reference.
+organization has to be the one that `open` names. `reconnect` is not sent: Genesys does not establish a session anew, so
+a process that leaves carries its sockets on. Source: PROTOCOLS b4, Genesys AudioHook protocol reference.
 """
 
 from __future__ import annotations
