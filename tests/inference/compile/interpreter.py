@@ -43,6 +43,11 @@ def head_value(repository: ModelRepository, model: str, tensor: str, reads: tupl
             return {"label": labels[seed % len(labels)], "score": score, **scope}
 
 
+def params_read(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return what a registered function is given beside its inputs."""
+    return tuple(sorted((key, value) for key, value in params.items() if value))
+
+
 def holds(condition: Predicate | Condition, look_up: Any) -> bool:
     match condition.kind:
         case "and":
@@ -98,7 +103,8 @@ def run_declaration(graph: Graph, repository: ModelRepository, row: Mapping[str,
             case "select":
                 values[name] = present[0][node.key] if node.key else present[0]
             case _:
-                values[name] = (node.op, node.function, *reads)
+                given = {"function": node.function, "top_k": node.top_k, **node.params}
+                values[name] = (node.op, params_read(given), *reads)
     return {name: values[name] for name in graph.outputs}
 
 
@@ -130,5 +136,5 @@ def run_plan(plan: Plan, repository: ModelRepository, row: Mapping[str, Any]) ->
             case Op.CLASSIFY:
                 values[step.outputs[0]] = head_value(repository, step.model, step.tensors[0], tuple(reads))
             case _:
-                values[step.outputs[0]] = (step.op.value, step.params.get("function", ""), *reads)
+                values[step.outputs[0]] = (step.op.value, params_read(step.params), *reads)
     return {name: values[slot] for name, slot in plan.outputs.items()}, entered

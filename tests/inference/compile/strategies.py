@@ -8,18 +8,25 @@ from hypothesis import strategies as st
 
 from inference.graph import Graph, Node
 
-INPUTS = {"text": "string", "speaker": ("customer", "agent"), "is_final": "bool", "urgency": "float"}
+INPUTS = {
+    "text": "string",
+    "speaker": ("customer", "agent"),
+    "channel": ("voice", "chat", "mail"),
+    "is_final": "bool",
+    "urgency": "float",
+}
 ROWS = [
-    {"text": text, "speaker": speaker, "is_final": is_final, "urgency": urgency}
-    for text in ("one", "two", "three")
+    {"text": text, "speaker": speaker, "channel": channel, "is_final": is_final, "urgency": urgency}
+    for text, channel in (("one", "voice"), ("two", "chat"), ("three", "mail"))
     for speaker in ("customer", "agent")
     for is_final in (False, True)
     for urgency in (0.0, 1.0)
 ]
 LEAVES = ["speaker == customer", "speaker == agent", "is_final", "speaker != agent", "urgency > 0.5", "urgency <= 0.5"]
+LEAVES += ["channel == voice", "channel == chat"]
 HEADS = ["intent_logits", "sentiment_logits", "question_logits", "actions_logits", "dissatisfied_logits"]
 LEAVES_OF = {
-    "intent_logits": ["label == balance", "in_scope", "score >= 0.25"],
+    "intent_logits": ["label == balance", "label == transfer", "in_scope", "score >= 0.25"],
     "sentiment_logits": ["label != negative", "score < 0.5"],
     "question_logits": ["is_question", "score > 0.75"],
     "dissatisfied_logits": ["score > 0.5"],
@@ -72,18 +79,23 @@ def graphs(draw: st.DrawFn, name: str = "guidance") -> Graph:
     if draw(st.booleans()):
         nodes["moments"] = Node("classify", (f"{encoders[0]}.embedding",), prototypes="tenant", when=when())
         values.append(("moments", ""))
-    if draw(st.booleans()):
-        nodes["passages"] = Node("retrieve", (f"{encoders[-1]}.embedding", "text"), when=when(), top_k=3)
-        values.append(("passages", ""))
+    for index in range(draw(st.integers(0, 2))):
+        inputs, top_k = (f"{encoders[-1]}.embedding", "text"), draw(st.sampled_from([None, 3, 5]))
+        nodes[f"passages{index}"] = Node("retrieve", inputs, when=when(), top_k=top_k)
+        values.append((f"passages{index}", ""))
     same = [node for node, head in values if head == "sentiment_logits"]
-    if len(same) > 1:
-        nodes["either"] = Node("select", tuple(same), when=when(), key=draw(st.sampled_from([None, "score"])))
-        values.append(("either", ""))
-    nodes["report"] = Node("python", (draw(st.sampled_from(values))[0],), function="report", when=when())
-    values.append(("report", ""))
+    for index in range(draw(st.integers(0, 2)) if len(same) > 1 else 0):
+        key = draw(st.sampled_from([None, "score", "label"]))
+        nodes[f"either{index}"] = Node("select", tuple(same), when=when(), key=key)
+        values.append((f"either{index}", ""))
+    reported = draw(st.sampled_from(values))[0]
+    for index in range(draw(st.integers(1, 2))):
+        params = draw(st.sampled_from([{}, {"mark": 1}, {"mark": 2}]))
+        nodes[f"report{index}"] = Node("python", (reported,), function="report", params=params, when=when())
+        values.append((f"report{index}", ""))
     outputs = draw(st.lists(st.sampled_from([node for node, _ in values]), min_size=1, unique=True))
-    inputs: dict[str, Any] = dict(INPUTS)
-    return Graph(name, inputs, nodes, tuple(outputs))
+    declared: dict[str, Any] = dict(INPUTS)
+    return Graph(name, declared, nodes, tuple(outputs))
 
 
 def shuffled(graph: Graph, draw: Any) -> Graph:

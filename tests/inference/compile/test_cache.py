@@ -6,7 +6,7 @@ import pytest
 
 from inference.compile import PlanCache
 from inference.errors import GraphError
-from inference.graph import Graph, parse_graph
+from inference.graph import Graph, Node, parse_graph
 from inference.repository import ModelRepository
 from tests.inference.compile.test_compiler import BACKENDS, GUIDANCE
 from tests.inference.model_folders import HEADS, write_model
@@ -56,6 +56,15 @@ def test_the_least_recently_used_plan_goes_first(guidance: Graph, repository: Mo
     assert len(cache) == 2
     assert cache.plan(guidance, ["intent"], repository, backends=BACKENDS) is intent
     assert cache.num_compiled == 3
+
+
+def test_another_set_of_functions_is_another_question(repository: ModelRepository) -> None:
+    nodes = {"shout": Node("python", ("text",), function="shout")}
+    graph = Graph("loud", {"text": "string"}, nodes, ("shout",))
+    cache = PlanCache()
+    cache.plan(graph, None, repository, backends=BACKENDS, functions=["shout"])
+    with pytest.raises(GraphError, match="unknown function"):
+        cache.plan(graph, None, repository, backends=BACKENDS, functions=["whisper"])
 
 
 def test_a_failure_is_not_cached(guidance: Graph, repository: ModelRepository) -> None:

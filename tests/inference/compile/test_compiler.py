@@ -262,6 +262,83 @@ def test_a_thousand_nodes(repository: ModelRepository) -> None:
     assert plan.steps[1].when is None  # nine hundred alternatives are not worth asking
 
 
+@pytest.mark.parametrize(("readers", "asks"), [(8, True), (9, False)])
+def test_an_encoder_asks_a_few_readers_what_they_want_and_not_many(
+    readers: int, asks: bool, repository: ModelRepository
+) -> None:
+    nodes = {
+        "tokens": Node("tokenize", ("text",), model="utterance"),
+        "encoder": Node("model", ("tokens",), model="utterance"),
+    }
+    nodes |= {f"n{i}": Node("classify", ("encoder.intent_logits",), when=f"urgency > {i}") for i in range(readers)}
+    graph = Graph("wide", {"text": "string", "urgency": "float"}, nodes, tuple(f"n{i}" for i in range(readers)))
+    plan = compile_graph(graph, None, repository, backends=BACKENDS)
+    assert (plan.steps[1].when is not None) is asks
+
+
+def test_no_pass_makes_a_condition_that_nobody_may_declare(repository: ModelRepository) -> None:
+    """Two readers of forty comparisons each, behind equal nodes and behind one: eighty are asked of no row."""
+    when = [" and ".join(f"urgency > {first + i}" for i in range(40)) for first in (0, 100)]
+    inputs = {"text": "string", "urgency": "float"}
+    nodes = {
+        "tokens": Node("tokenize", ("text",), model="utterance"),
+        "encoder": Node("model", ("tokens",), model="utterance"),
+        "n0": Node("classify", ("encoder.intent_logits",), when=when[0]),
+        "n1": Node("classify", ("encoder.intent_logits",), when=when[1]),
+    }
+    plan = compile_graph(Graph("one", inputs, nodes, ("n0", "n1")), None, repository, backends=BACKENDS)
+    assert [step.when is None for step in plan.steps] == [True, True, False, False]
+    nodes = {}
+    for index in (0, 1):
+        nodes[f"tokens{index}"] = Node("tokenize", ("text",), model="utterance", when=when[index])
+        nodes[f"encoder{index}"] = Node("model", (f"tokens{index}",), model="utterance")
+        nodes[f"n{index}"] = Node("classify", (f"encoder{index}.intent_logits",))
+    plan = compile_graph(Graph("two", inputs, nodes, ("n0", "n1")), None, repository, backends=BACKENDS)
+    assert [step.when is None for step in plan.steps] == [True, True, False, False]
+
+
+def test_nodes_that_differ_in_a_parameter_stay_two(repository: ModelRepository) -> None:
+    nodes = {
+        "few": Node("python", ("text",), function="find", params={"most": 3}),
+        "many": Node("python", ("text",), function="find", params={"most": 5}),
+        "again": Node("python", ("text",), function="find", params={"most": 5}),
+    }
+    plan = compile_graph(Graph("find", {"text": "string"}, nodes, tuple(nodes)), None, repository, backends=BACKENDS)
+    assert [(step.node, step.params["most"]) for step in plan.steps] == [("again", 5), ("few", 3)]
+    assert plan.outputs["again"] == plan.outputs["many"]
+
+
+def test_a_head_that_waits_for_another_head_holds_back_none(guidance: Graph, repository: ModelRepository) -> None:
+    answer = Node("classify", ("utterance.sentiment_logits",), when="question.is_question")
+    graph = Graph(guidance.name, guidance.inputs, {**guidance.nodes, "answer": answer}, ("answer", "intent"))
+    plan = compile_graph(graph, None, repository, backends=BACKENDS)
+    assert [(step.node, step.group) for step in plan.steps] == [
+        ("tokens", 0), ("utterance", 1), ("intent", 1), ("question", 1), ("answer", 0),
+    ]  # fmt: skip
+
+
+def test_the_tightest_budget_goes_first_and_functions_last(repository: ModelRepository) -> None:
+    nodes = {
+        "a_function": Node("python", ("text",), function="f", budget_ms=1.0),
+        "relaxed": Node("model", ("tokens",), model="utterance", budget_ms=40.0),
+        "tight": Node("model", ("tokens",), model="second", budget_ms=5.0),
+        "tokens": Node("tokenize", ("text",), model="utterance"),
+        "x": Node("select", ("relaxed.embedding",)),
+        "y": Node("select", ("tight.embedding",)),
+    }
+    graph = Graph("budgets", {"text": "string"}, nodes, ("a_function", "x", "y"))
+    plan = compile_graph(graph, None, repository, backends=BACKENDS)
+    assert [step.node for step in plan.steps] == ["tokens", "tight", "relaxed", "x", "y", "a_function"]
+
+
+@pytest.mark.parametrize("backends", [("onnxruntime", "fake"), ("fake", "onnxruntime")])
+def test_the_first_backend_that_can_is_taken(
+    backends: tuple[str, str], guidance: Graph, repository: ModelRepository
+) -> None:
+    plan = compile_graph(guidance, ["intent"], repository, backends=backends)
+    assert plan.backend == {"utterance": backends[0]}
+
+
 @pytest.mark.parametrize("depth", [64, 65])
 def test_conditions_of_conditions_end_somewhere(depth: int, repository: ModelRepository) -> None:
     nodes = {"n0": Node("python", ("text",), function="f", when="urgency > 0")}

@@ -9,9 +9,9 @@ from inference.compile.logic import conjunction, cover_members, disjunction, nor
 from inference.when import ALWAYS, NEVER, Predicate, parse_when
 from tests.inference.compile.interpreter import holds
 
-VALUES = {"a": [True, False, None], "b": [True, False, None], "s": ["x", "y", None]}
+VALUES = {"a": [True, False, None], "b": [True, False, None], "s": ["x", "y", "z", None]}
 ROWS = [{"a": a, "b": b, "s": s} for a in VALUES["a"] for b in VALUES["b"] for s in VALUES["s"]]
-LEAVES = ["a", "b", "a == true", "s == x", "s == y", "s != x"]
+LEAVES = ["a", "b", "a == true", "s == x", "s == y", "s == z", "s != x"]
 predicates = st.recursive(
     st.sampled_from(LEAVES).map(parse_when),
     lambda inner: st.one_of(
@@ -57,7 +57,7 @@ def test_a_weakened_condition_holds_whenever_the_whole_does(predicate: Predicate
 
 @given(predicates)
 def test_covering_members_changes_nothing_for_present_inputs(predicate: Predicate) -> None:
-    covered = cover_members(normalise(predicate), {"s": ("x", "y"), "a": "bool"})
+    covered = cover_members(normalise(predicate), {"s": ("x", "y", "z"), "a": "bool"})
     for row in ROWS:
         if row["s"] is not None:
             assert holds(covered, row.get) == holds(predicate, row.get)
@@ -73,5 +73,8 @@ def test_examples() -> None:
     assert text("a and not a") == "never"
     assert text("a or not a") == "always"
     assert text("s == x and s == y") == "never"
+    assert text("s == x or s == y") == "s == x or s == y"
     assert text("not s == x") == "not (s == x)"
-    assert cover_members(normalise(parse_when("s == x or s == y")), {"s": ("x", "y")}) == ALWAYS
+    two = normalise(parse_when("s == x or s == y"))
+    assert cover_members(two, {"s": ("x", "y")}) == ALWAYS
+    assert cover_members(two, {"s": ("x", "y", "z")}) == two
