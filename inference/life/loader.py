@@ -179,6 +179,8 @@ class Loader:
             if isinstance(error, InferenceError) and not isinstance(error, ModelError):
                 raise ModelError(error.message, path=where) from error
             raise
+        # A thousand examples that it embedded would make a failing row of live ones look seldom.
+        engine.health.forget(service.lane)
         return service
 
     async def _prepare(self, consumer: Consumer, model: str, version: int) -> None:

@@ -100,6 +100,23 @@ async def test_a_version_that_a_consumer_cannot_use_is_refused(repository: Path)
         assert it.engine.versions("utterance") == (1,)
 
 
+async def test_what_it_was_asked_in_preparation_does_not_count_for_a_version(repository: Path) -> None:
+    class Thorough:
+        async def prepare(self, model: str, version: int) -> None:
+            assert len(await it.engine.embed(["my card is lost", "thank you"], version)) == 2
+
+        def pins(self) -> frozenset[tuple[str, int]]:
+            return frozenset()
+
+    async with running(repository) as it:
+        it.keeper.add_consumer(Thorough())
+        drop_version(repository, 2)
+        await it.events.saw("promoted")
+        assert it.version(2).rows == 0
+        assert await it.ask() == 2
+        assert it.version(2).rows == 1
+
+
 async def test_a_version_that_comes_while_there_is_too_much_to_do_waits(repository: Path) -> None:
     class Busy:
         attempts = 0
