@@ -168,11 +168,12 @@ class Search:
         # One row each: the question, the topical turns, the gist.
         texts = [self._query.question, *(self._query.turns[number].text for number in topic.turns)]
         rows = [self._vectors[:1], *(self._vectors[number + 1 : number + 2] for number in topic.turns)]
-        weights = [QUESTION_WEIGHT, *topic.weights.tolist()]
+        context_share = self._query.context_share
+        weights = [QUESTION_WEIGHT, *(context_share * topic.weights).tolist()]
         if gist_vector is not None:
             texts.append(topic.gist)
             rows.append(gist_vector)
-            weights.append(GIST_WEIGHT)
+            weights.append(context_share * GIST_WEIGHT)
         words = [query_terms(text) for text in texts]
         vectors, lexical = np.concatenate(rows), lexical_scores(generation, words)
         self._candidates = candidates(generation, vectors, lexical, self._allowed)

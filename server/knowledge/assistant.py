@@ -18,7 +18,7 @@ import msgspec
 
 from inference.errors import InferenceError
 from inference.generation import GenerationError
-from retrieval.conversation import build_query
+from retrieval.conversation import TYPED_CONTEXT_SHARE, build_query
 from retrieval.errors import BadQuery, RetrievalError
 from retrieval.search import Answer
 from server.knowledge.answers import NOTHING_FOUND, Screen, Shown, finding_of, plain_finding, unanswered
@@ -224,7 +224,8 @@ class Assistant:
         assert self._base is not None
         assert self._library is not None
         try:
-            query = build_query(question.text, question.context)
+            share = TYPED_CONTEXT_SHARE if question.trigger == "asked" else 1.0
+            query = build_query(question.text, question.context, share)
         except BadQuery:  # a lone question mark: nothing was asked, and nothing failed
             self._searches.pop(question.key, None)
             if question.trigger == "asked":

@@ -124,6 +124,15 @@ async def test_an_agent_is_told_that_nothing_was_found(call):
     assert (finding.is_asked, finding.title, finding.cites) == (True, "zebra quantum lasagne", ())
 
 
+async def test_what_an_agent_types_is_looked_for_and_not_what_the_call_is_about(call):
+    for number in range(6):
+        call.hear(
+            f"the refund for my returned jacket {number}", name=f"u{number}", end_s=number + 1.0, is_question=False
+        )
+    call.assistant.ask("do hiking boots come with a warranty", Stamps())
+    assert (await call.next()).finding.cites[0].source == "boots.md"
+
+
 async def test_a_question_without_a_word_is_not_answered_with_what_the_conversation_is_about(call, caplog):
     call.hear(ASKED)
     await call.next()
