@@ -177,8 +177,20 @@ class LoadedOnce:
 
     def load(self, version: ModelVersion) -> LoadedModel:
         if version.weights not in self._models:
-            self._models[version.weights] = self._backend.load(version)
+            self._models[version.weights] = SharedModel(self._backend.load(version))
         return self._models[version.weights]
+
+
+class SharedModel:
+    """A loaded model that outlives the engines that run it: the first that stopped unloaded it for all."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.run = model.run
+        self.is_exact = model.is_exact
+        self.preferred_slots = model.preferred_slots
+
+    def unload(self) -> None:
+        """Stay."""
 
 
 class TimedModel:

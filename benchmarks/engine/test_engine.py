@@ -95,6 +95,16 @@ def against_bare(benchmark, bare: Bare, subject: Subject, rows: list[str], batch
     return ratio
 
 
+@pytest.mark.gate
+def test_both_sides_still_run_the_model_after_an_engine_has_stopped(backend: LoadedOnce, bare: Bare):
+    """No measurement; but the rest of this file is none without it."""
+    Subject(backend).close()
+    bare.run_here(bare.batches(["my card was charged twice"], 1))
+    again = Subject(backend)
+    again.throughput(["my card was charged twice"])
+    again.close()
+
+
 def test_rows_a_second_at_the_best_bucket(benchmark, backend: LoadedOnce, bare: Bare, texts: Iterator[str]):
     subject = Subject(backend, max_batch_rows=BEST_ROWS, max_batch_tokens=BEST_ROWS * 12)
     rows = of_length(bare.tokenizer, 12, texts, SUSTAINED_ROWS * (ROUNDS + 1))
