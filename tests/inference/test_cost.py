@@ -22,6 +22,34 @@ def test_a_slower_machine_is_followed_within_a_hundred_batches() -> None:
     assert cost.predict_s(100) == pytest.approx(4 * 0.0105, rel=0.3)
 
 
+def test_a_long_day_does_not_make_it_slow_to_learn() -> None:
+    cost = CostModel()
+    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
+    for i in range(5_000):
+        n = (8, 16, 64, 256)[i % 4]
+        cost.observe(n, 1e-4 * n + 5e-4)
+    for i in range(100):
+        n = (8, 16, 64, 256)[i % 4]
+        cost.observe(n, 4.0 * (1e-4 * n + 5e-4))
+    assert cost.predict_s(100) == pytest.approx(4 * 0.0105, rel=0.3)
+
+
+def test_a_new_calibration_forgets_what_was_learned() -> None:
+    cost = CostModel()
+    for _ in range(100):
+        cost.observe(64, 1.0)
+    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
+    assert cost.predict_s(64) == pytest.approx(1e-4 * 64 + 5e-4)
+
+
+def test_a_batch_never_looks_free_beside_its_tokens() -> None:
+    """Noise alone fits a line through the origin, and single rows would look as cheap as full batches."""
+    cost = CostModel()
+    cost.calibrate((n, 1e-4 * n) for n in (8, 16, 64, 256))
+    assert cost.b_s == pytest.approx(4.0 * cost.a_s)
+    assert cost.predict_s(256) == pytest.approx(256e-4, rel=0.1)
+
+
 def test_one_pause_moves_the_line_little() -> None:
     cost = CostModel()
     cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))

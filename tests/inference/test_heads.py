@@ -91,6 +91,23 @@ def test_multi_lists_labels_above_their_own_threshold_best_first() -> None:
     assert read_one(head, logits=[-5.0, -5.0, -5.0]) == ([], None)
 
 
+def test_a_score_at_its_threshold_reaches_it() -> None:
+    assert read_one(HeadSpec("multi", threshold=0.5), logits=[0.0, -0.1, -0.1])[0] == [{"label": "a", "score": 0.5}]
+    assert read_one(HeadSpec("single", scope="scope", scope_threshold=0.5), logits=[0.0] * 3, scope=[0.0])[0][
+        "in_scope"
+    ]
+
+
+def test_a_bias_is_added_to_what_the_temperature_left_in_every_kind_of_head() -> None:
+    multi = HeadSpec("multi", temperature=2.0, bias=[0.5, -9.0, -9.0], threshold=0.5)
+    assert read_one(multi, logits=[1.0, 0.0, 0.0])[1] == pytest.approx(sigmoid(1.0), abs=1e-6)
+    binary = HeadSpec("binary", temperature=2.0, bias=[0.5])
+    assert read_one(binary, logits=[1.0])[1] == pytest.approx(sigmoid(1.0), abs=1e-6)
+    single = HeadSpec("single", scope="scope", scope_temperature=2.0, scope_bias=0.5)
+    value, _ = read_one(single, logits=[0.0] * 3, scope=[1.0])
+    assert value["in_scope_score"] == pytest.approx(sigmoid(1.0), abs=1e-6)
+
+
 def test_multi_shows_only_what_the_speaker_can_say() -> None:
     head = HeadSpec("multi", speakers={"agent": ["a", "b"], "customer": []})
     row = [1.0, 2.0, 3.0]
@@ -149,6 +166,16 @@ def test_what_the_turn_before_hands_on_is_added_to_the_logits(x: np.ndarray, see
             assert reading.value(name, place) == bank(**{name: spec}).read(one).value(name, 0)
     for name, array in kept.items():
         np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_what_was_handed_on_and_is_no_number_is_left_aside_in_its_own_row_alone() -> None:
+    heads = bank(logits=HeadSpec("single", carry="carry"))
+    x = np.zeros((2, 3), np.float32)
+    whole, broken = np.array([0.0, 5.0, 0.0], np.float32), np.array([0.0, np.nan, 5.0], np.float32)
+    reading = heads.read_after({"logits": x}, [0, 1], [whole, broken])
+    assert reading.value("logits", 0) == heads.read_after({"logits": x}, [0], [whole]).value("logits", 0)
+    assert reading.value("logits", 0)[0]["label"] == "b"
+    assert reading.value("logits", 1) == heads.read({"logits": x}).value("logits", 1)
 
 
 def test_a_bank_without_heads_reads_nothing() -> None:

@@ -40,6 +40,23 @@ def test_a_revision_with_the_same_words_is_recalled_by_the_ids_that_were_compute
     assert memo.said("u", b"words") is None
 
 
+def test_nothing_is_left_of_words_that_are_to_be_forgotten() -> None:
+    memo: Memo[str] = Memo(10)
+    memo.keep(LANE, [(b"a", "A"), (b"b", "B")])
+    memo.say("u", b"words", b"words.")
+    assert memo.clear() == 2
+    assert memo.recall(LANE, b"a") is None
+    assert memo.said("u", b"words") is None
+
+
+def test_the_utterance_that_grew_last_is_kept_longest() -> None:
+    memo: Memo[str] = Memo(2)
+    for name in "abac":
+        memo.say(name, b"w", name.encode())
+    assert memo.said("a", b"w") == b"a"
+    assert memo.said("b", b"w") is None
+
+
 def test_utterances_are_bounded() -> None:
     memo: Memo[str] = Memo(2)
     for name in "abc":
