@@ -145,6 +145,7 @@ class App {
       {
         g: () => this.call && this.cards.focus(),
         t: () => this.call && this.transcript.focus(),
+        a: () => byId("ask-text").focus({ preventScroll: true }),
         l: () => this.call && this.transcript.follow(),
         w: () => this.toggleWaterfall(),
         q: () => this.setQuiet(!this.isQuiet),

@@ -92,6 +92,7 @@ AUDIT = (Path(__file__).parent / "static" / "audit.js").read_text()
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE_SIDE], ids=["desk", "beside_a_softphone"])
 def test_names_roles_contrast_and_room(stage: Stage, open_page: OpenPage, theme: str, viewport: dict[str, int]) -> None:
+    stage.health.can_ask = True
     page = open_page(viewport=viewport, color_scheme=theme, reduced_motion="reduce")
     page.get_by_text("Waiting for a call").wait_for()
     assert page.evaluate(AUDIT) == []

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.server.app import script
-from tests.server.app.browser import CALL, OpenPage, card, line
+from tests.server.app.browser import CALL, DESK, PHONE_SIDE, OpenPage, begin, card, line
 from tests.server.app.stage import Stage
 
 pytestmark = pytest.mark.browser
@@ -118,3 +118,27 @@ def test_asking_waits_until_the_server_can(talk: Any, stage: Stage, open_page: O
     page.get_by_role("button", name="Ask").click()
     assert stage.wait_questions(1) == ["How long is the warranty?"]
     expect(page.locator("#ask-text")).to_have_value("")
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE_SIDE], ids=["desk", "phone_side"])
+def test_asking_stays_in_reach_and_covers_nothing_that_has_the_focus(
+    stage: Stage, open_page: OpenPage, viewport: dict[str, int]
+) -> None:
+    stage.health.can_ask = True
+    page = open_page(viewport=viewport)
+    begin(stage, page)
+    for number in range(12):
+        stage.publish(CALL, script.card(f"card-{number}", title=f"Card {number}"))
+    expect(page.locator("#cards > li")).to_have_count(12)
+    field = page.locator("#ask-text")
+    expect(field).to_be_in_viewport(ratio=1)
+    page.keyboard.press("g")
+    page.keyboard.press("End")
+    for _ in range(4):  # its buttons
+        page.keyboard.press("Tab")
+        focus_px = page.evaluate("document.activeElement.getBoundingClientRect().bottom")
+        assert focus_px <= page.locator("#ask").bounding_box()["y"]
+    page.keyboard.press("a")
+    page.keyboard.type("a warranty")
+    page.keyboard.press("Enter")
+    assert stage.wait_questions(1) == ["a warranty"]

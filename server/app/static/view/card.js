@@ -83,7 +83,7 @@ function toggleEvidence(node) {
 /** @param {Action} action @param {Timings} timings @param {CardHandlers} handlers */
 function evidenceNode(action, timings, { onJump }) {
   const items = (action.evidence ?? []).map((each) => evidenceItem(each, timings, onJump));
-  if (items.length === 0) items.push(el("li", { text: "No evidence was sent with this card." }));
+  if (items.length === 0) items.push(el("li", { text: action.type === "answer" ? "Somebody asked the knowledge base." : "No evidence was sent with this card." }));
   return el("ul", { class: "evidence", hidden: true, "aria-label": `Why: ${action.title}` }, ...items);
 }
 

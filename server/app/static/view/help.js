@@ -5,6 +5,7 @@ import { el } from "./dom.js";
 const KEYS = [
   ["g", "Go to guidance"],
   ["t", "Go to the transcript"],
+  ["a", "Ask the knowledge base"],
   ["l", "Jump to live"],
   ["w", "Timing panel on or off"],
   ["q", "Quiet mode: final words only, no motion"],
