@@ -49,9 +49,10 @@ $(BUILT): $(SOURCES) | $(READY)
 run: $(READY) $(BUILT) ## Start the server with the demo call on http://127.0.0.1:8080/.
 	@exec $(BIN)/cueline serve $(if $(GPU),--device cuda)
 
+# Slow tests wait most of their time, for calls in real time and for outages: two files of them at once.
 test: $(READY) $(BUILT) ## All tests: fast, real models, real sockets, browser.
 	@$(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark $(if $(CI),$(AGAIN))
-	@$(BIN)/python -m pytest tests -m "not ($(FAST))" $(if $(CI),$(AGAIN))
+	@$(BIN)/python -m pytest tests -m "not ($(FAST))" -n 2 --dist loadfile -p no:benchmark $(if $(CI),$(AGAIN))
 
 lint: $(READY) ## Format, lint, types and import order.
 	@$(BIN)/ruff format --check --quiet .
