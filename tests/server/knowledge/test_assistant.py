@@ -9,6 +9,8 @@ from retrieval.errors import DamagedIndex
 from server.knowledge.assistant import MAX_SEARCHES, Assistant, Found, Gone, Unanswered
 from server.metrics import Metrics
 from server.policy.loading import parse_policy
+from server.policy.rulebook import RuleBook
+from server.policy.runtime import CallPolicy
 from server.wire.clock import Stamps
 from server.wire.publication import Action, Evidence
 from tests.server.knowledge.test_questions import question
@@ -69,6 +71,24 @@ async def test_a_question_becomes_an_answer_with_its_source(call):
     assert found.finding.cites[0].source == "refund.md"
     assert found.finding.evidence.utterance_id == "u1"
     assert call.count("questions", outcome="shown") == 1
+
+
+async def test_a_second_question_to_the_same_passage_is_answered_on_the_card_of_the_first(call):
+    guidance = CallPolicy(RuleBook(parse_policy(POLICY, source="shop.yaml")))
+    cards = []
+    for number, (text, bodies) in enumerate(
+        [(ASKED, ["five working days"]), ("does the refund go to the card", ["five working days", "goes to the card"])]
+    ):
+        guidance.on_utterance(utterance(f"u{number}", text, end_s=1.0 + number), 1.0 + number)
+        call.hear(text, name=f"u{number}", end_s=1.0 + number)
+        (card,) = guidance.on_finding((await call.next()).finding, 1.5 + number)
+        call.assistant.on_action(card, Stamps())
+        assert [each in card.body for each in bodies] == [True] * len(bodies)
+        cards.append(card)
+    assert [(card.id, card.state) for card in cards] == [(cards[0].id, "new"), (cards[0].id, "update")]
+    assert [each.utterance_id for each in cards[1].evidence] == ["u0", "u1"]
+    call.hear("how long does a refund for the jacket take", name="u2", end_s=4.0)
+    assert await call.next() == Gone("u2"), "it is on the card"
 
 
 async def test_what_no_article_answers_is_not_shown(call):
