@@ -38,12 +38,14 @@ class Shown(msgspec.Struct, frozen=True, array_like=True):
         is_answer: Not a hint that cites it.
         key: The question that it answers last; empty where it answers none.
         highlights: The sentences that it says; none: it says all.
+        is_shared: It answers earlier questions too.
     """
 
     passage_id: str
     is_answer: bool
     key: str
     highlights: tuple[Span, ...] = ()
+    is_shared: bool = False
 
     def says(self, result: Result) -> bool:
         """Whether the result's sentences are among its own."""
@@ -70,7 +72,8 @@ class Screen:
                 is_answer = action.type == "answer"
                 key = action.evidence[-1].utterance_id if is_answer and action.evidence else ""
                 first = action.cites[0]
-                self._shown[action.id] = Shown(first.passage_id, is_answer, key, first.highlights)
+                is_shared = len(action.evidence) > 1
+                self._shown[action.id] = Shown(first.passage_id, is_answer, key, first.highlights, is_shared)
             return
         shown = self._shown.pop(action.id, None)
         if shown is not None and action.reason in _KNOWN:
@@ -103,11 +106,12 @@ class Screen:
         return "duplicate" if any(is_in_the_way(card) for card in others) else "shown"
 
     def with_what_stands(self, question: Question, best: Result) -> Result:
-        """A passage with the sentences that another question's card says of it: that card will answer both."""
+        """A passage with the sentences that a card says of it for another question: that card will answer both."""
         said = {
             span
             for card in self._shown.values()
-            if card.is_answer and card.key not in ("", question.key) and card.passage_id == best.passage_id
+            if card.is_answer and card.key and card.passage_id == best.passage_id
+            if card.is_shared or card.key != question.key
             for span in card.highlights
         }
         return replace(best, highlights=tuple(sorted({*best.highlights, *said}))) if best.highlights else best

@@ -1,5 +1,7 @@
 """What is shown of what was found."""
 
+import msgspec
+
 from retrieval.search import Answer, Result
 from server.knowledge.answers import NOTHING_FOUND, Screen, finding_of
 from server.knowledge.questions import Question
@@ -65,6 +67,11 @@ def test_other_sentences_of_a_passage_on_the_screen_are_shown_with_those_that_ar
     assert finding.cites[0].highlights == ((0, 11), (12, 35))
     assert finding_of(asked("asked"), FOUND, screen)[1].body == "It takes forty minutes."
     assert finding_of(asked("moment"), FOUND, screen) == ("duplicate", None)
+    again = shown(said=((0, 11), (36, 50)), utterance_id="u1", state="update")
+    screen.on_action(again)  # its words are repaired, and were another question's too, or not
+    assert finding_of(asked(), FOUND, screen)[1].cites[0].highlights == ((12, 35),)
+    screen.on_action(msgspec.structs.replace(again, evidence=again.evidence * 2))
+    assert finding_of(asked(), FOUND, screen)[1].cites[0].highlights == ((0, 11), (12, 35), (36, 50))
     screen.on_action(shown(said=((0, 11), (12, 35)), state="update"))
     assert finding_of(asked(), FOUND, screen) == ("duplicate", None)
     screen.on_action(shown(state="expire", reason="used"))
