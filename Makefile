@@ -18,6 +18,8 @@ TRITON := build/.ready-triton
 WHISPER := build/whisper-base/model.bin
 # In CI real sockets, processes and clocks share a machine with others: what fails is tried again by itself, at most twice.
 AGAIN = || { for try in 2 3; do echo "tests failed; try $$try"; $(BIN)/python -m pytest tests --last-failed --last-failed-no-failures=none && exit 0; done; exit 1; }
+# What COMPARE=1 compares with. A clock that ticks otherwise than in that run, as a laptop's always does, is told and no error.
+EARLIER = $(wildcard reports/bench/*/*.json)
 FAST := not slow and not browser and not triton
 # Containers often forbid it; then every process of the tests compiles what hundreds before it compiled.
 unexport PYTHONDONTWRITEBYTECODE
@@ -64,8 +66,10 @@ check: $(BUILT) lint ## The same and the fast tests, on both cores; property tes
 	@TEST_EXAMPLES=few $(BIN)/python -m pytest tests -m "$(FAST)" -n 2 -p no:benchmark
 
 bench: $(READY) $(BUILT) ## All benchmarks, as tables; the run is kept in reports/bench. COMPARE=1 fails on what got slower.
+	$(if $(COMPARE),$(if $(EARLIER),,@echo "bench: no earlier run here to compare with; this is the first"))
 	@$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-columns=min,median,mean,stddev,rounds --benchmark-sort=name -s \
-		--benchmark-storage=reports/bench --benchmark-autosave $(if $(COMPARE),--benchmark-compare --benchmark-compare-fail=median:$(SLOWER))
+		-W default::pytest_benchmark.logger.PytestBenchmarkWarning --benchmark-storage=reports/bench --benchmark-autosave \
+		$(if $(COMPARE),$(if $(EARLIER),--benchmark-compare --benchmark-compare-fail=median:$(SLOWER)))
 
 models: $(if $(DATA),training,$(READY)) ## Build every precision from the committed checkpoint; with DATA=dir train first.
 	@$(BIN)/cueline models $(if $(DATA),train --data $(DATA),build --force)
