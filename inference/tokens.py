@@ -109,6 +109,8 @@ class Tokenizer:
         if self._is_chunked and text.isprintable():
             body = b"".join(map(self._chunks.__getitem__, text.split(" ")))
         else:
+            # Half a surrogate pair is no text to the full tokeniser; as U+FFFD it is dropped.
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             body = _pack(self._full.encode(text, add_special_tokens=False).ids)
         return self._prefix + body[: self._body_bytes] + self._suffix
 

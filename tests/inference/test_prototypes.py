@@ -49,6 +49,14 @@ def test_each_row_sees_its_own_tenant_as_if_it_were_alone(sizes: list[list[int]]
         assert score == (value[0]["score"] if value else None)
 
 
+def test_labels_of_one_vector_tell_their_own_phrases() -> None:
+    vector = unit(np.random.default_rng(0), 1)
+    phrases = {"a": ["of a"], "b": ["of b"]}
+    prototypes = make_prototypes("t", phrases, dict.fromkeys(phrases, 0.5), np.repeat(vector, 2, axis=0))
+    value, _ = PrototypeStack([prototypes]).compare(vector).value(0, prototypes)
+    assert [(claim["label"], claim["phrase"]) for claim in value] == [("a", "of a"), ("b", "of b")]
+
+
 def test_phrases_need_not_be_sorted_by_label_and_a_label_may_have_none() -> None:
     rng = np.random.default_rng(0)
     prototypes = PrototypeSet(

@@ -40,6 +40,12 @@ def test_any_mix_of_words_blanks_and_marks_gets_the_ids_of_the_full_tokeniser(wo
     assert ids(TOKENIZER.encode(text)) == expected(text, 32)
 
 
+@pytest.mark.parametrize("text", ["my \ud83d card", "my card \udc00", "my card\ud83d", "\ud83d\ude00 my card"])
+def test_half_a_surrogate_pair_is_no_word(text: str) -> None:
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
+    assert ids(TOKENIZER.encode(text)) == expected(joined, 32)
+
+
 def test_an_empty_text_has_only_the_special_tokens() -> None:
     assert ids(TOKENIZER.encode("")) == [2, 3]
 
@@ -48,6 +54,35 @@ def test_ten_thousand_words_are_cut_at_the_limit() -> None:
     text = "my card is lost " * 2_500
     assert ids(TOKENIZER.encode(text)) == expected(text, 32)
     assert len(TOKENIZER.encode(text)) == 32 * ID_BYTES
+
+
+def test_text_far_beyond_the_limit_is_not_read() -> None:
+    assert ids(TOKENIZER.encode(" " * 16 * 32 + "card")) == [2, 3]
+
+
+def test_the_table_of_chunks_is_bounded_and_holds_no_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.tokens._MAX_CHUNKS", 4)
+    tokenizer = Tokenizer(bert_tokenizer(), 32)
+    for word in [*WORDS[5:], "card" * 10]:
+        assert ids(tokenizer.encode(word)) == expected(word, 32)
+        assert len(tokenizer._chunks) <= 4
+    assert "card" * 10 not in tokenizer._chunks
+
+
+def test_a_wrapped_tokeniser_neither_cuts_nor_pads_by_itself() -> None:
+    other = bert_tokenizer()
+    other.enable_truncation(4)
+    other.enable_padding(length=8)
+    text = "my\tcard is lost"  # not printable, so the full tokeniser is asked
+    assert ids(Tokenizer(other, 32).encode(text)) == expected(text, 32)
+
+
+def test_a_tokeniser_with_words_of_several_chunks_is_asked_for_the_whole_text() -> None:
+    other = bert_tokenizer()
+    other.add_tokens(["my card"])
+    row = Tokenizer(other, 32).encode("lost my card")
+    assert ids(row) == other.encode("lost my card").ids
+    assert len(ids(row)) == 4
 
 
 def test_a_limit_without_room_is_refused() -> None:
