@@ -3,6 +3,8 @@
 article ─▶ sentences and list items ─▶ passages (≤ 40 words, never across a heading) ─▶ parts (≤ 300 words)
 
 Passages are what an agent reads and the finer vector; a part is what the coarser vector and the lexical index see.
+Paragraphs, list items and table rows stand on lines of their own in a passage: most items and rows end without a full
+stop, and run together they could neither be read nor told apart when one of them answers.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ MAX_PASSAGE_WORDS = 40
 fewest vectors and is what an agent reads at a glance (benchmarks/retrieval)."""
 MAX_PART_WORDS = 300
 OPENING_PASSAGES = 2
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9ÄÖÜÉÀ])")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9ÄÖÜÉÀ])|\n")
 _ID_DIGITS = 16
+_NEW_LINE = "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Passage:
         source: Article it belongs to.
         title: Title of the article.
         headings: Headings above it, below the title.
-        text: As shown.
+        text: As shown; a block a line.
         part: Number of its part within the article.
         audience: Of the article.
     """
@@ -54,7 +57,12 @@ class Passage:
     @property
     def embedded(self) -> str:
         """What its vector is made of: a passage alone rarely says what it is about."""
-        return f"{', '.join((self.title, *self.headings))}: {self.text}"
+        return f"{', '.join((self.title, *self.headings))}: {self.flat}"
+
+    @property
+    def flat(self) -> str:
+        """The text on one line, as vectors are made of it: lines are for readers."""
+        return self.text.replace("\n", " ")
 
 
 def chunk(article: Article) -> list[Passage]:
@@ -86,28 +94,32 @@ def part_texts(passages: Sequence[Passage]) -> tuple[str, str, str]:
     The encoder reads the beginning of a long text.
     """
     title = passages[0].title
-    said = [passage.text for passage in passages]
+    said = [passage.flat for passage in passages]
     return title, f"{title}. {' '.join(said[:OPENING_PASSAGES])}", f"{title}. {' '.join(said)}"
 
 
 def _group(blocks: tuple[str, ...]) -> Iterator[str]:
-    current: list[str] = []
+    current = ""
     words = 0
-    for sentence in _sentences(blocks):
+    for sentence, is_first in _sentences(blocks):
         count = len(sentence.split())
         if current and words + count > MAX_PASSAGE_WORDS:
-            yield " ".join(current)
-            current, words = [], 0
-        current.append(sentence)
+            yield current
+            current, words = "", 0
+        current += f"{_NEW_LINE if is_first else ' '}{sentence}" if current else sentence
         words += count
     if current:
-        yield " ".join(current)
+        yield current
 
 
-def _sentences(blocks: tuple[str, ...]) -> Iterator[str]:
-    """Give sentences; what has no end for a very long stretch (a log, a table) is cut by words."""
+def _sentences(blocks: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Give sentences, and whether each begins a block; what has no end for a very long stretch (a log, a table) is cut
+    by words.
+    """
     for block in blocks:
+        is_first = True
         for sentence in SENTENCE_END.split(block):
             words = sentence.split()
             for start in range(0, len(words), 2 * MAX_PASSAGE_WORDS):
-                yield " ".join(words[start : start + 2 * MAX_PASSAGE_WORDS])
+                yield " ".join(words[start : start + 2 * MAX_PASSAGE_WORDS]), is_first
+                is_first = False

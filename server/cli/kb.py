@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import click
@@ -171,7 +172,7 @@ def search_command(question: str, context: str, top_k: int, viewer: Viewer, is_j
         console.print(f"Nothing in {place.base} answers that.", markup=False)
     for number, result in enumerate(answer.results, 1):
         console.print(f"{number}. {result.title}", style="bold", markup=False)
-        console.print(f"   {result.text}", markup=False)
+        console.print(indent(result.text, "   "), markup=False)
         console.print(f"   {result.source}, {result.score:.2f}", style="dim", markup=False)
 
 

@@ -2,8 +2,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.article import Article, Audience, Section, Viewer
-from retrieval.chunking import MAX_PASSAGE_WORDS, chunk
+from retrieval.chunking import MAX_PASSAGE_WORDS, chunk, part_texts
 from retrieval.content import Content
+from retrieval.highlight import sentences
 
 words = st.text("abcde. !", min_size=1, max_size=30).filter(str.strip)
 sections = st.builds(
@@ -64,3 +65,13 @@ def test_no_filter_ever_leaks(found: list[Article], rights: frozenset[str], queu
         assert (allowed is None or bool(allowed[number])) == may
         if allowed is None:
             assert may
+
+
+def test_items_and_rows_stand_on_lines_of_their_own_and_vectors_do_not_see_them() -> None:
+    blocks = ("The warranty is two years. It begins with the delivery.", "Water damage", "Tuning kits")
+    (passage,) = chunk(Article("a.md", "Warranty", (Section((), blocks),)))
+    assert passage.text == "\n".join(blocks)
+    assert passage.embedded == f"Warranty: {' '.join(blocks)}"
+    assert part_texts([passage])[2] == f"Warranty. {' '.join(blocks)}"
+    said = [passage.text[start:end] for start, end in sentences(passage.text)]
+    assert said == ["The warranty is two years.", "It begins with the delivery.", "Water damage", "Tuning kits"]
