@@ -90,7 +90,8 @@ class Sentences:
     def feed(self, piece: str) -> list[Sentence]:
         """Take a piece, return the sentences that it completed.
 
-        A sentence is complete when the next one begins: its citation may come after its full stop.
+        A sentence is complete when the next one begins, since its citation may come after its full stop; with one it is
+        when a blank follows, which a stream that is cut there still shows, and any other a piece earlier.
         """
         self._rest += piece
         found = []
@@ -108,8 +109,9 @@ class Sentences:
 
     def _complete(self) -> int | None:
         for end in _END.finditer(self._rest):
-            tail = self._rest[end.end() :].lstrip()
-            if tail and not tail.startswith("["):
+            said, tail = self._rest[: end.end()], self._rest[end.end() :]
+            next_one = tail.lstrip()
+            if (next_one and not next_one.startswith("[")) or (tail and not next_one and _CITATION.search(said)):
                 return end.end()
         return None
 

@@ -65,8 +65,10 @@ async def test_what_no_passage_supports_is_not_shown(written):
         assert await bodies(writer) == []
 
 
-async def test_a_cut_leaves_the_whole_sentences_before_it():
-    script = Script(("A refund takes five working days. [1] ", "It goes to", " the card. [1]"), cut_after=2)
+@pytest.mark.parametrize("cut_after", [1, 2])
+@pytest.mark.parametrize("first", ["A refund takes five working days. [1] ", "A refund takes five working days [1]. "])
+async def test_a_cut_leaves_the_whole_sentences_before_it(first, cut_after):
+    script = Script((first, "It goes to", " the card. [1]"), cut_after=cut_after)
     async with writing(script) as (writer, _, _):
         written = writer.write("shop", "faq", QUESTION, answer())
         assert await anext(written) == "A refund takes five working days. [1]"
