@@ -11,14 +11,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import yaml
 
 from inference.request import EmbeddingArray
+from retrieval.access import idle, is_rules_file, narrowed_by, read_rules
 from retrieval.anchors import OFF_TOPIC, PHRASES, Anchors
 from retrieval.article import Article, Audience
 from retrieval.chunking import Passage, chunk, part_texts
@@ -34,8 +33,6 @@ from retrieval.scoring import PART_WEIGHTS, candidates, lexical_scores, score
 from retrieval.store import BaseStore
 from retrieval.words import query_terms
 
-RULES_FILE = "access.yaml"
-"""In the ingested folder: `{"internal/*": {rights: [supervisor]}, …}`; narrows what files say of themselves."""
 FOLDER = "folder"
 """Origin of a base that the server fills from its own folder, and keeps in step with it."""
 EMBED_BLOCK = 512
@@ -116,7 +113,7 @@ async def ingest(
 
     Raises:
         EmptyFolder: If the folder is missing or has no readable file; the base stays as it was.
-        UnreadableFile: If `access.yaml` cannot be read: rights that are not understood must not be guessed.
+        UnreadableFile: If an `access.yaml` cannot be read: rights that are not understood must not be guessed.
         BaseBusy: If another ingest of this base is running.
         Unwritable: If there is no room for the new generation, or no permission to write it.
     """
@@ -182,50 +179,39 @@ def read_folder(folder: Path, tell: Progress) -> tuple[list[Article], tuple[Skip
 
     Raises:
         EmptyFolder: If nothing could be read.
-        UnreadableFile: If `access.yaml` cannot be.
+        UnreadableFile: If an `access.yaml` cannot be.
     """
     if not folder.is_dir():
         is_there = folder.exists()
         raise EmptyFolder("is a file; name the folder it lies in" if is_there else "no such folder", field="DIR")
-    rules = _read_rules(folder / RULES_FILE)
-    files = sorted(_files(folder))
+    sources = {path.relative_to(folder).as_posix(): path for path in sorted(_files(folder))}
+    rules = [rule for source, path in sources.items() if is_rules_file(path) for rule in read_rules(path, source)]
+    sources = {source: path for source, path in sources.items() if not is_rules_file(path)}
     articles: list[Article] = []
     skipped: list[Skipped] = []
     num_files = 0
-    for number, path in enumerate(files, 1):
-        source = path.relative_to(folder).as_posix()
+    for number, (source, path) in enumerate(sources.items(), 1):
         try:
             found = read_file(path, source)
         except UnreadableFile as error:
             skipped.append(Skipped(source, error.reason))
         else:
             num_files += 1
-            audience = Audience()
-            for pattern, rule in rules:
-                if _covers(pattern, source):
-                    audience = audience.narrowed(rule)
             articles.extend(
-                replace(article, audience=article.audience.narrowed(audience)) for article in found if article.has_text
+                replace(article, audience=narrowed_by(rules, source, article.audience))
+                for article in found
+                if article.has_text
             )
             skipped.extend(Skipped(article.source, "has no text") for article in found if not article.has_text)
-        tell("read", number, len(files))
-    if not files:
+        tell("read", number, len(sources))
+    if not sources:
         raise EmptyFolder("holds no file", field="DIR")
     if not articles:
         known = ", ".join(READERS)
         why = f"; {skipped[0].source}: {skipped[0].reason}" if skipped else ""
         raise EmptyFolder(f"no file in it can be read (known: {known}){why}", field="DIR")
-    sources = [path.relative_to(folder).as_posix() for path in files]
-    for pattern, _ in rules:
-        if not any(_covers(pattern, source) for source in sources):  # misspelled, it would protect nothing
-            skipped.append(Skipped(RULES_FILE, f"`{pattern}` covers no file"))
+    skipped += [Skipped(rule.source, f"`{rule.pattern}` covers no file") for rule in idle(rules, list(sources))]
     return articles, tuple(skipped), num_files
-
-
-def _covers(pattern: str, source: str) -> bool:
-    """Whether a pattern names a file or a folder above it."""
-    pattern = pattern.removeprefix("./").strip("/")
-    return fnmatch(source, pattern) or fnmatch(source, f"{pattern}/*")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -235,25 +221,8 @@ def _files(folder: Path) -> Iterator[Path]:
         for name in names:
             path = Path(parent) / name
             # A link may point at anything of the machine; only what lies in the folder belongs to it.
-            if not name.startswith(".") and path.resolve().is_relative_to(root) and path != folder / RULES_FILE:
+            if not name.startswith(".") and path.resolve().is_relative_to(root):
                 yield path
-
-
-def _read_rules(path: Path) -> list[tuple[str, Audience]]:
-    if not path.is_file():
-        return []
-    try:
-        table = yaml.safe_load(path.read_text("utf-8")) or {}
-        for pattern, rule in table.items():
-            if unknown := sorted({str(name) for name in rule} - {"rights", "queues"}):
-                raise UnreadableFile(
-                    f"`{pattern}`: expected `rights` and `queues`, not `{unknown[0]}`", source=RULES_FILE
-                )
-        return [(str(pattern), Audience.of(rule)) for pattern, rule in table.items()]
-    except (yaml.YAMLError, OSError, UnicodeError, ValueError, AttributeError, TypeError) as error:
-        raise UnreadableFile(
-            "expected a mapping of file patterns to `rights` and `queues`", source=RULES_FILE
-        ) from error
 
 
 def _before(store: BaseStore, embedder: Embedder) -> _Before:

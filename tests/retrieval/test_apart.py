@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from inference.request import EmbeddingArray
+from retrieval.access import RULES_FILE
 from retrieval.apart import ingest_apart, size_bytes
 from retrieval.conversation import build_query
 from retrieval.errors import EmptyFolder, RetrievalError, UnreadableFile
-from retrieval.ingest import RULES_FILE
 from retrieval.search import KnowledgeBase
 from retrieval.store import BaseStore
 from tests.retrieval.hashing_embedder import HashingEmbedder

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.access import RULES_FILE
 from retrieval.article import Viewer
 from retrieval.errors import UnreadableFile
-from retrieval.ingest import RULES_FILE, read_folder
+from retrieval.ingest import read_folder
 from retrieval.readers import read_file
 
 SUPERVISOR = frozenset({"supervisor"})
@@ -66,6 +67,21 @@ def test_a_rule_for_a_folder_covers_what_lies_in_it(pattern: str, tmp_path: Path
     articles, skipped, _ = read_folder(tmp_path, lambda *_: None)
     assert [article.source for article in articles if article.audience.admits(Viewer())] == ["returns.md"]
     assert not skipped
+
+
+@pytest.mark.parametrize("name", [RULES_FILE, "access.yml", "Access.yaml"])
+def test_rules_in_a_folder_hold_for_that_folder(name: str, tmp_path: Path) -> None:
+    """An archive of a folder holds the folder."""
+    for folder in ("articles/internal", "internal"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "margin.md").write_text("# Margin\n\n31 percent.\n")
+    (tmp_path / "articles" / name).write_text('internal: {rights: [supervisor]}\n"*.md": {rights: [lead]}\n')
+    articles, skipped, _ = read_folder(tmp_path, lambda *_: None)
+    assert {article.source: article.audience.admits(Viewer()) for article in articles} == {
+        "articles/internal/margin.md": False,
+        "internal/margin.md": True,
+    }
+    assert skipped == ()
 
 
 def test_a_rule_that_covers_nothing_is_reported(tmp_path: Path) -> None:
