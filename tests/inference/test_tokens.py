@@ -71,7 +71,7 @@ def test_the_table_of_chunks_is_bounded_and_holds_no_long_ones(monkeypatch: pyte
 
 def test_a_wrapped_tokeniser_neither_cuts_nor_pads_by_itself() -> None:
     other = bert_tokenizer()
-    other.enable_truncation(4)
+    other.enable_truncation(2)
     other.enable_padding(length=8)
     text = "my\tcard is lost"  # not printable, so the full tokeniser is asked
     assert ids(Tokenizer(other, 32).encode(text)) == expected(text, 32)
