@@ -30,7 +30,7 @@ OFF_TOPIC = _table["off_topic"]
 
 NEAREST_WEIGHT = 2.0
 """What the nearest examples count beside the rule, which over so few of them takes some names for topics."""
-TOPICAL_BIAS = 0.3
+TOPICAL_BIAS = 0.4
 """A turn left out costs more than one too many. Both measured in trades left out in turn (docs/knowledge.md)."""
 
 

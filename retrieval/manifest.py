@@ -17,7 +17,8 @@ from inference.request import EmbeddingArray
 from retrieval.dense import IndexKind
 from retrieval.errors import DamagedIndex, EncoderMismatch, ingest_command
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+"""Of the files, and of the phrases whose vectors they hold: a base with other `anchors.PHRASES` is not damaged."""
 MANIFEST = "manifest.json"
 
 
