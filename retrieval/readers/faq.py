@@ -18,12 +18,15 @@ import msgspec
 
 from retrieval.article import Article, Audience, Section
 from retrieval.errors import UnreadableFile
+from retrieval.readers.html import is_markup, read_fragment
 from retrieval.readers.text import decode, name_of, tidy
 
 TITLE_KEYS = ("title", "question", "name", "heading", "subject", "topic", "label")
 TEXT_KEYS = ("text", "body", "content", "answer", "description", "passage", "article", "instructions", "sections")
 KEY_KEYS = ("id", "key", "slug", "uuid")
 _AUDIENCE_KEYS = ("rights", "queues")
+_ABOUT_ENTRY = ("_id", "_ids", "_at", "_url", "url", "uri")
+"""Endings of names whose values no agent looks for: exports have a dozen beside the text."""
 _MAX_ENTRIES = 100_000
 _MAX_TITLE_CHARS = 80
 _DELIMITERS = ",;\t"
@@ -167,7 +170,7 @@ def _article(record: Mapping[str, Any], source: str, name: str) -> Article:
     skipped = {*KEY_KEYS, *_AUDIENCE_KEYS}
     for key, value in record.items():
         lowered = str(key).lower()
-        if lowered in skipped or (isinstance(value, str) and tidy(value) == title):
+        if lowered in skipped or lowered.endswith(_ABOUT_ENTRY) or (isinstance(value, str) and tidy(value) == title):
             continue
         for path, line in _walk(value, () if lowered in TEXT_KEYS else (tidy(str(key).replace("_", " ")),)):
             sections.setdefault(path, []).append(line)
@@ -188,7 +191,10 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
     A list of records is prose in pieces: its keys (`type`, `button`, …) repeat with each piece and say nothing, and so
     do one-word values beside longer ones.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and is_markup(value):
+        for section in read_fragment(value):
+            yield from (((*path, *section.headings), block) for block in section.blocks)
+    elif isinstance(value, str):
         for part in value.split("\n"):
             if line := tidy(part):
                 yield path, line

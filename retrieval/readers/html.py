@@ -9,6 +9,7 @@ from retrieval.article import Article, Audience, Section
 from retrieval.readers.text import decode, name_of, row_line, tidy
 
 _DECLARED = re.compile(rb"<meta[^>]+charset=[\"']?([\w-]+)", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:p|div|br|ul|ol|li|b|strong|i|em|a|span|h[1-6]|table|td)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _SILENT = frozenset(
     {"script", "style", "noscript", "template", "svg", "nav", "footer", "button", "select", "label", "textarea"}
 )
@@ -31,19 +32,29 @@ def read_html(data: bytes, source: str) -> list[Article]:
     """
     declared = _DECLARED.search(data[:4096])
     page = _Page()
-    page.feed(decode(data, source, declared[1].decode("ascii", "replace") if declared else ""))
-    page.close()
-    page.end_block()
-    page.end_section()
+    page.read(decode(data, source, declared[1].decode("ascii", "replace") if declared else ""))
     title = page.h1 or page.h1_outside or tidy(page.title) or name_of(source)
     return [Article(source, title, tuple(page.main or page.sections), Audience.of(page.meta))]
 
 
+def is_markup(text: str) -> bool:
+    """Whether a field of an export is HTML; `<order number>` is not."""
+    return _TAG.search(text) is not None
+
+
+def read_fragment(text: str) -> list[Section]:
+    """Read a field that is HTML; its headings are all below the entry's title."""
+    page = _Page(has_title=True)
+    page.read(text)
+    return page.main or page.sections
+
+
 class _Page(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, *, has_title: bool = False) -> None:
         super().__init__(convert_charrefs=True)
         self.title = ""
         self.h1 = ""
+        self._has_title = has_title
         self.h1_outside = ""
         self.meta: dict[str, str] = {}
         self.sections: list[Section] = []
@@ -60,6 +71,13 @@ class _Page(HTMLParser):
         self._cells: list[str] = []
         self._kinds: set[str] = set()
         self._cell_start: int | None = None
+
+    def read(self, text: str) -> None:
+        """Take the whole page."""
+        self.feed(text)
+        self.close()
+        self.end_block()
+        self.end_section()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "meta":
@@ -173,7 +191,7 @@ class _Page(HTMLParser):
         if not name:
             return
         self.end_section()
-        if level == 1 and not self.h1:
+        if level == 1 and not self.h1 and not self._has_title:
             self.h1 = name
             return
         while self._path and self._path[-1][0] >= level:

@@ -124,3 +124,15 @@ def test_a_question_without_an_answer_is_left_out_and_told(tmp_path: Path) -> No
         ("faq.csv#do-you-sell-child-seats", "has no text"),
         ("faq.json#nothing-else", "has no text"),
     ]
+
+
+def test_an_export_of_a_help_centre_is_read_as_its_articles() -> None:
+    body = "<h1>When</h1><p>Within <b>30 days</b>&nbsp;of delivery.</p><ul><li>unworn</li></ul><h2>How</h2>By post."
+    article = {"id": 7, "url": "https://shop.test/7.json", "html_url": "https://shop.test/7", "author_id": 12}
+    article |= {"title": "Returns", "body": body, "created_at": "2026-01-02T03:04:05Z", "draft": False}
+    export = {"count": 1, "next_page": None, "page": 1, "articles": [article]}
+    (found,) = READERS[".json"](json.dumps(export).encode(), "export.json")
+    assert (found.source, found.title) == ("export.json#7", "Returns")
+    assert texts(found) == [(("When",), ("Within 30 days of delivery.", "unworn")), (("When", "How"), ("By post.",))]
+    (row,) = READERS[".csv"](b'question,answer\nHow?,"<p>So <i>and</i> so.</p><p>See above.</p>"\n', "faq.csv")
+    assert texts(row)[0] == ((), ("So and so.", "See above."))
