@@ -7,6 +7,7 @@ font or file from outside is needed.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
@@ -20,6 +21,8 @@ from inference.when import ALWAYS
 _WIDTH, _GAP_X, _GAP_Y, _LINE, _MARGIN = 232, 56, 12, 15, 24
 _TITLE_HEIGHT = 44
 _MAX_CHARACTERS = 36  # of the small font on one card
+_MAX_NAME = 25  # characters of a name, which is larger
+_MAX_WHEN_LINES = 3
 _STYLE = """
 .cueline-plan { color: #1f2933; font: 11px system-ui, -apple-system, "Segoe UI", sans-serif }
 .cueline-plan text { fill: currentColor }
@@ -71,11 +74,12 @@ def explain_svg(stages: Sequence[Stage], *, costs: Mapping[str, float] = NO_COST
 
 @dataclass(slots=True)
 class _Card:
-    """A box with a name and lines; `x`, `y` is its upper left corner."""
+    """A box with a name and lines, and all that is told where these are cut; `x`, `y` is its upper left corner."""
 
     name: str
     kind: str
     lines: tuple[str, ...]
+    told: tuple[str, ...]
     column: int
     group: int
     x: int = 0
@@ -98,12 +102,13 @@ class _Panel:
         self._title = f"after {name} – {draft.graph}"
         self._note = PASS_NOTES[name]
         depth = _depths(draft)
-        self._cards = {name: _Card(name, "card input", (str(kind),), 0, 0) for name, kind in _inputs(draft).items()}
+        self._cards = {name: _Card(name, "card input", (kind,), (kind,), 0, 0) for name, kind in _inputs(draft).items()}
         outputs = set(draft.outputs.values())
         for number, vertex in enumerate(draft.vertices.values(), 1):
             kind = "card output" if vertex.name in outputs else "card model" if vertex.op is Op.MODEL else "card"
             lines = _lines(vertex, draft, costs, number if name == "order" else None)
-            self._cards[vertex.name] = _Card(vertex.name, kind, lines, depth[vertex.name], vertex.group)
+            shown = tuple(part for line in lines for part in _wrap(line))
+            self._cards[vertex.name] = _Card(vertex.name, kind, shown, lines, depth[vertex.name], vertex.group)
         self._place()
         columns = 1 + max((card.column for card in self._cards.values()), default=0)
         self.width = 2 * _MARGIN + columns * _WIDTH + (columns - 1) * _GAP_X
@@ -166,11 +171,11 @@ class _Panel:
         return f'<path class="{kind}" d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"/>'
 
     def _card(self, card: _Card) -> list[str]:
-        whole = escape("\n".join((card.name, *card.lines)))
+        whole = escape("\n".join((card.name, *card.told)))
         parts = [
             f"<g><title>{whole}</title>",
             f'<rect class="{card.kind}" x="{card.x}" y="{card.y}" width="{_WIDTH}" height="{card.height}" rx="6"/>',
-            _text(card.x + 10, card.y + 18, _fit(card.name), "name"),
+            _text(card.x + 10, card.y + 18, _fit(card.name, _MAX_NAME), "name"),
         ]
         for index, line in enumerate(card.lines):
             parts.append(_text(card.x + 10, card.y + 18 + _LINE * (index + 1), _fit(line)))
@@ -214,6 +219,13 @@ def _text(x: int, y: int, text: str, kind: str = "") -> str:
     return f'<text{f" class={quoteattr(kind)}" if kind else ""} x="{x}" y="{y}">{escape(text)}</text>'
 
 
-def _fit(text: str) -> str:
+def _wrap(line: str) -> list[str]:
+    """Give a condition a few lines, as it says which rows enter; anything else has one."""
+    if not line.startswith("when "):
+        return [line]
+    return textwrap.wrap(line, _MAX_CHARACTERS, max_lines=_MAX_WHEN_LINES, placeholder=" …", break_on_hyphens=False)
+
+
+def _fit(text: str, characters: int = _MAX_CHARACTERS) -> str:
     """Cut a line at the edge of its card; the card's tooltip has the whole."""
-    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+    return text if len(text) <= characters else text[: characters - 1] + "…"

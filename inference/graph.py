@@ -155,18 +155,6 @@ def parse_graph(text: str, file: str) -> Graph:
     return Graph(declared.name, inputs, nodes, declared.outputs)
 
 
-def _load_yaml(text: str, file: str) -> Any:
-    """Parse YAML in which no key is declared twice.
-
-    Raises:
-        GraphError: Naming the file, line and column.
-    """
-    try:
-        return yaml.load(text, _UniqueKeyLoader)
-    except Exception as error:  # YAML's constructors let through whatever a malformed scalar makes them raise
-        raise GraphError(_yaml_problem(error), graph=file) from error
-
-
 def _read_input(raw: Any, file: str, field: str) -> InputType:
     declared: InputType = _convert(raw, InputType, file, field)
     if isinstance(declared, tuple) and (len(set(declared)) < max(2, len(declared)) or not all(declared)):

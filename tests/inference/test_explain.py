@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from inference.compile import Stage, trace
 from inference.explain import explain_text
 from inference.explain_svg import explain_svg
-from inference.graph import parse_graph
+from inference.graph import Graph, Node, parse_graph
 from inference.repository import ModelRepository
 from tests.inference.compile.test_compiler import BACKENDS, GUIDANCE
 from tests.inference.model_folders import write_model
@@ -75,6 +76,26 @@ def test_cards_do_not_overlap_and_lie_on_the_canvas(stages: tuple[Stage, ...]) -
         assert y + h <= height
         for x2, y2, w2, h2 in cards[index + 1 :]:
             assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
+
+
+def test_long_names_and_conditions_stay_on_their_cards_and_are_whole_in_the_tooltip(tmp_path: Path) -> None:
+    name, terms = "a_name_that_somebody_may_well_choose_for_a_node", [f"urgency > {i}" for i in range(12)]
+    nodes = {name: Node("python", ("text",), function="f", when=" and ".join(terms))}
+    graph = Graph("long", {"text": "string", "urgency": "float"}, nodes, (name,))
+    write_model(tmp_path)
+    picture = explain_svg(trace([(graph, None)], ModelRepository.open(tmp_path), backends=BACKENDS))
+    (card,) = [
+        card
+        for card in ElementTree.fromstring(picture).iter(f"{SVG}g")
+        if card.find(f"{SVG}title") is not None and name in (card.find(f"{SVG}title").text or "")
+    ]  # type: ignore[union-attr]
+    title, *texts = [element.text or "" for element in card if element.text]
+    assert all(term in title for term in terms)
+    assert len(texts[0]) <= 25
+    assert max(map(len, texts)) <= 36
+    conditions = [text for text in texts if "urgency" in text]
+    assert len(conditions) == 3
+    assert conditions[-1].endswith("…")
 
 
 def test_names_are_escaped(stages: tuple[Stage, ...]) -> None:
