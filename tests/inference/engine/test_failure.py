@@ -73,6 +73,30 @@ async def test_a_consumer_that_raises_costs_nobody_else(repository: Path) -> Non
         asyncio.get_running_loop().set_exception_handler(None)
 
 
+async def test_a_row_that_ended_when_a_thread_died_ends_no_second_time(repository: Path) -> None:
+    backend, gate = FakeBackend(slots=2), Gate()
+    async with running(repository, backend=backend) as engine:
+        plan = engine.compile(GRAPH, ["sentiment"])
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        backend.script = gate
+        running_row = submit(engine, plan, "help")
+        await gate.wait_entered()
+
+        def die(_: Tensors) -> None:
+            raise SystemExit
+
+        backend.script = die
+        dying = submit(engine, plan, "my card")
+        assert await running_row.outcome() is await dying.outcome() is Outcome.FAILED
+        gate.open.release(10)
+        await engine.stop()
+        await asyncio.sleep(0)
+        assert len(running_row.ends) == 1
+        assert not told
+        asyncio.get_running_loop().set_exception_handler(None)
+
+
 async def test_a_thread_that_dies_is_loud_and_leaves_nobody_waiting(
     repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

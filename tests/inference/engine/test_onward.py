@@ -113,6 +113,28 @@ async def test_what_waits_for_a_function_beyond_its_deadline_is_late(repository:
         assert await first.outcome() is await in_time.outcome() is Outcome.DONE
 
 
+async def test_rows_of_one_function_with_other_parameters_are_not_called_together(repository: Path) -> None:
+    lookup = Lookup()
+
+    def call(vectors: np.ndarray, texts: Sequence[str], rows: Sequence[Any]) -> list[str]:
+        lookup(vectors, texts, rows)
+        return [row["mark"] for row in rows]
+
+    inputs: dict[str, Any] = {"text": "string", "speaker": ("customer", "agent"), "is_final": "bool"}
+    async with running(repository, backend=FakeBackend(), operators={"mark": call}) as engine:
+        graphs = [
+            Graph("marks", inputs, {"m": Node("python", ("text",), function="mark", params={"mark": mark})}, ("m",))
+            for mark in "ab"
+        ]
+        plans = [engine.compile(graph, None) for graph in graphs]
+        rows = [submit(engine, plans[0])]
+        await lookup.wait_entered()
+        rows += [submit(engine, plans[i % 2]) for i in range(4)]
+        lookup.open.set()
+        assert [await answers.outcome() for answers in rows] == [Outcome.DONE] * 5
+        assert [answers.values["m"] for answers in rows] == ["a", "a", "b", "a", "b"]
+
+
 async def test_too_many_rows_for_a_function_are_refused(repository: Path) -> None:
     async with looking_up(repository, Clock(), max_queue_rows=2) as (engine, plan, lookup, _):
         waiting = [submit(engine, plan, is_final=True) for _ in range(2)]
