@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from inference.compile import Wanted, compile_graph, offered_labels, trace
+from inference.compile import Wanted, compile_graph, compile_set, offered_labels, trace
 from inference.compile.draft import Draft
 from inference.errors import InferenceError
 from inference.explain import explain_text
@@ -100,14 +100,19 @@ def check(graphs: Path, model_repo: Path) -> None:
 
 @graph.command()
 @click.argument("name")
-@click.option("--policy", help="Compile for the outputs that this policy wants.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    help="Compile for the outputs that this policy wants; several: what all of them share.",
+)
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture to this file.")
 @click.option("--passes", is_flag=True, help="Show what every pass has made of it.")
 @click.option("--measure", is_flag=True, help="Load and warm the models, and show what they cost on this machine.")
 @_folders[0]
 @_folders[1]
 def explain(
-    name: str, policy: str | None, svg: Path | None, passes: bool, measure: bool, graphs: Path, model_repo: Path
+    name: str, policies: tuple[str, ...], svg: Path | None, passes: bool, measure: bool, graphs: Path, model_repo: Path
 ) -> None:
     """Print the plan of a graph.
 
@@ -116,11 +121,9 @@ def explain(
     try:
         repository = ModelRepository.open(model_repo, weights=measure)
         declared = read_graph(_file(graphs, name, "graph"))
-        outputs = None
-        if policy:
-            outputs = run_outputs(declared, load_policy(_file(graphs / "policies", policy, "policy")).wanted_outputs)
-        stages = trace([(declared, outputs)], repository, backends=BACKENDS)
-        structure = compile_graph(declared, outputs, repository, backends=BACKENDS).structure
+        wanted = {policy: (declared, _wanted(graphs, policy, declared)) for policy in policies}
+        stages = trace(list(wanted.values()) or [(declared, None)], repository, backends=BACKENDS)
+        structure = compile_set(wanted or {"": (declared, None)}, repository, backends=BACKENDS).shared.structure
         costs = asyncio.run(_measure(repository, stages[-1].drafts[0])) if measure else {}
     except (InferenceError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
@@ -139,6 +142,19 @@ def _file(folder: Path, name: str, kind: str) -> Path:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
         raise click.ClickException(f"no {kind} {name!r} in {folder.name}, there is {known}")
     return path
+
+
+def _wanted(graphs: Path, policy: str, declared: Graph) -> list[str]:
+    """Return the outputs that calls of a policy run.
+
+    Raises:
+        click.ClickException: If there is no such policy, or it is for another graph.
+        ConfigError: If it cannot be read.
+    """
+    loaded = load_policy(_file(graphs / "policies", policy, "policy"))
+    if loaded.graph != declared.name:
+        raise click.ClickException(f"policy {policy!r} is for the graph {loaded.graph!r}, not {declared.name!r}")
+    return run_outputs(declared, loaded.wanted_outputs)
 
 
 async def _measure(repository: ModelRepository, plan: Draft) -> Mapping[str, float]:

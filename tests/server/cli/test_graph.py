@@ -106,6 +106,28 @@ def test_explain_prints_the_plan_of_a_policy(project: Path) -> None:
     assert "after resolve" in call(project, "explain", "guidance", "--passes").stdout
 
 
+def test_explain_shows_what_several_policies_share(project: Path) -> None:
+    other = POLICY.replace("tenant: bank", "tenant: shop").replace(
+        "{intent: {min_score: 0.6}, actions: {}}", "{moments: {}}"
+    )
+    (project / "graphs/policies/shop.yaml").write_text(other)
+    both = call(project, "explain", "guidance", "--policy", "bank", "--policy", "shop", "--passes")
+    assert both.exit_code == 0, both.output
+    before, _, after = both.stdout.partition("after merge")
+    assert "  guidance for actions, intent\n" in before
+    assert "  guidance for moments\n" in before
+    assert "plan guidance: 5 steps, 3 outputs, structure " in after
+    alone = call(project, "explain", "guidance", "--policy", "bank").stdout
+    assert alone.split("structure ")[1].split()[0] != after.split("structure ")[1].split()[0]
+
+
+def test_explain_refuses_a_policy_of_another_graph(project: Path) -> None:
+    (project / "graphs/policies/shop.yaml").write_text(POLICY.replace("graph: guidance", "graph: other"))
+    result = call(project, "explain", "guidance", "--policy", "shop")
+    assert result.exit_code == 1
+    assert "policy 'shop' is for the graph 'other', not 'guidance'" in result.stderr
+
+
 def test_explain_draws(project: Path) -> None:
     picture = project / "plan.svg"
     assert call(project, "explain", "guidance", "--svg", str(picture)).exit_code == 0
