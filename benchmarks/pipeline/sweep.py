@@ -84,6 +84,7 @@ def highest(runs: Sequence[LoadResult], limit_ms: float) -> float:
 
 def write_report(
     folder: Path,
+    subject: str,
     runs: Sequence[LoadResult],
     limits_ms: Sequence[float],
     limit_rows_per_s: float,
@@ -95,6 +96,7 @@ def write_report(
 
     Args:
         folder: Made if missing.
+        subject: What was measured, in words.
         runs: Ascending rates.
         limits_ms: Promised p99 latencies.
         limit_rows_per_s: What bare onnxruntime does with the same texts on the same cores, nothing else running.
@@ -104,10 +106,9 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        "# Load on `/v1/ingest/transcripts`",
+        f"# Load on {subject}",
         "",
-        "Open loop: updates leave on a fixed schedule, latency runs from the due time to the last annotation on the "
-        "feed. The seconds in which the calls begin do not count. Texts never repeat. Generator, readers and server "
+        "Open loop: updates leave on a fixed schedule, latency runs from the due time to the last annotation. The seconds in which the calls begin do not count. Texts never repeat. Generator, readers and server "
         "share the machine; besides, "
         f"{others}.",
         "",

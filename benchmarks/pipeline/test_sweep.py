@@ -55,6 +55,12 @@ def bare_lone_ms() -> float:
     return float(np.median(took_ms))
 
 
+SUBJECTS = {
+    "server": "`/v1/ingest/transcripts`, answered on the feed",
+    "hot_path": "the hot path alone: socket, graph and engine, without calls, policy, log and store",
+}
+
+
 def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str, pid: int) -> dict[float, float]:
     """Sweep, report, and return the share of bare onnxruntime's rate by promised p99."""
     limit = bare_rows_per_s()
@@ -76,7 +82,7 @@ def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str
     with usage_of(pid) as usage:
         found = uvloop.run(sweep(measure, LIMITS_MS, START_PER_S))
     folder = PROJECT_ROOT / "reports" / "load" / name
-    write_report(folder, found, LIMITS_MS, limit, lone.percentile(50), bare_lone, str(usage))
+    write_report(folder, SUBJECTS[name], found, LIMITS_MS, limit, lone.percentile(50), bare_lone, str(usage))
     print(f"a lone update p50 {lone.percentile(50):.1f} ms, tokenised and run alone {bare_lone:.1f} ms")
     print(f"bare onnxruntime {limit:.0f} rows/s; {usage}; {folder / 'report.md'}")
     shares = {}
@@ -107,6 +113,7 @@ def test_the_search_finds_a_known_limit(capacity_per_s: float, tmp_path: Path):
     found = asyncio.run(sweep(measure, LIMITS_MS, START_PER_S))
     assert capacity_per_s / 1.06 <= highest(found, 50.0) <= capacity_per_s
     assert not holds(found[-1], 50.0)
-    write_report(tmp_path, found, LIMITS_MS, 1000.0, 5.0, 4.0, "others took 0.0 of 2 cores")
+    write_report(tmp_path, "a model of a server", found, LIMITS_MS, 1000.0, 5.0, 4.0, "others took 0.0 of 2 cores")
+    assert (tmp_path / "report.md").read_text().startswith("# Load on a model of a server\n")
     assert f"| 50 ms | {highest(found, 50.0):.0f}/s |" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "latency.svg").read_text().startswith("<?xml")
