@@ -108,9 +108,9 @@ def write_report(
     lines = [
         f"# Load on {subject}",
         "",
-        "Open loop: updates leave on a fixed schedule, latency runs from the due time to the last annotation. The seconds in which the calls begin do not count. Texts never repeat. Generator, readers and server "
-        "share the machine; besides, "
-        f"{others}.",
+        "Open loop: updates leave on a fixed schedule, latency runs from the due time to the last annotation. The "
+        "seconds in which the calls begin do not count. Texts never repeat. Generator, readers and server share the "
+        f"machine; besides, {others}.",
         "",
         f"Bare onnxruntime, perfect batches of the same texts: {limit_rows_per_s:.0f} rows/s. "
         f"A lone update: p50 {lone_ms:.1f} ms; its text tokenised and run, nothing around it: {bare_lone_ms:.1f} ms.",

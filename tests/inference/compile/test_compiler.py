@@ -366,6 +366,12 @@ def test_trace_has_a_stage_for_each_pass(guidance: Graph, repository: ModelRepos
     assert [len(stage.drafts) for stage in stages] == [1, 2, 1, 1, 1, 1, 1, 1]
 
 
+def test_labels_of_one_kind_of_list_or_another_are_any(guidance: Graph, repository: ModelRepository) -> None:
+    either = Node("select", ("actions", "moments"))
+    graph = Graph(guidance.name, guidance.inputs, {**guidance.nodes, "either": either}, ("either",))
+    assert offered_labels(graph, repository) == {"either": None}
+
+
 def test_a_policy_can_ask_what_labels_there_are(guidance: Graph, repository: ModelRepository) -> None:
     assert offered_labels(guidance, repository) == {
         "intent": frozenset({"transfer", "balance", "order_status"}),

@@ -236,6 +236,16 @@ async def test_a_run_that_fails_teaches_no_cost(tmp_path: Path) -> None:
         assert engine.stats().costs == before
 
 
+async def test_of_shadow_rows_nothing_is_counted_that_nobody_asked_for(repository: Path) -> None:
+    clock = Clock()
+    async with looking_up(repository, clock) as (engine, plan, _, _):
+        submitted = engine.stats().submitted
+        shadow = submit(engine, plan, "order now", row_class=RowClass.SHADOW, deadline_s=clock.now_s - 1.0)
+        assert await shadow.outcome() is Outcome.LATE
+        assert engine.stats().submitted == submitted
+        assert engine.stats().dropped == {}
+
+
 # -- who is who --------------------------------------------------------------------------------------------------------
 
 
