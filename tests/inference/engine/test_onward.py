@@ -240,7 +240,8 @@ async def test_of_shadow_rows_nothing_is_counted_that_nobody_asked_for(repositor
     clock = Clock()
     async with looking_up(repository, clock) as (engine, plan, _, _):
         submitted = engine.stats().submitted
-        shadow = submit(engine, plan, "order now", row_class=RowClass.SHADOW, deadline_s=clock.now_s - 1.0)
+        deadline_s = clock.now_s - 1.0
+        shadow = submit(engine, plan, "order now", is_final=True, row_class=RowClass.SHADOW, deadline_s=deadline_s)
         assert await shadow.outcome() is Outcome.LATE
         assert engine.stats().submitted == submitted
         assert engine.stats().dropped == {}
