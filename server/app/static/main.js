@@ -173,7 +173,6 @@ class App {
       isRefused = error.status === 401 || error.status === 403;
     }
     if (this.status?.version) setText(this.help.version, `Cueline ${this.status.version}`);
-    byId("ask").hidden = !this.status?.features?.ask;
     this.mark("call", "");
     // Without a sign-in it asks again when the feed has got one.
     if (!this.status?.ready && !isRefused) setTimeout(() => this.pollStatus(), STATUS_RETRY_MS);
@@ -295,6 +294,7 @@ class App {
     this.header.render(this.call, this.follow.live());
     this.demo.render(this.call, this.status?.demo === true);
     if (this.call === null) return;
+    if (isHere("call")) this.renderAsk();
     if (isHere("call", "gap", "notice")) this.banners.render(this.call);
     if (isHere("annotation", "utterance")) this.signals.render(this.call);
     if (isHere("checklist")) this.checklist.render(this.call);
@@ -324,6 +324,14 @@ class App {
         this.receipts.shown(callChannel, id, isMeasured ? paintedMs : null);
       }
     });
+  }
+
+  /** What a call that is over would be asked, nobody answers. */
+  renderAsk() {
+    const ask = byId("ask");
+    const hadFocus = ask.contains(document.activeElement);
+    ask.hidden = !this.status?.features?.ask || this.call.state === "ended";
+    if (hadFocus && ask.hidden) byId("guidance").focus({ preventScroll: true });
   }
 
   renderEmpty() {

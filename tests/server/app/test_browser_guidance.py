@@ -141,3 +141,6 @@ def test_asking_stays_in_reach_and_covers_nothing_that_has_the_focus(
     page.keyboard.type("a warranty")
     page.keyboard.press("Enter")
     assert stage.wait_questions(1) == ["a warranty"]
+    stage.call("c1", "ended")
+    expect(field).to_be_hidden()
+    expect(page.locator("#guidance")).to_be_focused()
