@@ -52,19 +52,28 @@ def weaken(predicate: Predicate, is_known: Callable[[str], bool]) -> Predicate:
 def cover_members(predicate: Predicate, inputs: Mapping[str, InputType]) -> Predicate:
     """Replace `speaker == customer or speaker == agent` by always, where these are all the members.
 
+    And its opposite, `speaker != customer and speaker != agent`, by never.
+
     Sound only for declared inputs: the output of a node can be absent, and is then equal to nothing.
     """
     if not predicate.operands or predicate.kind == "not":
         return predicate
     operands = [cover_members(operand, inputs) for operand in predicate.operands]
-    if predicate.kind == "or":
-        equal: dict[str, set[object]] = {}
-        for operand in operands:
-            if operand.kind == "==" and isinstance(inputs.get(operand.name), tuple):
-                equal.setdefault(operand.name, set()).add(operand.constant)
-        if any(constants == set(inputs[name]) for name, constants in equal.items()):
-            return ALWAYS
+    named: dict[str, set[object]] = {}
+    for operand in operands:
+        leaf = _named_member(operand, predicate.kind)
+        if leaf is not None and isinstance(inputs.get(leaf.name), tuple):
+            named.setdefault(leaf.name, set()).add(leaf.constant)
+    if any(constants == set(inputs[name]) for name, constants in named.items()):
+        return ALWAYS if predicate.kind == "or" else NEVER
     return _join(predicate.kind, operands)
+
+
+def _named_member(operand: Predicate, kind: str) -> Predicate | None:
+    """Return the leaf of an alternative `x == a`, or of a condition that excludes `a`."""
+    if kind == "and" and operand.kind == "not":
+        return _named_member(operand.operands[0], "or")
+    return operand if operand.kind == ("==" if kind == "or" else "!=") else None
 
 
 def _negate(predicate: Predicate) -> Predicate:

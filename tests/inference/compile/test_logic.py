@@ -11,7 +11,7 @@ from tests.inference.compile.interpreter import holds
 
 VALUES = {"a": [True, False, None], "b": [True, False, None], "s": ["x", "y", "z", None]}
 ROWS = [{"a": a, "b": b, "s": s} for a in VALUES["a"] for b in VALUES["b"] for s in VALUES["s"]]
-LEAVES = ["a", "b", "a == true", "s == x", "s == y", "s == z", "s != x"]
+LEAVES = ["a", "b", "a == true", "s == x", "s == y", "s == z", "s != x", "s != y"]
 predicates = st.recursive(
     st.sampled_from(LEAVES).map(parse_when),
     lambda inner: st.one_of(
@@ -78,3 +78,6 @@ def test_examples() -> None:
     two = normalise(parse_when("s == x or s == y"))
     assert cover_members(two, {"s": ("x", "y")}) == ALWAYS
     assert cover_members(two, {"s": ("x", "y", "z")}) == two
+    none = normalise(parse_when("s != x and not s == y"))
+    assert cover_members(none, {"s": ("x", "y")}) == NEVER
+    assert cover_members(none, {"s": ("x", "y", "z")}) == none
