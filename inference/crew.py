@@ -297,7 +297,7 @@ class Crew:
         took_ms = took_s * 1000.0
         for journey, row in zip(journeys, run.row_of, strict=True):
             journey.compute_ms += took_ms
-            journey.take_result(run.result, row, now_s)
+            journey.take_result(run.result, row)
             key = (journey.program, journey.at)
             alike = programs.get(key)
             if alike is None:

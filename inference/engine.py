@@ -396,7 +396,7 @@ class Engine:
                 return step
             journey.started_s = journey.started_s or now_s
             result, row = remembered
-            journey.take_result(result, row, now_s)
+            journey.take_result(result, row)
             pass_heads([journey], [row], result, now_s)
 
     def _recall(self, journey: Journey, step: ProgramStep) -> Remembered | None:

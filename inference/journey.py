@@ -149,12 +149,9 @@ class Journey:
         self.at = at
         return None
 
-    def take_result(self, result: BatchResult, row: int, now_s: float) -> None:
+    def take_result(self, result: BatchResult, row: int) -> None:
         """Pass the model step it waits for."""
         self.results[self.at] = (result, row)
-        step = self.step
-        if step.emits:
-            self.emit(step, self.read(step.output), None, now_s)
         self.at += 1
 
     def take_value(self, value: Any, now_s: float) -> None:
@@ -196,10 +193,9 @@ class Journey:
     def emit(self, step: ProgramStep, value: Any, score: float | None, now_s: float) -> None:
         """Make the outputs that a step's value is wanted as."""
         model, version = (step.model, step.version) if value is not None else ("", 0)
-        for name, slot in step.emits:
-            shown = value if slot == step.output else self.read(slot)
+        for name in step.emits:
             self.ready.append(
-                Output(name, shown, score, model, version, self.queue_ms, self.compute_ms, self.started_s, now_s)
+                Output(name, value, score, model, version, self.queue_ms, self.compute_ms, self.started_s, now_s)
             )
 
 
@@ -252,14 +248,13 @@ def pass_heads(journeys: Sequence[Journey], rows: Sequence[int], result: BatchRe
     entered: dict[Test | None, _Entered] = {None: _Entered(journeys, rows)}
     skipped: dict[Test | None, list[Journey]] = {None: []}
     for step in steps:
-        when, slot, model, version = step.when, step.output, step.model, step.version
+        when, slot, names, model, version = step.when, step.output, step.emits, step.model, step.version
         if when not in entered:
             assert when is not None
             truths = [when(journey.values) for journey in journeys]
             entered[when] = _Entered(list(compress(journeys, truths)), list(compress(rows, truths)))
             skipped[when] = [journey for journey, is_true in zip(journeys, truths, strict=True) if not is_true]
         inside = entered[when]
-        names = [name for name, _ in step.emits]
         column = inside.column(step, reading, numbers)
         for (values, append, queue_ms, compute_ms, started_s), (value, score) in zip(inside.sinks, column, strict=True):
             values[slot] = value

@@ -83,7 +83,7 @@ class ProgramStep:
     Attributes:
         step: As compiled.
         output: Its slot; the first one of a model step.
-        emits: Wanted outputs that its slots hold: name and slot.
+        emits: Wanted outputs that its slot holds, by name; a model's tensors are never outputs.
         when: Rows for which this is false skip it; None: every row enters.
         compute: What it does to a row at once; None for models and registered functions, which rows wait for.
         service: Model version behind it, None where it has none.
@@ -98,7 +98,7 @@ class ProgramStep:
 
     step: Step
     output: Slot
-    emits: tuple[tuple[str, Slot], ...]
+    emits: tuple[str, ...]
     when: Test | None = None
     compute: Compute | None = None
     service: Service | None = None
@@ -170,7 +170,7 @@ class Program:
         return ProgramStep(
             step=step,
             output=step.outputs[0],
-            emits=tuple((name, slot) for name, slot in plan.outputs.items() if slot in step.outputs),
+            emits=tuple(name for name, slot in plan.outputs.items() if slot == step.outputs[0]),
             when=self._test(step.when),
             compute=make_compute(step, service, self.tensor_of, speaker, carry),
             service=service,
@@ -204,7 +204,7 @@ class Program:
 
     def _ask_for_tensors(self, bound: ProgramStep) -> None:
         """Tell each service which of its outputs this program reads; it computes no others."""
-        read = {*bound.step.inputs, *(slot for _, slot in bound.emits)}
+        read = set(bound.step.inputs)
         for slot in read & self.tensor_of.keys():
             index, tensor = self.tensor_of[slot]
             service = self.steps[index].service
