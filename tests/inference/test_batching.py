@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.batching import Batch
 from inference.plan import Bucket
 from inference.request import RowClass
 from inference.row import Refusal, Row
@@ -243,6 +244,24 @@ def test_what_runs_counts_for_what_can_be_met() -> None:
     ready_s = batch.predicted_s + (A_S * 16 + B_S * 16 / 256) + (A_S * 16 + B_S)
     assert policy.admit(make_row(16, owner="", deadline_s=0.99 * ready_s), 0.0).refusal is Refusal.HOPELESS
     assert policy.admit(make_row(16, owner="", deadline_s=1.01 * ready_s), 0.0).refusal is None
+
+
+def test_a_batch_that_has_ended_is_not_counted_any_more() -> None:
+    policy = make_policy(slots=2, max_batch_rows=1)
+
+    def started(tokens: int) -> Batch:
+        policy.admit(make_row(tokens, owner=""), 0.0)
+        batch = policy.pop(0.0).batch
+        assert batch is not None
+        return batch
+
+    ended = started(100)
+    started(8)
+    policy.finished(ended, None)
+    started(100)
+    policy.admit(make_row(8, owner=""), 0.0)
+    # The short one frees a slot soon enough for a second row of its length behind it.
+    assert policy.admit(make_row(8, owner="", deadline_s=0.006), 0.0).refusal is None
 
 
 def test_a_flood_that_is_over_makes_nothing_hopeless() -> None:

@@ -82,7 +82,7 @@ async def looking_up(
     )
     await engine.start()
     try:
-        plan = engine.compile(GRAPH, ["passages"])
+        plan = engine.compile(GRAPH, ["sentiment", "passages"])
         first = submit(engine, plan, is_final=True)
         await lookup.wait_entered()
         yield engine, plan, lookup, first
@@ -141,6 +141,17 @@ async def test_too_many_rows_for_a_function_are_refused(repository: Path) -> Non
         with pytest.raises(OverloadedError, match="queue full"):
             submit(engine, plan, is_final=True)
         assert engine.stats().dropped == {"full": 1}
+        lookup.open.set()
+        assert [await answers.outcome() for answers in waiting] == [Outcome.DONE] * 2
+
+
+async def test_a_row_that_finds_too_many_before_the_function_fails_with_what_it_has(repository: Path) -> None:
+    async with looking_up(repository, Clock(), max_queue_rows=2) as (engine, plan, lookup, _):
+        waiting = [submit(engine, plan, is_final=True) for _ in range(2)]
+        refused = submit(engine, plan, "order now", is_final=True)  # not remembered: the model is asked first
+        assert await refused.outcome() is Outcome.FAILED
+        assert isinstance(refused.ends[0][1], OverloadedError)
+        assert set(refused.outputs) == {"sentiment"}
         lookup.open.set()
         assert [await answers.outcome() for answers in waiting] == [Outcome.DONE] * 2
 
@@ -220,6 +231,22 @@ async def test_times_of_an_output_behind_two_models_are_of_both(tmp_path: Path) 
         mood = answers.outputs["mood"]
         assert (mood.started_s, mood.ready_s, mood.compute_ms) == (100.0, 105.0, 5000.0)
         assert answers.outputs["score"].ready_s == 102.0
+
+
+async def test_the_waits_for_both_models_add_up(tmp_path: Path) -> None:
+    clock = Clock()
+    async with two_models(tmp_path, clock) as (engine, plan, _, gate):
+        blocker = submit(engine, plan, "help")
+        await gate.wait_entered()
+        answers = submit(engine, plan, "my card")
+        for waited_s in (1.0, 2.0, 4.0):  # blocker in the first, this in the first, blocker in the second
+            clock.now_s += waited_s
+            gate.open.release()
+            await gate.wait_entered()
+        gate.open.release()
+        assert await answers.outcome() is await blocker.outcome() is Outcome.DONE
+        assert answers.outputs["score"].queue_ms == 1000.0
+        assert answers.outputs["mood"].queue_ms == 5000.0
 
 
 async def test_a_run_that_fails_teaches_no_cost(tmp_path: Path) -> None:
