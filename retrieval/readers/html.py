@@ -10,6 +10,8 @@ from retrieval.readers.text import decode, name_of, row_line, tidy
 
 _DECLARED = re.compile(rb"<meta[^>]+charset=[\"']?([\w-]+)", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:p|div|br|ul|ol|li|b|strong|i|em|a|span|h[1-6]|table|td)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_MAX_UNCLOSED = 100
+"""Comments that are begun and not ended; a script may hold the mark of one in a string."""
 _SILENT = frozenset(
     {"script", "style", "noscript", "template", "svg", "nav", "footer", "button", "select", "label", "textarea"}
 )
@@ -73,8 +75,13 @@ class _Page(HTMLParser):
         self._cell_start: int | None = None
 
     def read(self, text: str) -> None:
-        """Take the whole page."""
-        self.feed(text)
+        """Take the whole page, but for a tag or a comment that is never closed: the parser would look for its end again
+        from every mark behind it.
+        """
+        before, end, rest = text.rpartition(">")
+        text = before + end + rest.partition("<")[0]
+        unclosed = text.find("<!--", text.rfind("-->") + 1)
+        self.feed(text[:unclosed] if unclosed >= 0 and text.count("<!--", unclosed) > _MAX_UNCLOSED else text)
         self.close()
         self.end_block()
         self.end_section()

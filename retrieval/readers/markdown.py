@@ -23,17 +23,17 @@ _FRONT = re.compile(
 )
 _UNCLOSED = re.compile(r"\A\s*(?:---|\+\+\+)[ \t]*\n\s*[\w-]+[ \t]*[:=]")
 """A rule above a text is none; one above a field is a front matter without its end."""
-_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
+# Every pattern takes a time that grows with the text alone: one file of a million brackets must not hold an ingest.
+_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+")
-_RULE = re.compile(r"^\s*(?:[-*_]\s*){3,}$|^\s*\|?[\s:|-]*-[\s:|-]*\|[\s:|-]*$")
 _UNDERLINE = re.compile(r"^ {0,3}(=+|-+)\s*$")
 _CELL_END = re.compile(r"(?<!\\)\|")
-_LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)\s]*(?:\s+\"[^\"]*\")?\)|\[[^\]]*\])")
+_LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^)\s]{0,500}(?:\s+\"[^\"]{0,200}\")?\)|\[[^\[\]]*\])")
 _DEFINITION = re.compile(r"^ {0,3}\[[^\]]+\]:\s+\S*[/#]\S*(?:\s+[\"'(].*)?\s*$")
 _TASK = re.compile(r"^\[[ xX]\]\s+")
 _EMPHASIS = re.compile(r"(\*\*|__|`|~~)(.+?)\1")
-_SINGLE = re.compile(r"(?<![\w*\\])([*_])(?=[^\s*_])(.+?)(?<=[^\s*_\\])\1(?![\w*])")
+_SINGLE = re.compile(r"(?<![\w*\\])([*_])(?=[^\s*_])(.{1,200}?)(?<=[^\s*_\\])\1(?![\w*])")
 """Emphasis by one mark; `2 * 3 * 4` and `snake_case` have none."""
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|\w{2,32});")
 _TAG = re.compile(
@@ -44,7 +44,7 @@ _TAG = re.compile(
 """What Markdown borrows from HTML; `<order number>` is a text."""
 _ESCAPE = re.compile(r"\\([*_#\[\]()<>`~|.!+-])")
 _NEWLINE = "\n"
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 
 
 def read_markdown(data: bytes, source: str) -> list[Article]:
@@ -148,14 +148,14 @@ def _blocks(text: str) -> Iterator[tuple[int, str]]:
             paragraph.append(line)
         elif heading := _HEADING.match(line):
             yield from flush()
-            if name := tidy(_plain(heading[2])):
+            if name := tidy(_plain(heading[2].rstrip(" \t#"))):
                 yield len(heading[1]), name
         elif paragraph and len(paragraph) == 1 and (mark := _UNDERLINE.match(line)):
             name = tidy(_plain(paragraph.pop()))
             yield (1 if mark[1][0] == "=" else 2), name
-        elif len(rows) == 1 and "|" in line and _RULE.match(line):
+        elif len(rows) == 1 and _is_delimiter(line):
             has_header = True
-        elif not line.strip() or _RULE.match(line) or _DEFINITION.match(line):
+        elif not line.strip() or _is_rule(line) or _is_delimiter(line) or _DEFINITION.match(line):
             yield from flush()
         elif item := _ITEM.match(line):
             yield from flush()
@@ -171,7 +171,18 @@ def _blocks(text: str) -> Iterator[tuple[int, str]]:
     yield from flush()
 
 
+def _is_rule(line: str) -> bool:
+    """Whether a line parts what is above it from what is below."""
+    marks = "".join(line.split())
+    return len(marks) >= 3 and not marks.strip("-*_")
+
+
+def _is_delimiter(line: str) -> bool:
+    """Whether a line stands between a table's header and its rows."""
+    return "|" in line and "-" in line and not line.strip("|:- \t")
+
+
 def _plain(text: str) -> str:
-    text = _LINK.sub(r"\1", _TAG.sub(lambda tag: " " if tag["apart"] else "", text))
+    text = _LINK.sub(r"\1", _LINK.sub(r"\1", _TAG.sub(lambda tag: " " if tag["apart"] else "", text)))
     text = _SINGLE.sub(r"\2", _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text)))
     return _ENTITY.sub(lambda found: html.unescape(found[0]), _ESCAPE.sub(r"\1", text))
