@@ -37,7 +37,7 @@ const BROWSER = {
   setTimeout: (run, delayMs) => setTimeout(run, delayMs),
   clearTimeout: (timer) => clearTimeout(timer),
   nowMs: localNowMs,
-  random: Math.random,
+  random: () => Math.random(),
 };
 
 export class Feed {
