@@ -102,6 +102,7 @@ def test_both_sides_still_run_the_model_after_an_engine_has_stopped(backend: Loa
     bare.run_here(bare.batches(["my card was charged twice"], 1))
     again = Subject(backend)
     again.throughput(["my card was charged twice"])
+    assert again.engine.stats().rows == 1
     again.close()
 
 

@@ -33,6 +33,10 @@ SECONDS = 6.0
 LEAD_S = 5.0
 """Fifty calls begin in one instant and get their first cards, which the server takes up to four seconds to get through
 at the highest rates: a rate that it holds is asked for, not how it takes a rush."""
+SUBJECTS = {
+    "server": "`/v1/ingest/transcripts`, answered on the feed",
+    "hot_path": "the hot path alone: socket, graph and engine, without calls, policy, log and store",
+}
 
 
 def bare_rows_per_s() -> float:
@@ -54,12 +58,6 @@ def bare_lone_ms() -> float:
         bare.run_here(bare.batches([next(texts)], 1))
         took_ms.append((time.perf_counter() - started_s) * 1000.0)
     return float(np.median(took_ms))
-
-
-SUBJECTS = {
-    "server": "`/v1/ingest/transcripts`, answered on the feed",
-    "hot_path": "the hot path alone: socket, graph and engine, without calls, policy, log and store",
-}
 
 
 def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str, pid: int) -> dict[float, float]:

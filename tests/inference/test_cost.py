@@ -4,33 +4,40 @@ from hypothesis import strategies as st
 
 from inference.cost import CostModel
 
+LINE = [(n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256)]
+"""Tokens and seconds of batches."""
+
+
+def calibrated() -> CostModel:
+    cost = CostModel()
+    cost.calibrate(LINE)
+    return cost
+
+
+def run(cost: CostModel, *, batches: int, slowness: float) -> None:
+    """Observe batches of all lengths, each so many times as slow as it was calibrated."""
+    for number in range(batches):
+        tokens, duration_s = LINE[number % len(LINE)]
+        cost.observe(tokens, slowness * duration_s)
+
 
 def test_a_line_is_found_again() -> None:
-    cost = CostModel()
-    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
+    cost = calibrated()
     assert cost.a_s == pytest.approx(1e-4)
     assert cost.b_s == pytest.approx(5e-4)
     assert cost.predict_s(100) == pytest.approx(0.0105)
 
 
 def test_a_slower_machine_is_followed_within_a_hundred_batches() -> None:
-    cost = CostModel()
-    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
-    for i in range(100):
-        n = (8, 16, 64, 256)[i % 4]
-        cost.observe(n, 4.0 * (1e-4 * n + 5e-4))
+    cost = calibrated()
+    run(cost, batches=100, slowness=4.0)
     assert cost.predict_s(100) == pytest.approx(4 * 0.0105, rel=0.3)
 
 
 def test_a_long_day_does_not_make_it_slow_to_learn() -> None:
-    cost = CostModel()
-    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
-    for i in range(5_000):
-        n = (8, 16, 64, 256)[i % 4]
-        cost.observe(n, 1e-4 * n + 5e-4)
-    for i in range(100):
-        n = (8, 16, 64, 256)[i % 4]
-        cost.observe(n, 4.0 * (1e-4 * n + 5e-4))
+    cost = calibrated()
+    run(cost, batches=5_000, slowness=1.0)
+    run(cost, batches=100, slowness=4.0)
     assert cost.predict_s(100) == pytest.approx(4 * 0.0105, rel=0.3)
 
 
@@ -38,7 +45,7 @@ def test_a_new_calibration_forgets_what_was_learned() -> None:
     cost = CostModel()
     for _ in range(100):
         cost.observe(64, 1.0)
-    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
+    cost.calibrate(LINE)
     assert cost.predict_s(64) == pytest.approx(1e-4 * 64 + 5e-4)
 
 
@@ -51,15 +58,13 @@ def test_a_batch_never_looks_free_beside_its_tokens() -> None:
 
 
 def test_one_pause_moves_the_line_little() -> None:
-    cost = CostModel()
-    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
+    cost = calibrated()
     cost.observe(64, 10.0)
     assert cost.predict_s(64) < 2 * (1e-4 * 64 + 5e-4)
 
 
 def test_traffic_of_one_size_keeps_the_warmup_slope() -> None:
-    cost = CostModel()
-    cost.calibrate((n, 1e-4 * n + 5e-4) for n in (8, 16, 64, 256))
+    cost = calibrated()
     for _ in range(1000):
         cost.observe(64, 1e-4 * 64 + 5e-4)
     assert cost.a_s == pytest.approx(1e-4, rel=1e-3)

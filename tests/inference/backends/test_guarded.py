@@ -15,18 +15,11 @@ from inference.backends.fake import FakeBackend
 from inference.backends.guarded import GuardedBackend
 from inference.errors import BackendUnavailable, DeadlineExceeded, ModelError, ModelFailed
 from inference.repository import ModelRepository, ModelVersion
+from tests.inference.manual_clock import Clock
 from tests.inference.model_folders import write_model
 
 INPUTS = {name: np.ones((1, 8), np.int32) for name in ("input_ids", "attention_mask")}
 Behave = Callable[[float], None]
-
-
-@dataclass
-class Clock:
-    now_s: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @dataclass

@@ -21,6 +21,7 @@ from inference.graph import Graph, Node
 from inference.repository import ModelRepository
 from inference.request import Outcome, RowClass
 from tests.inference.engine.running import GRAPH, Answers, Gate, running, submit
+from tests.inference.manual_clock import Clock
 from tests.inference.model_folders import write_model, write_scorer
 from tests.inference.tiny_models import bert_tokenizer
 
@@ -36,16 +37,6 @@ TWO_MODELS = Graph(
     },
     ("score", "mood"),
 )
-
-
-@dataclass
-class Clock:
-    """Seconds that stand still until a test moves them."""
-
-    now_s: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @dataclass
@@ -92,7 +83,7 @@ async def looking_up(
 
 
 async def test_what_waits_for_a_function_is_cancelled_with_its_call(repository: Path) -> None:
-    async with looking_up(repository, Clock()) as (engine, plan, lookup, first):
+    async with looking_up(repository, Clock(100.0)) as (engine, plan, lookup, first):
         gone = submit(engine, plan, is_final=True, owner="gone")
         stays = submit(engine, plan, is_final=True, owner="stays")
         engine.cancel("gone")
@@ -103,7 +94,7 @@ async def test_what_waits_for_a_function_is_cancelled_with_its_call(repository: 
 
 
 async def test_what_waits_for_a_function_beyond_its_deadline_is_late(repository: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     async with looking_up(repository, clock) as (engine, plan, lookup, first):
         late = submit(engine, plan, is_final=True, deadline_s=clock.now_s + 1.0)
         in_time = submit(engine, plan, is_final=True, deadline_s=clock.now_s + 3.0)
@@ -136,7 +127,7 @@ async def test_rows_of_one_function_with_other_parameters_are_not_called_togethe
 
 
 async def test_too_many_rows_for_a_function_are_refused(repository: Path) -> None:
-    async with looking_up(repository, Clock(), max_queue_rows=2) as (engine, plan, lookup, _):
+    async with looking_up(repository, Clock(100.0), max_queue_rows=2) as (engine, plan, lookup, _):
         waiting = [submit(engine, plan, is_final=True) for _ in range(2)]
         with pytest.raises(OverloadedError, match="queue full"):
             submit(engine, plan, is_final=True)
@@ -146,7 +137,7 @@ async def test_too_many_rows_for_a_function_are_refused(repository: Path) -> Non
 
 
 async def test_a_row_that_finds_too_many_before_the_function_fails_with_what_it_has(repository: Path) -> None:
-    async with looking_up(repository, Clock(), max_queue_rows=2) as (engine, plan, lookup, _):
+    async with looking_up(repository, Clock(100.0), max_queue_rows=2) as (engine, plan, lookup, _):
         waiting = [submit(engine, plan, is_final=True) for _ in range(2)]
         refused = submit(engine, plan, "order now", is_final=True)  # not remembered: the model is asked first
         assert await refused.outcome() is Outcome.FAILED
@@ -157,7 +148,7 @@ async def test_a_row_that_finds_too_many_before_the_function_fails_with_what_it_
 
 
 async def test_stop_waits_for_no_function_for_ever(repository: Path) -> None:
-    async with looking_up(repository, Clock()) as (engine, plan, lookup, first):
+    async with looking_up(repository, Clock(100.0)) as (engine, plan, lookup, first):
         waiting = submit(engine, plan, is_final=True)
         stopping = asyncio.create_task(engine.stop(timeout_s=0.0))
         assert await waiting.outcome() is Outcome.CANCELLED
@@ -192,7 +183,7 @@ async def two_models(folder: Path, clock: Clock) -> AsyncIterator[tuple[Engine, 
 
 
 async def test_a_newer_revision_replaces_the_older_one_before_the_second_model(tmp_path: Path) -> None:
-    async with two_models(tmp_path, Clock()) as (engine, plan, _, gate):
+    async with two_models(tmp_path, Clock(100.0)) as (engine, plan, _, gate):
         older = submit(engine, plan, "my card", key="u", revision=1, row_class=RowClass.INTERIM)
         await gate.wait_entered()
         # Both come to the first model before the older one comes to the second.
@@ -205,7 +196,7 @@ async def test_a_newer_revision_replaces_the_older_one_before_the_second_model(t
 
 
 async def test_a_row_whose_deadline_passed_meanwhile_never_reaches_the_second_model(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     async with two_models(tmp_path, clock) as (engine, plan, backend, gate):
         answers = submit(engine, plan, deadline_s=clock.now_s + 1.0)
         await gate.wait_entered()
@@ -218,7 +209,7 @@ async def test_a_row_whose_deadline_passed_meanwhile_never_reaches_the_second_mo
 
 
 async def test_times_of_an_output_behind_two_models_are_of_both(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     async with two_models(tmp_path, clock) as (engine, plan, _, gate):
         answers = submit(engine, plan)
         await gate.wait_entered()
@@ -234,7 +225,7 @@ async def test_times_of_an_output_behind_two_models_are_of_both(tmp_path: Path) 
 
 
 async def test_the_waits_for_both_models_add_up(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     async with two_models(tmp_path, clock) as (engine, plan, _, gate):
         blocker = submit(engine, plan, "help")
         await gate.wait_entered()
@@ -250,7 +241,7 @@ async def test_the_waits_for_both_models_add_up(tmp_path: Path) -> None:
 
 
 async def test_a_run_that_fails_teaches_no_cost(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     async with two_models(tmp_path, clock) as (engine, plan, backend, _):
         before = engine.stats().costs
 
@@ -264,7 +255,7 @@ async def test_a_run_that_fails_teaches_no_cost(tmp_path: Path) -> None:
 
 
 async def test_of_shadow_rows_nothing_is_counted_that_nobody_asked_for(repository: Path) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     async with looking_up(repository, clock) as (engine, plan, _, _):
         submitted = engine.stats().submitted
         deadline_s = clock.now_s - 1.0

@@ -35,6 +35,13 @@ outputs: [intent, sentiment, question]
 )
 
 
+class PinsNothing:
+    """Half of a `Consumer`: one that asks for no version by number."""
+
+    def pins(self) -> frozenset[tuple[str, int]]:
+        return frozenset()
+
+
 class Events:
     """A `LifeObserver` that tests wait on."""
 

@@ -21,7 +21,7 @@ from inference.life.timing import Timing, side_by_side
 from inference.service import Service
 from tests.inference.life.backends import Slow
 from tests.inference.life.folders import drop_version
-from tests.inference.life.running import Running, running
+from tests.inference.life.running import PinsNothing, Running, running
 from tests.inference.tiny_models import encoder_onnx
 
 
@@ -221,13 +221,10 @@ async def test_a_command_wins_over_a_version_that_is_still_being_loaded(reposito
 async def test_a_version_on_its_way_in_is_not_said_to_be_unloaded(repository: Path) -> None:
     is_asked, may_go = asyncio.Event(), asyncio.Event()
 
-    class Thorough:
+    class Thorough(PinsNothing):
         async def prepare(self, model: str, version: int) -> None:
             is_asked.set()
             await may_go.wait()
-
-        def pins(self) -> frozenset[tuple[str, int]]:
-            return frozenset()
 
     async with running(repository) as it:
         it.keeper.add_consumer(Thorough())

@@ -14,7 +14,7 @@ from inference.errors import InferenceError, OverloadedError
 from inference.life.file import read_records
 from tests.inference.life.backends import Crashing, Slow
 from tests.inference.life.folders import drop_version
-from tests.inference.life.running import running
+from tests.inference.life.running import PinsNothing, running
 
 # -- trials ------------------------------------------------------------------------------------------------------------
 
@@ -85,12 +85,9 @@ async def test_a_pinned_version_answers_only_those_that_pin_it_and_stays_while_t
 
 
 async def test_a_version_that_a_consumer_cannot_use_is_refused(repository: Path) -> None:
-    class Picky:
+    class Picky(PinsNothing):
         async def prepare(self, model: str, version: int) -> None:
             raise InferenceError("its vectors mean nothing")
-
-        def pins(self) -> frozenset[tuple[str, int]]:
-            return frozenset()
 
     async with running(repository) as it:
         it.keeper.add_consumer(Picky())
@@ -101,12 +98,9 @@ async def test_a_version_that_a_consumer_cannot_use_is_refused(repository: Path)
 
 
 async def test_what_it_was_asked_in_preparation_does_not_count_for_a_version(repository: Path) -> None:
-    class Thorough:
+    class Thorough(PinsNothing):
         async def prepare(self, model: str, version: int) -> None:
             assert len(await it.engine.embed(["my card is lost", "thank you"], version)) == 2
-
-        def pins(self) -> frozenset[tuple[str, int]]:
-            return frozenset()
 
     async with running(repository) as it:
         it.keeper.add_consumer(Thorough())
@@ -118,16 +112,13 @@ async def test_what_it_was_asked_in_preparation_does_not_count_for_a_version(rep
 
 
 async def test_a_version_that_comes_while_there_is_too_much_to_do_waits(repository: Path) -> None:
-    class Busy:
+    class Busy(PinsNothing):
         attempts = 0
 
         async def prepare(self, model: str, version: int) -> None:
             self.attempts += 1
             if self.attempts < 3:
                 raise OverloadedError("queue full")
-
-        def pins(self) -> frozenset[tuple[str, int]]:
-            return frozenset()
 
     async with running(repository) as it:
         busy = Busy()

@@ -13,14 +13,7 @@ from inference.plan import Bucket
 from inference.repository import ModelRepository, ModelVersion
 from inference.service import Service
 from tests.inference.life.folders import write_repository
-
-
-@dataclass
-class Clock:
-    now_s: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.inference.manual_clock import Clock
 
 
 @dataclass
