@@ -1,14 +1,18 @@
 """The transformer as an ONNX graph: token ids to hidden states, in any precision.
 
 Plain `LayerNormalization` instead of onnxruntime's fused `SkipLayerNormalization`, which is five times slower on CPU.
+Where the precision is for the CPU, tokens are packed (`packing`) and padding costs no products.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import TensorProto
 
 from inference.export.graph import CONTRIB, GraphBuilder
+from inference.export.packing import add_packing, is_packed, pack, unpack
 from inference.export.precision import Precision
 from inference.export.weights import MAX_TOKENS, POSITIONS, TYPES, WORDS, Encoder, ExportError, FloatArray
 
@@ -37,6 +41,9 @@ def layer_states(graph: GraphBuilder, layer: int, dtype: type[np.generic]) -> st
         dtype: Of the encoder.
     """
     name = f"layer{layer}.hidden"
+    if is_packed(graph):
+        unpacked = f"{name}_unpacked"
+        return unpacked if graph.has(unpacked) else unpack(graph, name, unpacked)
     if dtype is np.float32:
         return name
     cast = f"{name}_float"
@@ -69,13 +76,7 @@ def _write(graph: GraphBuilder, encoder: Encoder, precision: Precision) -> str:
         shift = graph.constant(f"{output}.shift", w[f"{prefix}.bias"].astype(precision.dtype))
         return graph.node("LayerNormalization", [x, gain, shift], output, axis=-1, epsilon=encoder.epsilon)
 
-    words = graph.constant("words", w[WORDS].astype(precision.dtype))
-    # No row has a second segment, so its only type vector is part of every position.
-    places = graph.constant("positions", (w[POSITIONS][:MAX_TOKENS] + w[TYPES][0]).astype(precision.dtype))
-    start, end = graph.constant("start", np.array([0], np.int64)), graph.constant("end", np.array([2], np.int64))
-    num_tokens = graph.node("Slice", [graph.node("Shape", [INPUT_IDS], "shape"), axis, end], "num_tokens")
-    place = graph.node("Slice", [places, start, num_tokens], "place")
-    embedded = graph.node("Add", [graph.node("Gather", [words, INPUT_IDS], "word"), place], "embedded")
+    embedded = _add_embedding(graph, w, precision)
     x = norm(embedded, "embeddings.LayerNorm", "layer0.hidden")
 
     for i in range(encoder.num_layers):
@@ -96,7 +97,25 @@ def _write(graph: GraphBuilder, encoder: Encoder, precision: Precision) -> str:
         d = precision.project_down(graph, u, site(i, "down"), _transposed(w[f"{dense}.weight"]), w[f"{dense}.bias"])
         summed = graph.node("Add", [d, x], f"layer{i}.output_sum")
         x = norm(summed, f"{prefix}.output.LayerNorm", f"layer{i + 1}.hidden")
-    return x if precision.dtype is np.float32 else graph.node("Cast", [x], "hidden_float", to=TensorProto.FLOAT)
+    return layer_states(graph, encoder.num_layers, precision.dtype)
+
+
+def _add_embedding(graph: GraphBuilder, w: Mapping[str, FloatArray], precision: Precision) -> str:
+    """Write the sum of word and position, `[rows, tokens, dims]`, or `[packed, dims]` where tokens are packed."""
+    words = graph.constant("words", w[WORDS].astype(precision.dtype))
+    # No row has a second segment, so its only type vector is part of every position.
+    places = graph.constant("positions", (w[POSITIONS][:MAX_TOKENS] + w[TYPES][0]).astype(precision.dtype))
+    start, one, two = (graph.constant(f"embedding.{n}", np.array([n], np.int64)) for n in range(3))
+    num_tokens = graph.node("Slice", [graph.node("Shape", [INPUT_IDS], "shape"), one, two], "num_tokens")
+    if precision.is_packed:
+        firsts = graph.constant("firsts", np.eye(1, MAX_TOKENS, dtype=np.int32)[0])
+        place = add_packing(graph, ATTENTION_MASK, graph.node("Slice", [firsts, start, num_tokens], "first"))
+        ids = pack(graph, INPUT_IDS, "ids")
+        at = graph.node("Gather", [places, place], "place")
+    else:
+        ids = INPUT_IDS
+        at = graph.node("Slice", [places, start, num_tokens], "place")
+    return graph.node("Add", [graph.node("Gather", [words, ids], "word"), at], "embedded")
 
 
 def _transposed(weight: FloatArray) -> FloatArray:

@@ -46,12 +46,13 @@ class Verdict:
 
 
 def expected_operators(num_layers: int) -> dict[str, int]:
-    """Operators of the optimised static int8 graph: all products int8, no slow fused normalisation."""
+    """Operators of the optimised static int8 graph: all products int8 and packed, no slow fused normalisation."""
     return {
         "SkipLayerNormalization": 0,
         "LayerNormalization": 2 * num_layers + 1,
         "MatMulIntegerToFloat": 3 * num_layers,
         "QAttention": num_layers,
+        "NonZero": 1,
     }
 
 

@@ -121,9 +121,18 @@ def test_static8_is_near_fp32_and_a_row_does_not_depend_on_its_batch() -> None:
             np.testing.assert_allclose(value[0], together[name][place], atol=1e-5, err_msg=name)
 
 
-def test_a_row_of_padding_stays_finite() -> None:
-    outputs = run(session_of(tiny_encoder(), tiny_heads(), Float()), [[1, 2], []])
-    assert all(np.isfinite(value).all() for value in outputs.values())
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_row_of_padding_stays_finite_and_leaves_the_others_as_they_are(is_packed: bool) -> None:
+    encoder = tiny_encoder()
+    texts = [np.arange(5, dtype=np.int32), np.arange(30, 42, dtype=np.int32)]
+    session = session_of(encoder, tiny_heads(), Static8(measure_ranges(encoder, texts)) if is_packed else Float())
+    alone = run(session, [[1, 2]])
+    for rows, at in (([[1, 2], []], 0), ([[], [], [1, 2]], 2)):
+        outputs = run(session, rows)
+        assert all(np.isfinite(value).all() for value in outputs.values())
+        for name, value in alone.items():
+            np.testing.assert_allclose(outputs[name][at], value[0], atol=1e-5, err_msg=name)
+    assert all(np.isfinite(value).all() for value in run(session, [[], []], width=3).values())
 
 
 def test_static8_names_the_site_that_was_never_measured() -> None:
