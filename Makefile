@@ -13,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(EXTRA)
 # What a set-up builds from committed files: built again when a newer checkout brings others.
 BUILT := .venv/.built
-SOURCES := $(wildcard model_repo/*/*/*.safetensors model_repo/*/config.pbtxt server/app/demo/*.yaml)
+SOURCES := $(wildcard inference/export/*.py model_repo/*/*/*.safetensors model_repo/*/config.pbtxt server/app/demo/*.yaml)
 TRITON := build/.ready-triton
 WHISPER := build/whisper-base/model.bin
 # In CI real sockets, processes and clocks share a machine with others: what fails is tried again by itself, at most twice.

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import inference.export
 from inference.errors import ModelError
 from inference.export.build import FP16_FILE, FP32_FILE, STATIC8_FILE, build_version, read_sources
 from inference.export.verify import verify_version
@@ -273,9 +274,10 @@ def evaluate(
 
 
 def _is_fresh(version: Path) -> bool:
-    """Whether every precision is there and newer than everything it is built from."""
+    """Whether every precision is there and newer than everything it is built from: weights, and the code that writes."""
     built = [version / name for name in (STATIC8_FILE, FP32_FILE, FP16_FILE)]
     if not all(file.is_file() for file in built):
         return False
-    newest = max((source.stat().st_mtime for source in version.glob("*.safetensors")), default=0.0)
+    sources = (*version.glob("*.safetensors"), *Path(inference.export.__file__).parent.glob("*.py"))
+    newest = max(source.stat().st_mtime for source in sources)
     return newest <= min(file.stat().st_mtime for file in built)

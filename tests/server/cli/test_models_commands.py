@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from inference.export import build
 from server.cli.models import _is_fresh, models
 
 needs_torch = pytest.mark.skipif(
@@ -104,4 +106,19 @@ def test_a_version_is_built_again_when_a_precision_is_missing(tmp_path: Path) ->
         (version / name).touch()
     assert _is_fresh(version)
     (version / "model.fp32.onnx").unlink()
+    assert not _is_fresh(version)
+
+
+@pytest.mark.parametrize("older", ["heads.safetensors", "the exporter"])
+def test_a_version_is_built_again_when_what_it_is_built_from_is_newer(tmp_path: Path, older: str) -> None:
+    version = tmp_path / "1"
+    version.mkdir()
+    for name in ("heads.safetensors", "model.onnx", "model.fp32.onnx", "model.fp16.onnx"):
+        (version / name).touch()
+    built_s = Path(build.__file__).stat().st_mtime + (60 if older == "heads.safetensors" else -60)
+    for path in version.iterdir():
+        os.utime(path, (built_s, built_s))
+    if older == "heads.safetensors":
+        assert _is_fresh(version)
+        os.utime(version / older, (built_s + 1, built_s + 1))
     assert not _is_fresh(version)
