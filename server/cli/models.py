@@ -274,7 +274,7 @@ def evaluate(
 
 
 def _is_fresh(version: Path) -> bool:
-    """Whether every precision is there and newer than everything it is built from: weights, and the code that writes."""
+    """Whether every precision is there and newer than everything it is built from, code as well as weights."""
     built = [version / name for name in (STATIC8_FILE, FP32_FILE, FP16_FILE)]
     if not all(file.is_file() for file in built):
         return False
