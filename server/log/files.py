@@ -17,13 +17,13 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedWriter
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from server.keys.keyring import DataCipher
 from server.log.contract import ChannelKey, Position
 from server.log.frames import Complete, Item, Outline, framed, is_in_the_clear, outline, resealed
+from server.log.open_files import OpenFiles
 from server.store.durable import replace_file
 from server.store.folder_lock import FolderLock
 from server.store.framing import frame, scan
@@ -77,6 +77,7 @@ class ChannelFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._rollback: dict[Path, int] = {}
+        self._files = OpenFiles()
         self._lock = FolderLock()
         self.generation = ""
 
@@ -106,11 +107,13 @@ class ChannelFiles:
 
     def close(self) -> None:
         """Leave the folder to others."""
+        self._files.close_all()
         self._lock.release()
 
     def write(self, jobs: Sequence[Job]) -> None:
         """Do the jobs in their order per channel; after an `OSError` the same batch can be tried again."""
         for path, size_bytes in self._rollback.items():
+            self._files.close(path)
             if path.exists():
                 os.truncate(path, size_bytes)
         appends: dict[ChannelKey, list[Item]] = {}
@@ -143,6 +146,7 @@ class ChannelFiles:
             return None
         found = scan(data)
         if found.sound_bytes < len(data):
+            self._files.close(path)
             with contextlib.suppress(OSError):  # a disk that cannot be written may still be read
                 os.truncate(path, found.sound_bytes)
         return outline(found.payloads, found.skipped_bytes, self.generation)
@@ -198,30 +202,21 @@ class ChannelFiles:
             return None
 
     def _append(self, path: Path, data: bytes, *, is_durable: bool) -> None:
-        with self._open_at_end(path) as file:
-            self._rollback.setdefault(path, file.tell())
-            file.write(data)
-            if is_durable:
-                file.flush()
-                os.fsync(file.fileno())
-
-    @staticmethod
-    def _open_at_end(path: Path) -> BufferedWriter:
-        # The folder nearly always exists, and looking first costs more than the write.
-        try:
-            return path.open("ab")
-        except FileNotFoundError:
-            path.parent.mkdir(exist_ok=True)
-            return path.open("ab")
+        self._rollback.setdefault(path, self._files.size_bytes(path))
+        self._files.append(path, data, is_durable=is_durable)
 
     def _replace(self, path: Path, data: bytes) -> None:
-        self._rollback.pop(path, None)
+        self._forget(path)
         path.parent.mkdir(exist_ok=True)
         replace_file(path, data)
 
     def _remove(self, path: Path) -> None:
-        self._rollback.pop(path, None)
+        self._forget(path)
         path.unlink(missing_ok=True)
+
+    def _forget(self, path: Path) -> None:
+        self._rollback.pop(path, None)
+        self._files.close(path)
 
     def _write_generation(self, name: str) -> None:
         replace_file(self._folder / "generation", frame(name.encode()))

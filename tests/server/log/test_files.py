@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from server.keys.keyring import DataCipher
+from server.log import open_files
 from server.log.channel import Channel
 from server.log.contract import ChannelKey, Entry, Position
 from server.log.files import Append, ChannelFiles, Job, Remove, Replace
@@ -264,33 +265,42 @@ def test_a_failed_batch_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.M
         append(made[2], Complete(files.generation, 3), key=other),
         append(*entries(1), key=ChannelKey(TenantId("new"), "call:c3")),
     ]
-    real = getattr(os, call)
+    real = os.write
     calls = 0
 
-    def second_fails(*args: object) -> object:
+    def fails(*_: object) -> object:
+        raise OSError(errno.ENOSPC, "no space")
+
+    def half_of_the_second(descriptor: int, data: memoryview) -> int:
         nonlocal calls
         calls += 1
-        if calls % 2:
+        if calls > 2:
             raise OSError(errno.ENOSPC, "no space")
-        return real(*args)
+        return real(descriptor, data[: len(data) // 2] if calls == 2 else data)
 
-    if call == "fsync":
-        with monkeypatch.context() as patched:
-            patched.setattr(os, call, second_fails)
-            with pytest.raises(OSError, match="no space"):
-                files.write(batch)
-    else:
-        path = files.path(other)
-        path.rename(path.with_suffix(".away"))
-        path.mkdir()  # opening it for writing fails, after the first channel was written
-        with pytest.raises(OSError, match="directory"):
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fails if call == "fsync" else half_of_the_second)
+        with pytest.raises(OSError, match="no space"):
             files.write(batch)
-        path.rmdir()
-        path.with_suffix(".away").rename(path)
     files.write(batch)
     for key, number in ((CALL, 4), (other, 3)):
         assert [entry.position.offset for entry in held(files, key).entries] == list(range(1, number + 1))
     files.close()
+
+
+def test_more_files_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_files, "MAX_OPEN", 2)
+    files = opened(tmp_path)
+    keys = [ChannelKey(TenantId("car_service"), f"call:c{number}") for number in range(3)]
+    made = entries(4)
+    before = len(os.listdir("/proc/self/fd"))
+    for key in keys:
+        files.write([append(Opened("e" * 16, 0), *made[:2], key=key)])
+    files.write([append(*made[2:], key=key) for key in keys])
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert all([entry.position.offset for entry in held(files, key).entries] == [1, 2, 3, 4] for key in keys)
+    files.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_removing_and_replacing_keep_their_place_in_the_order(tmp_path: Path) -> None:
