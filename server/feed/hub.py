@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from server.feed.outgoing import Outgoing
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Reader(Protocol):
     """Someone who reads a channel."""
 
-    def deliver(self, publication: Outgoing) -> None:
-        """Take a publication; called in offset order from the event loop, must not block."""
+    def deliver(self, publications: Outgoing) -> None:
+        """Take publications; called in offset order from the event loop, must not block."""
 
     def lose(self) -> None:
         """A publication could not be delivered and nothing more comes: the reader must start over."""
@@ -72,16 +72,16 @@ class _Channel:
         self.readers: tuple[Reader, ...] = ()
         self.stop: Callable[[], None] = _nothing
 
-    def fan_out(self, entry: Entry) -> None:
-        publication = Outgoing(entry)
+    def fan_out(self, entries: Sequence[Entry]) -> None:
+        publications = Outgoing(entries)
         for reader in self.readers:  # a tuple: readers may leave while it runs
             try:
-                reader.deliver(publication)
+                reader.deliver(publications)
             except Exception:
                 # One broken reader must neither hold up the others nor fail the append that called us.
                 logger.exception("a feed reader failed and is cut")
                 reader.lose()
-        self._deliver.observe(self._clock() - entry.appended_s)
+        self._deliver.observe(self._clock() - entries[0].appended_s)
 
     def lose(self) -> None:
         for reader in self.readers:

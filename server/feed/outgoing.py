@@ -6,6 +6,7 @@ Entry ──▶ Outgoing ──▶ Packet (JSON)  ──▶ the same bytes to ev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
 import msgspec
@@ -46,7 +47,7 @@ class Packet:
     def frame(self) -> bytes:
         """The whole WebSocket frame. A server does not mask, so one frame serves all. Source: RFC 6455 5.1."""
         if self._frame is None:
-            self._frame = frame_header(Opcode.BINARY if self.is_binary else Opcode.TEXT, len(self.body)) + self.body
+            self._frame = frame_header(_opcode(self.is_binary), len(self.body)) + self.body
         return self._frame
 
     @property
@@ -67,25 +68,42 @@ def frame_header(opcode: Opcode, num_bytes: int) -> bytes:
 
 
 class Outgoing:
-    """One log entry on its way to any number of readers."""
+    """Log entries that were appended together, on their way to any number of readers.
 
-    __slots__ = ("_json", "_msgpack", "entry")
+    Attributes:
+        entries: One or more, in order.
+        has_call: A call began, changed hands or ended.
+    """
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self._json: Packet | None = None
-        self._msgpack: Packet | None = None
+    __slots__ = ("_frames", "_packets", "entries", "has_call")
 
-    def packet(self, is_binary: bool) -> Packet:
-        """The publication for this kind of reader."""
-        if self._json is None:
-            self._json = Packet(_fit(self.entry), is_binary=False, appended_s=self.entry.appended_s)
-        if not is_binary:
-            return self._json
-        if self._msgpack is None:
-            body = msgpack_encoder.encode(_json_decoder.decode(self._json.body))
-            self._msgpack = Packet(body, is_binary=True, appended_s=self.entry.appended_s)
-        return self._msgpack
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.has_call = any(entry.kind == "call" for entry in entries)
+        self._packets: dict[bool, list[Packet]] = {}
+        self._frames: dict[bool, bytes] = {}
+
+    def packets(self, is_binary: bool) -> list[Packet]:
+        """The publications for this kind of reader, one by one."""
+        packets = self._packets.get(is_binary)
+        if packets is None:
+            packets = self._packets[is_binary] = [
+                Packet(_body(entry, is_binary), is_binary=is_binary, appended_s=entry.appended_s)
+                for entry in self.entries
+            ]
+        return packets
+
+    def frames(self, is_binary: bool) -> bytes:
+        """All of them for this kind of reader, as the frames that they are on the wire."""
+        frames = self._frames.get(is_binary)
+        if frames is None:
+            opcode = _opcode(is_binary)
+            parts: list[bytes] = []
+            for entry in self.entries:
+                body = _body(entry, is_binary)
+                parts += (frame_header(opcode, len(body)), body)
+            frames = self._frames[is_binary] = b"".join(parts)
+        return frames
 
 
 def message_packet(message: msgspec.Struct, is_binary: bool) -> Packet:
@@ -101,7 +119,7 @@ def answer_packets(ch: str, after: Position | None, recovery: Recovery, is_binar
     is exactly what the log holds after that offset, or newer.
     """
     entries = recovery.tail if recovery.recovered else recovery.snapshot + recovery.tail
-    packets = [Outgoing(entry).packet(is_binary) for entry in entries]
+    packets = Outgoing(entries).packets(is_binary)
     num_head = _num_that_fit(packets)
     if num_head == len(packets):
         offset = recovery.position.offset
@@ -132,6 +150,15 @@ def _num_that_fit(packets: list[Packet]) -> int:
         if left_bytes < 0:
             return number
     return len(packets)
+
+
+def _opcode(is_binary: bool) -> Opcode:
+    return Opcode.BINARY if is_binary else Opcode.TEXT
+
+
+def _body(entry: Entry, is_binary: bool) -> bytes:
+    body = _fit(entry)
+    return msgpack_encoder.encode(_json_decoder.decode(body)) if is_binary else body
 
 
 def _fit(entry: Entry) -> bytes:

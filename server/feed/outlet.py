@@ -12,8 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from server.feed.outgoing import Packet
-from server.feed.transport import EXTENSION, LINGER_S, DirectProtocol
+from server.feed.outgoing import Outgoing, Packet
+from server.feed.transport import BATCH_BYTES, EXTENSION, LINGER_S, DirectProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ Source = Callable[[], Packet | None]
 class Outlet(Protocol):
     """Where a socket's packets go."""
 
-    def offer(self, packet: Packet) -> bool:
-        """Write this packet now, ahead of what the source holds. False: no room, queue it."""
+    def offer(self, publications: Outgoing, is_binary: bool) -> bool:
+        """Write them now, ahead of what the source holds. False: there may be no room for all, queue them."""
 
     def wake(self) -> None:
         """The source has something."""
@@ -62,11 +62,14 @@ class DirectOutlet:
         connection.on_writable = self.wake
         connection.on_shutdown = on_shutdown
 
-    def offer(self, packet: Packet) -> bool:
+    def offer(self, publications: Outgoing, is_binary: bool) -> bool:
         """See `Outlet`."""
         if not self._connection.can_write:
             return False
-        self._connection.write_frame(packet.frame)
+        frames = publications.frames(is_binary)
+        if len(frames) > BATCH_BYTES:
+            return False
+        self._connection.write_frame(frames)
         return True
 
     def wake(self) -> None:
@@ -102,7 +105,7 @@ class AsgiOutlet:
         self._writer = asyncio.create_task(self._write(), name="feed writer")
         self._closer: asyncio.Task[None] | None = None
 
-    def offer(self, packet: Packet) -> bool:
+    def offer(self, publications: Outgoing, is_binary: bool) -> bool:
         """See `Outlet`; only the task sends."""
         return False
 

@@ -118,7 +118,7 @@ class Subscription:
         self.sign_out: Callable[[], None] = _nothing
         self.resource = resource
         self._socket = socket
-        self._early: list[Outgoing] | None = []
+        self._early: list[Entry] | None = []
         self._epoch = ""
         self._offset = 0
 
@@ -127,22 +127,23 @@ class Subscription:
         early, self._early = self._early or [], None
         self._epoch = position.epoch
         self._offset = position.offset
-        for publication in early:
-            self.deliver(publication)
+        for entry in early:
+            self.deliver(Outgoing((entry,)))
 
-    def deliver(self, publication: Outgoing) -> None:
+    def deliver(self, publications: Outgoing) -> None:
         """See `hub.Reader`."""
+        entries = publications.entries
         if self._early is not None:
-            self._early.append(publication)
+            self._early += entries
             if len(self._early) > MAX_EARLY:
                 self.lose()
             return
-        position = publication.entry.position
+        position = entries[0].position
         if position.epoch != self._epoch:
             self._socket.cut(CloseCode.STATE_INVALIDATED, "the channel began anew")
         elif position.offset == self._offset + 1:
-            self._offset = position.offset
-            self._socket.push(publication, self)
+            self._offset += len(entries)
+            self._socket.push(publications, self)
         elif position.offset > self._offset:
             self.lose()
 
@@ -203,20 +204,23 @@ class FeedSocket:
             await self._outlet.stop()
             self._count_drops()
 
-    def push(self, publication: Outgoing, subscription: Subscription) -> None:
-        """Deliver a publication of a subscribed channel, now or when there is room."""
-        packet = publication.packet(self._is_binary)
-        if not (self._queue.is_empty and self._outlet.offer(packet)):
-            entry = publication.entry
-            state = (subscription.key.channel, entry.kind, entry.key)
-            if self._queue.push(packet, len(packet.body), state, is_interim=entry.is_interim):
-                self._outlet.wake()
-            else:
+    def push(self, publications: Outgoing, subscription: Subscription) -> None:
+        """Deliver publications of a subscribed channel, now or when there is room."""
+        if not (self._queue.is_empty and self._outlet.offer(publications, self._is_binary)):
+            self._put(publications, subscription.key.channel)
+        if publications.has_call:
+            if subscription.resource.kind == "call":
+                self._recheck_soon(subscription)
+            elif subscription.adds_calls:
+                self._add_calls(publications.entries)
+
+    def _put(self, publications: Outgoing, ch: str) -> None:
+        """Queue publications one by one; those that there is room for leave at once."""
+        for entry, packet in zip(publications.entries, publications.packets(self._is_binary), strict=True):
+            if not self._queue.push(packet, len(packet.body), (ch, entry.kind, entry.key), is_interim=entry.is_interim):
                 self.cut(CloseCode.SLOW, "too slow")
-        if publication.entry.kind == "call" and subscription.resource.kind == "call":
-            self._recheck_soon(subscription)
-        elif subscription.adds_calls:
-            self._add_calls((publication.entry,))
+                return
+            self._outlet.wake()
 
     def cut(self, code: CloseCode, reason: str) -> None:
         """Close from our side."""

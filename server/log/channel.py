@@ -11,6 +11,7 @@ snapshot. `floor` is 0 unless the disk was away for so long that entries were le
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from server.log.contract import ChannelKey, Entry, Event, Position
 from server.log.frames import Contents, Outline, in_epoch
 from server.log.snapshot import States, compacted, ends_state
+from server.wire.clock import Stamps
 from server.wire.codec import json_encoder
 from server.wire.publication import Publication, Transcript, kind_of
 
@@ -27,30 +29,39 @@ def new_epoch() -> str:
     return secrets.token_hex(8)
 
 
-def encode(channel: str, position: Position, event: Event, now_s: float, t8: float) -> Entry:
-    """An event as the entry it is at this position; the bytes that all readers get are made here and nowhere else."""
-    payload = event.payload
-    kind = kind_of(payload)
-    body = json_encoder.encode(
-        Publication(
-            ch=channel,
-            ep=position.epoch,
-            off=position.offset,
-            kind=kind,
-            t=msgspec.structs.replace(event.stamps, t8=t8),
-            d=payload,
-            tp=event.traceparent,
+def encoded(channel: str, after: Position, events: Sequence[Event], now_s: float, t8: float) -> tuple[Entry, ...]:
+    """Events as the entries they are behind a position; the bytes that all readers get are made here and nowhere else.
+
+    Args:
+        channel: Where they are appended.
+        after: The newest position before them.
+        events: In order.
+        now_s: Monotonic time of the append.
+        t8: Its wall time, in ms.
+    """
+    epoch, offset = after.epoch, after.offset
+    unstamped, stamps = None, Stamps()
+    entries = []
+    for event in events:
+        offset += 1
+        payload, kind = event.payload, kind_of(event.payload)
+        if event.stamps is not unstamped:  # outputs of an utterance share theirs
+            unstamped, stamps = event.stamps, msgspec.structs.replace(event.stamps, t8=t8)
+        publication = Publication(
+            ch=channel, ep=epoch, off=offset, kind=kind, t=stamps, d=payload, tp=event.traceparent
         )
-    )
-    return Entry(
-        position=position,
-        kind=kind,
-        key=payload.key(),
-        is_interim=event.is_interim or (isinstance(payload, Transcript) and not payload.is_final),
-        body=body,
-        appended_s=now_s,
-        is_over=ends_state(channel, payload),
-    )
+        entries.append(
+            Entry(
+                position=Position(epoch, offset),
+                kind=kind,
+                key=payload.key(),
+                is_interim=event.is_interim or (isinstance(payload, Transcript) and not payload.is_final),
+                body=json_encoder.encode(publication),
+                appended_s=now_s,
+                is_over=ends_state(channel, payload),
+            )
+        )
+    return tuple(entries)
 
 
 @dataclass(slots=True)
@@ -103,15 +114,15 @@ class Channel:
         """Offset before the first entry in memory."""
         return self.last - len(self.tail)
 
-    def append(self, event: Event, now_s: float, t8: float) -> Entry:
-        """Number, stamp and encode one event."""
-        entry = encode(self.key.channel, Position(self.epoch, self.last + 1), event, now_s, t8)
-        self.last = entry.position.offset
-        self.tail.append(entry)
-        self.tail_bytes += len(entry.body)
+    def append(self, events: Sequence[Event], now_s: float, t8: float) -> tuple[Entry, ...]:
+        """Number, stamp and encode events."""
+        entries = encoded(self.key.channel, Position(self.epoch, self.last), events, now_s, t8)
+        self.last += len(entries)
+        self.tail += entries
+        self.tail_bytes += sum([len(entry.body) for entry in entries])
         self.touched_s = now_s
         self.is_complete = False
-        return entry
+        return entries
 
     def after(self, offset: int) -> tuple[Entry, ...] | None:
         """Every entry after an offset, None if memory does not reach back that far."""

@@ -86,6 +86,10 @@ class Recovery:
     tail: tuple[Entry, ...]
 
 
+Sink = Callable[[Sequence[Entry]], None]
+"""Takes entries in order: one or more that were appended together, of one epoch, their offsets without holes."""
+
+
 def ignore() -> None:
     """What a follower does that has nothing to lose."""
 
@@ -128,9 +132,7 @@ class EventLog(Protocol):
             Unavailable: It, or the key to it, cannot be had now.
         """
 
-    def follow(
-        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
-    ) -> Callable[[], None]:
+    def follow(self, key: ChannelKey, sink: Sink, lost: Callable[[], None] = ignore) -> Callable[[], None]:
         """Call `sink` for every entry appended from now on; returns the function that ends it.
 
         `lost` is called when entries may be missing that can no longer be told: the reader has to recover.

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from server.keys.keyring import DataCipher, Keyring
 from server.log.channel import Channel, new_epoch
-from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
+from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, Sink, ignore
 from server.log.file_reader import FileReader
 from server.log.files import Append, ChannelFiles, Job, Remove, Replace
 from server.log.frames import Complete, Contents, Opened, Remembered, in_epoch
@@ -119,7 +119,7 @@ class EmbeddedLog:
         self._channels: dict[ChannelKey, Channel] = {}
         self._stored: set[ChannelKey] = set()
         self._behind: set[ChannelKey] = set()
-        self._followers: dict[ChannelKey, list[Callable[[Entry], None]]] = {}
+        self._followers: dict[ChannelKey, list[Sink]] = {}
         self._keyless: set[TenantId] = set()
         self._loading = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
@@ -149,17 +149,15 @@ class EmbeddedLog:
         if channel is None:
             channel = await self._channel(key, or_detached=True)
         now_s, t8 = self._now_s(), wall_ms()
-        entries = tuple([channel.append(event, now_s, t8) for event in events])
+        entries = channel.append(events, now_s, t8)
         if memory:
             channel.memory, channel.is_remembered = memory, False
         self._persist(channel)
         channel.fold(self._limits.max_tail_bytes)
         self.counters.appended += len(entries)
-        followers = self._followers.get(key)
-        if followers:
-            for entry in entries:
-                for sink in tuple(followers):
-                    _tell(sink, entry)
+        if entries:
+            for sink in tuple(self._followers.get(key, ())):
+                _tell(sink, entries)
         return entries
 
     async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
@@ -203,9 +201,7 @@ class EmbeddedLog:
             raise Conflict("the position is no longer held", field="after")
         return entries[:limit]
 
-    def follow(
-        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
-    ) -> Callable[[], None]:
+    def follow(self, key: ChannelKey, sink: Sink, lost: Callable[[], None] = ignore) -> Callable[[], None]:
         """Call `sink` for every entry appended from now on; returns the function that ends it (idempotent).
 
         `lost` is never called: whoever follows in this process is told every entry.
@@ -367,8 +363,8 @@ class EmbeddedLog:
         else:
             opened = Opened(channel.epoch, channel.floor, cipher is not None)
             job = Append(channel.key, channel.position, (opened, *remembered, *missing), cipher)
-        size_bytes = sum(len(item.body) + _FRAME_OVERHEAD_BYTES for item in job.items if isinstance(item, Entry))
-        size_bytes += sum(len(item.memory) for item in remembered)
+        size_bytes = sum([len(item.body) + _FRAME_OVERHEAD_BYTES for item in job.items if isinstance(item, Entry)])
+        size_bytes += len(channel.memory) if remembered else 0
         if self._writer.offer(job, size_bytes):
             if missing is None:
                 channel.floor = channel.tail_start
@@ -480,12 +476,12 @@ class EmbeddedLog:
             self._complete(channel)
 
 
-def _tell(sink: Callable[[Entry], None], entry: Entry) -> None:
+def _tell(sink: Sink, entries: Sequence[Entry]) -> None:
     try:
-        sink(entry)
+        sink(entries)
     except Exception:
-        # One broken reader must not cost the others, nor the writer, this entry.
-        logger.exception("a follower failed", extra={"kind": entry.kind})
+        # One broken reader must not cost the others, nor the writer, these entries.
+        logger.exception("a follower failed", extra={"kind": entries[0].kind})
 
 
 def _loud(task: asyncio.Task[None]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from server.keys.keyring import Keyring
 from server.log.channel import new_epoch
-from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, ignore
+from server.log.contract import ChannelKey, Entry, Event, Position, Recovery, Sink, ignore
 from server.log.leases import Fenced
 from server.log.redis_follow import Follower
 from server.log.redis_held import Held, RedisLimits
@@ -384,9 +384,7 @@ class RedisLog:
         """See `EventLog`. Raises also `Unavailable`, while Redis does not answer."""
         return await self._reader.read(key, after, limit)
 
-    def follow(
-        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
-    ) -> Callable[[], None]:
+    def follow(self, key: ChannelKey, sink: Sink, lost: Callable[[], None] = ignore) -> Callable[[], None]:
         """Call `sink` for every entry appended from now on, here or elsewhere; returns the function that ends it.
 
         `lost` is called when the channel went on without this process hearing all of it.

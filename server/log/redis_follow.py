@@ -10,11 +10,11 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from server.log.contract import Entry, Position, Recovery
+from server.log.contract import Entry, Position, Recovery, Sink
 
 logger = logging.getLogger(__name__)
 
-Reader = tuple[Callable[[Entry], None], Callable[[], None]]
+Reader = tuple[Sink, Callable[[], None]]
 
 
 class Follower:
@@ -43,9 +43,7 @@ class Follower:
         """Nobody follows any more."""
         return not self._readers
 
-    def add(
-        self, sink: Callable[[Entry], None], lost: Callable[[], None], on_end: Callable[[], None]
-    ) -> Callable[[], None]:
+    def add(self, sink: Sink, lost: Callable[[], None], on_end: Callable[[], None]) -> Callable[[], None]:
         """Tell this one too; returns the function that ends it (idempotent) and then calls `on_end`."""
         reader = (sink, lost)
         self._readers.append(reader)
@@ -100,7 +98,7 @@ class Follower:
         self._stand(entry.position)
         for sink, _ in tuple(self._readers):
             try:
-                sink(entry)
+                sink((entry,))
             except Exception:
                 # One broken reader must not cost the others, nor the writer, this entry.
                 logger.exception("a follower failed", extra={"kind": entry.kind})

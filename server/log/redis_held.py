@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.log.channel import encode, new_epoch
+from server.log.channel import encoded, new_epoch
 from server.log.contract import ChannelKey, Entry, Event, Position, Recovery
 from server.log.redis_keys import moved
 from server.log.snapshot import States
@@ -87,11 +87,7 @@ class Held:
 
     def encoded(self, events: Sequence[Event], now_s: float) -> tuple[Entry, ...]:
         """These events as the next entries; nothing is taken yet."""
-        t8 = wall_ms()
-        return tuple(
-            encode(self.key.channel, Position(self.epoch, self.last + number), event, now_s, t8)
-            for number, event in enumerate(events, 1)
-        )
+        return encoded(self.key.channel, Position(self.epoch, self.last), events, now_s, wall_ms())
 
     def recovery(self, after: Position | None) -> Recovery:
         """What a reader gets while Redis is away: the tail if it is held, else the snapshot."""

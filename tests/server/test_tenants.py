@@ -75,7 +75,7 @@ async def test_streams(tmp_path: Path) -> None:
     await log.start()
     mine, theirs = ChannelKey(MINE, "call:c1"), ChannelKey(THEIRS, "call:c1")
     heard: list[Entry] = []
-    log.follow(theirs, heard.append)
+    log.follow(theirs, heard.extend)
     said = Transcript(
         utterance_id="u1", revision=1, speaker="customer", start_ms=0, end_ms=9, text=SECRET, is_final=True
     )

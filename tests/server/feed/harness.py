@@ -22,7 +22,7 @@ from server.auth.tickets import Tickets
 from server.auth.tokens import AnonymousAuthenticator, Authenticator
 from server.feed.endpoint import FeedEndpoint
 from server.feed.transport import DirectProtocol
-from server.log.contract import ChannelKey, Entry, Event, EventLog, Position, Recovery, ignore
+from server.log.contract import ChannelKey, Entry, Event, EventLog, Position, Recovery, Sink, ignore
 from server.metrics import Metrics
 from server.wire.clock import Stamps
 from server.wire.codec import error_message, json_encoder
@@ -40,7 +40,7 @@ class MemoryLog:
     def __init__(self, keep: int = 1_000_000) -> None:
         self.entries: dict[ChannelKey, list[Entry]] = defaultdict(list)
         self.epochs: dict[ChannelKey, str] = defaultdict(lambda: f"e{next(self._numbers)}")
-        self.sinks: dict[ChannelKey, list[Callable[[Entry], None]]] = defaultdict(list)
+        self.sinks: dict[ChannelKey, list[Sink]] = defaultdict(list)
         self.before_recover: Callable[[], object] = lambda: None
         self._numbers = itertools.count(1)
         self._keep = keep
@@ -48,9 +48,15 @@ class MemoryLog:
     async def start(self) -> None: ...
 
     async def append(self, key: ChannelKey, events: Sequence[Event], memory: bytes = b"") -> tuple[Entry, ...]:
-        return tuple(self.append_now(key, event.payload) for event in events)
+        return self.append_now(key, *[event.payload for event in events])
 
-    def append_now(self, key: ChannelKey, payload: Payload) -> Entry:
+    def append_now(self, key: ChannelKey, *payloads: Payload) -> tuple[Entry, ...]:
+        entries = tuple([self._add(key, payload) for payload in payloads])
+        for sink in list(self.sinks[key]):
+            sink(entries)
+        return entries
+
+    def _add(self, key: ChannelKey, payload: Payload) -> Entry:
         position = Position(self.epochs[key], len(self.entries[key]) + 1)
         kind = kind_of(payload)
         publication = Publication(
@@ -60,8 +66,6 @@ class MemoryLog:
         body = json_encoder.encode(publication)
         entry = Entry(position, kind, payload.key(), is_interim, body, time.monotonic())
         self.entries[key].append(entry)
-        for sink in list(self.sinks[key]):
-            sink(entry)
         return entry
 
     async def recover(self, key: ChannelKey, after: Position | None) -> Recovery:
@@ -83,9 +87,7 @@ class MemoryLog:
         start = after.offset if after is not None else 0
         return tuple(self.entries[key][start : start + limit])
 
-    def follow(
-        self, key: ChannelKey, sink: Callable[[Entry], None], lost: Callable[[], None] = ignore
-    ) -> Callable[[], None]:
+    def follow(self, key: ChannelKey, sink: Sink, lost: Callable[[], None] = ignore) -> Callable[[], None]:
         self.sinks[key].append(sink)
         return lambda: self.sinks[key].remove(sink)
 

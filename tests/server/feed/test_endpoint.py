@@ -124,6 +124,21 @@ async def test_msgpack_readers_get_the_same(is_direct: bool) -> None:
         assert msgspec.msgpack.decode(await client.socket.recv()) == await other.receive()
 
 
+@BOTH_SERVERS
+@pytest.mark.parametrize("num_chars", [10, 20_000], ids=["small", "large"])
+async def test_what_is_appended_together_comes_in_order(is_direct: bool, num_chars: int) -> None:
+    log = MemoryLog()
+    log.append_now(CALL, transcript(1))
+    # The last two publications of this append are news to a reader whose recovery was read just before.
+    log.before_recover = lambda: log.append_now(CALL, transcript(2), transcript(3))
+    async with feed_server(log=log, is_direct=is_direct) as server, raw_client(server) as client:
+        await client.auth(server)
+        assert (await client.sub())["off"] == 1
+        log.append_now(CALL, *[transcript(number, text="x" * num_chars) for number in range(4, 9)])
+        log.append_now(CALL, transcript(9))
+        assert [(await client.receive())["off"] for _ in range(8)] == list(range(2, 10))
+
+
 async def test_an_unknown_subprotocol_is_refused() -> None:
     async with feed_server() as server:
         with pytest.raises(InvalidStatus) as caught:

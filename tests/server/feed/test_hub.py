@@ -12,10 +12,10 @@ class Reader:
         self.is_broken = is_broken
         self.is_lost = False
 
-    def deliver(self, publication: Outgoing) -> None:
+    def deliver(self, publications: Outgoing) -> None:
         if self.is_broken:
             raise RuntimeError("broken")
-        self.offsets.append(publication.entry.position.offset)
+        self.offsets += [entry.position.offset for entry in publications.entries]
 
     def lose(self) -> None:
         self.is_lost = True

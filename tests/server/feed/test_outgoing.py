@@ -31,20 +31,28 @@ def entry(offset: int, text: str = "hello", words: tuple[Word, ...] = ()) -> Ent
 
 
 def test_all_readers_of_a_kind_share_the_same_bytes() -> None:
-    outgoing = Outgoing(entry(1))
-    assert outgoing.packet(False) is outgoing.packet(False)
-    assert outgoing.packet(False).frame is outgoing.packet(False).frame
-    assert outgoing.packet(True) is outgoing.packet(True)
-    assert outgoing.packet(False).body is outgoing.entry.body
+    outgoing = Outgoing([entry(1), entry(2)])
+    assert outgoing.packets(False) is outgoing.packets(False)
+    assert outgoing.packets(False)[0].frame is outgoing.packets(False)[0].frame
+    assert outgoing.packets(True) is outgoing.packets(True)
+    assert [packet.body for packet in outgoing.packets(False)] == [entry.body for entry in outgoing.entries]
+    assert outgoing.frames(True) is outgoing.frames(True)
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_what_was_appended_together_is_the_frames_of_each(is_binary: bool) -> None:
+    outgoing = Outgoing([entry(1), entry(2, "x" * 70_000), entry(3, "x" * 300_000)])
+    assert outgoing.frames(is_binary) == b"".join([packet.frame for packet in outgoing.packets(is_binary)])
 
 
 def test_msgpack_says_the_same() -> None:
-    outgoing = Outgoing(entry(1, "日本 \U0001f600", (Word("a", 0, 1, 0.5),)))
-    assert msgspec.msgpack.decode(outgoing.packet(True).body) == json.loads(outgoing.packet(False).text)
+    outgoing = Outgoing([entry(1, "日本 \U0001f600", (Word("a", 0, 1, 0.5),))])
+    ((binary,), (text,)) = outgoing.packets(True), outgoing.packets(False)
+    assert msgspec.msgpack.decode(binary.body) == json.loads(text.text)
 
 
 def test_a_frame_is_a_whole_unmasked_websocket_frame() -> None:
-    text, binary = Outgoing(entry(1)).packet(False), Outgoing(entry(1)).packet(True)
+    ((text,), (binary,)) = Outgoing([entry(1)]).packets(False), Outgoing([entry(1)]).packets(True)
     assert text.frame[0] == 0x81
     assert binary.frame[0] == 0x82
     assert text.frame[1] == 126
@@ -56,13 +64,13 @@ def test_what_is_too_large_first_loses_its_word_times() -> None:
     words = tuple(Word(f"word{number}", number, number + 1) for number in range(10_000))
     large = entry(1, "x" * 60_000, words)
     assert len(large.body) > MAX_FRAME_OUT_BYTES
-    publication = json.loads(Outgoing(large).packet(False).body)
+    publication = json.loads(Outgoing([large]).packets(False)[0].body)
     assert "words" not in publication["d"]
     assert publication["d"]["text"] == "x" * 60_000
 
 
 def test_what_is_still_too_large_is_told_and_keeps_its_place() -> None:
-    publication = json.loads(Outgoing(entry(7, "x" * 300_000)).packet(False).body)
+    publication = json.loads(Outgoing([entry(7, "x" * 300_000)]).packets(False)[0].body)
     assert (publication["off"], publication["kind"], publication["ep"]) == (7, "notice", "e")
     assert publication["d"]["code"] == "publication_too_large"
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from inference.errors import OverloadedError
 from inference.request import Outcome
 from server.live.stations import Pinned, Stations
-from server.log.channel import encode
+from server.log.channel import encoded
 from server.log.contract import Position, Recovery
 from server.log.snapshot import compacted
 from server.metrics import Metrics
@@ -48,7 +48,7 @@ class MemoryLog:
 
     async def recover(self, key, after):
         position = Position("e", len(self.events[key]))
-        entries = [encode(key.channel, position, event, 0.0, 0.0) for event in self.events[key]]
+        entries = encoded(key.channel, Position("e", 0), self.events[key], 0.0, 0.0)
         return Recovery(position, False, compacted(entries), ())
 
     def payloads(self, channel, kind=None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,7 +86,7 @@ class EventLogSuite:
 
     async def test_followers_see_entries_before_append_returns(self, log: EventLog) -> None:
         seen: list[Entry] = []
-        end = log.follow(CALL, seen.append)
+        end = log.follow(CALL, seen.extend)
         entries = await log.append(CALL, [transcript(), annotation()])
         assert untimed(seen) == untimed(entries)
         end()
@@ -98,20 +98,29 @@ class EventLogSuite:
         seen: list[Entry] = []
         ends: list[Callable[[], None]] = []
 
-        def once(entry: Entry) -> None:
-            seen.append(entry)
+        def once(entries: Sequence[Entry]) -> None:
+            seen.extend(entries)
             ends[0]()
 
         ends.append(log.follow(CALL, once))
         other: list[Entry] = []
-        ends.append(log.follow(CALL, other.append))
-        await log.append(CALL, [transcript(), annotation()])
+        ends.append(log.follow(CALL, other.extend))
+        await log.append(CALL, [transcript()])
+        await log.append(CALL, [annotation()])
         assert (len(seen), len(other)) == (1, 2)
+
+    async def test_what_is_appended_together_is_told_without_holes(self, log: EventLog) -> None:
+        runs: list[Sequence[Entry]] = []
+        log.follow(CALL, runs.append)
+        for num in (3, 0, 1, 2):
+            await log.append(CALL, [transcript(f"u{num}{n}") for n in range(num)])
+        assert all(runs), "nothing is not told"
+        assert offsets([entry for run in runs for entry in run]) == [1, 2, 3, 4, 5, 6]
 
     async def test_channels_and_tenants_never_meet(self, log: EventLog) -> None:
         keys = [CALL, ChannelKey(TenantId("retail_bank"), "call:c1"), ChannelKey(TenantId("car_service"), "call:c2")]
         seen: list[Entry] = []
-        log.follow(keys[1], seen.append)
+        log.follow(keys[1], seen.extend)
         for number, key in enumerate(keys, 1):
             await log.append(key, [transcript(f"u{n}") for n in range(number)])
         assert [len(await log.read(key, None, 100)) for key in keys] == [1, 2, 3]
@@ -228,7 +237,7 @@ class EventLogSuite:
                 await asyncio.sleep(0)
 
         seen: list[Entry] = []
-        log.follow(CALL, seen.append)
+        log.follow(CALL, seen.extend)
         await asyncio.gather(speak("a"), speak("b"))
         assert offsets(seen) == list(range(1, 41))
         assert content(await log.read(CALL, None, 100)) == content(seen)
@@ -293,13 +302,12 @@ class CutClients(RuleBasedStateMachine):
         async def subscribe() -> None:
             asked = client.position
             recovery = await self.log.recover(CALL, asked)
-            client.end = self.log.follow(CALL, lambda entry: self._apply(client, entry))
+            client.end = self.log.follow(CALL, lambda entries: self._apply(client, entries))
             if recovery.recovered:
                 assert asked is not None
                 missed = [e for e in self.published if e.position.offset > asked.offset]
                 assert content(recovery.tail) == content(missed), "told that nothing was lost"
-                for entry in recovery.tail:
-                    self._apply(client, entry)
+                self._apply(client, recovery.tail)
             else:
                 client.screen = folded(recovery.snapshot)
                 assert offsets(recovery.snapshot) == sorted(set(offsets(recovery.snapshot)))
@@ -346,11 +354,12 @@ class CutClients(RuleBasedStateMachine):
             if client.end is not None:
                 assert client.screen == expected
 
-    def _apply(self, client: _Client, entry: Entry) -> None:
-        client.screen.update(folded([entry]))
-        if entry.is_over:
-            client.screen.pop((entry.kind, entry.key), None)
-        client.position = entry.position
+    def _apply(self, client: _Client, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            client.screen.update(folded([entry]))
+            if entry.is_over:
+                client.screen.pop((entry.kind, entry.key), None)
+            client.position = entry.position
 
     def _cut_all(self) -> None:
         for number in range(3):

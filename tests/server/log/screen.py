@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from server.log.contract import ChannelKey, Entry, EventLog
 
@@ -45,8 +46,8 @@ class Screen:
         self._more.clear()
         await self._more.wait()
 
-    def _take(self, entry: Entry) -> None:
-        self.seen.append(entry)
+    def _take(self, entries: Sequence[Entry]) -> None:
+        self.seen += entries
         self._more.set()
 
     def _lose(self) -> None:

@@ -8,7 +8,7 @@ from tests.server.log.events import CALL, offsets, transcript
 def channel(num_entries: int, written: int | None = None) -> Channel:
     made = Channel(CALL, "e")
     for number in range(num_entries):
-        made.append(transcript(f"u{number % 3}", number + 1), 0.0, 1.0)
+        made.append([transcript(f"u{number % 3}", number + 1)], 0.0, 1.0)
     made.queued = made.written = num_entries if written is None else written
     return made
 
@@ -54,7 +54,7 @@ def test_what_came_while_it_was_locked_stands_behind_what_the_file_held() -> Non
     subject = Channel.of_file(CALL, Outline("e", 0, 12, False, 0, ()))
     assert subject.epoch != "e"
     for number in range(12, 30):
-        subject.append(transcript(f"u{number % 3}", number + 1), 0.0, 1.0)
+        subject.append([transcript(f"u{number % 3}", number + 1)], 0.0, 1.0)
     assert subject.after(11) is None
     subject.queued = subject.written = 30
     subject.fold(1000)
@@ -79,7 +79,7 @@ def test_states_are_never_called_a_complete_tail() -> None:
     """The disk was away as well: what is between the file and the tail is known by its states alone."""
     subject = Channel.of_file(CALL, Outline("e", 0, 5, True, 0, ()))
     for number in range(5, 25):
-        subject.append(transcript(f"u{number % 3}", number + 1), 0.0, 1.0)
+        subject.append([transcript(f"u{number % 3}", number + 1)], 0.0, 1.0)
     subject.fold(1000)
     start = subject.tail_start
     assert subject.floor == start > 5

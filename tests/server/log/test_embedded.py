@@ -190,11 +190,11 @@ async def test_a_broken_follower_costs_nobody_else(tmp_path: Path, caplog: pytes
     log = await started(tmp_path)
     seen: list[Entry] = []
 
-    def broken(_: Entry) -> None:
+    def broken(_: Sequence[Entry]) -> None:
         raise ValueError("a bug")
 
     log.follow(CALL, broken)
-    log.follow(CALL, seen.append)
+    log.follow(CALL, seen.extend)
     await log.append(CALL, words(2))
     assert offsets(seen) == [1, 2]
     assert "a follower failed" in caplog.text

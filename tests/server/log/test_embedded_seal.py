@@ -107,7 +107,7 @@ async def test_no_word_is_on_the_disk_and_the_next_life_reads_all(lives: Lives) 
 async def test_with_the_key_the_log_is_gone_from_disk_and_memory(lives: Lives) -> None:
     log = await lives.start()
     heard: list[Entry] = []
-    log.follow(CALL, heard.append)
+    log.follow(CALL, heard.extend)
     (entry, *_) = await log.append(CALL, said(3), WORDS.encode())
     theirs = await log.append(THEIRS, said(3))
     await lives.service.destroy(CALL.tenant_id)
@@ -145,7 +145,7 @@ async def test_a_call_goes_on_behind_a_file_whose_key_is_away(lives: Lives, is_c
     lives.service.is_away = True
     log = await lives.start()
     heard: list[Entry] = []
-    log.follow(CALL, heard.append)
+    log.follow(CALL, heard.extend)
     since: list[Entry] = []
     for event in [*said(15, start=20), action("a1", 2, "expire")]:
         since += await log.append(CALL, [event])
@@ -177,7 +177,7 @@ async def test_what_is_said_before_there_is_a_key_is_kept_once_there_is_one(
     lives.service.is_away, lives.service.makes_keys = True, False
     log = await lives.start()
     heard: list[Entry] = []
-    log.follow(CALL, heard.append)
+    log.follow(CALL, heard.extend)
     entries = (*await log.append(CALL, said(2), b"memory"), *await log.append(CALL, said(1, start=2)))
     assert caplog.text.count("waits in memory for its tenant's key") == 1
     await asyncio.sleep(2 * SMALL.sweep_s)

@@ -40,7 +40,7 @@ CIPHER = DataCipher(b"\x01\x0bcar_service\x00\x07wrapped", bytes(range(32)))
 
 def entries(number: int, epoch: str = "e" * 16, key: ChannelKey = CALL) -> tuple[Entry, ...]:
     channel = Channel(key, epoch)
-    return tuple(channel.append(transcript(f"u{n}", n + 1, f"words {n}"), 0.0, 1.0) for n in range(number))
+    return channel.append([transcript(f"u{n}", n + 1, f"words {n}") for n in range(number)], 0.0, 1.0)
 
 
 def append(*items: Entry | Opened | Complete, key: ChannelKey = CALL) -> Append:
@@ -248,7 +248,7 @@ def test_a_new_epoch_holds_for_what_stood_before_it(tmp_path: Path) -> None:
 def test_words_that_look_like_an_envelope_stay_as_they_are(tmp_path: Path) -> None:
     channel = Channel(CALL, "e" * 16)
     text = f'"ep":"{"e" * 16}"'
-    entry = channel.append(transcript("u1", 1, text), 0.0, 1.0)
+    (entry,) = channel.append([transcript("u1", 1, text)], 0.0, 1.0)
     moved = in_epoch(entry, "f" * 16)
     assert decoded(moved)["ep"] == "f" * 16
     assert decoded(moved)["d"]["text"] == text

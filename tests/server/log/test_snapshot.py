@@ -24,7 +24,7 @@ EVENTS = st.lists(
 
 def log(events: list[object], channel: Channel | None = None) -> list[Entry]:
     channel = channel or Channel(CALL, "e")
-    return [channel.append(event, 0.0, 1.0) for event in events]  # type: ignore[arg-type]
+    return list(channel.append(events, 0.0, 1.0))  # type: ignore[arg-type]
 
 
 @given(EVENTS)
