@@ -2,7 +2,8 @@
 
 Latency runs from the instant an utterance was due, not from when it could be sent, so a slow server cannot hide behind
 a slow client (coordinated omission). Texts never repeat. Generator and readers share the machine with the server, so
-they are as lean as can be: run them under uvloop.
+they are as lean as can be: frames are made before the first is due, of an answer is read what it answers and no more,
+and nobody watches the clock but where rates are low. Run them under uvloop.
 
 Calls that all begin in one instant, at full rate, say little about a rate that is sustained: the lead of a run is sent,
 has to be answered, and is left out of the latencies.
@@ -14,24 +15,25 @@ import asyncio
 import itertools
 import time
 import urllib.request
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from benchmarks.pipeline.load_socket import CONNECT_TIMEOUT_S, LoadSocket
-from server.wire.feed import MAX_SUBSCRIPTIONS, Auth, Sub, TicketResponse
+from benchmarks.pipeline.load_socket import CONNECT_TIMEOUT_S, LoadSocket, text_frame
+from server.wire.feed import MAX_SUBSCRIPTIONS, Auth, Pong, Sub, TicketResponse
 from server.wire.ids import call_channel
 from server.wire.ingest import Stop, TranscriptStart, UtteranceIn
 
 SETTLE_S = 5.0
+TICK_S = 0.001
+"""What a loop's timers count in: to sleep for less is to go once round the loop and ask again."""
 TIMER_S = 0.0015
 """How late a timer of a loop may be: half a millisecond of it went into the median of a lone update."""
 EXACT_SHARE = 0.02
-"""Most of the time between two utterances that the clock is looked at instead: at high rates the server needs the core,
-and half a millisecond is nothing."""
+"""Most of the time between two utterances that the clock may be looked at instead: at high rates the server needs the
+core, and a millisecond is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,46 +92,93 @@ class LoadResult:
         )
 
 
-@dataclass
+class _Sent(msgspec.Struct):
+    """An utterance and what came back of it.
+
+    Attributes:
+        frame: What is sent.
+        due_s: Monotonic; before the schedule begins, from its beginning.
+        outputs: Names of its annotations, in the order they came.
+        last_s: When the last of them came.
+    """
+
+    frame: bytes
+    due_s: float
+    outputs: list[str]
+    last_s: float = 0.0
+
+
 class _Book:
-    due_s: dict[str, float] = field(default_factory=dict)
-    last_s: dict[str, float] = field(default_factory=dict)
-    count: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """The utterances of a load, made before it begins, and their answers."""
 
-    def answer(self, key: str, received_s: float) -> None:
-        self.last_s[key] = received_s
-        self.count[key] += 1
+    def __init__(self, texts: Iterator[str], schedule: Schedule) -> None:
+        self._schedule = schedule
+        num_sent = int(schedule.rate_per_s * (schedule.lead_s + schedule.duration_s))
+        self.sent = [_sent(number, next(texts), number / schedule.rate_per_s) for number in range(num_sent)]
+        channels = [call_channel(conversation_id) for conversation_id in schedule.conversation_ids]
+        self._of = {(channels[number % len(channels)], f"u{number}"): sent for number, sent in enumerate(self.sent)}
+        self.num_outputs = 0
 
-    def result(self, schedule: Schedule, late_ms: list[float]) -> LoadResult:
-        lead = set(itertools.islice(self.due_s, int(schedule.rate_per_s * schedule.lead_s)))
-        outputs = max(self.count.values(), default=0)
-        answered = [key for key in self.due_s if self.count[key] == outputs]
+    def answer(self, channel: str, annotation: _Annotation, received_s: float) -> None:
+        """Note an annotation.
+
+        Raises:
+            KeyError: It is of nothing that was said in that call.
+        """
+        sent = self._of[channel, annotation.utterance_id]
+        sent.outputs.append(annotation.output)
+        sent.last_s = received_s
+        self.num_outputs += 1
+
+    def result(self, late_ms: list[float]) -> LoadResult:
+        """Count as answered what has every output that any has, each of them once."""
+        outputs = sorted({output for sent in self.sent for output in sent.outputs})
+        lead = int(self._schedule.rate_per_s * self._schedule.lead_s)
+        is_answered = [bool(sent.outputs) and sorted(sent.outputs) == outputs for sent in self.sent]
         return LoadResult(
-            rate_per_s=schedule.rate_per_s,
-            sent=len(self.due_s),
-            answered=len(answered),
-            outputs=outputs,
-            latency_ms=np.array([(self.last_s[key] - self.due_s[key]) * 1000 for key in answered if key not in lead]),
+            rate_per_s=self._schedule.rate_per_s,
+            sent=len(self.sent),
+            answered=sum(is_answered),
+            outputs=len(outputs),
+            latency_ms=np.array(
+                [(sent.last_s - sent.due_s) * 1000 for sent in itertools.compress(self.sent[lead:], is_answered[lead:])]
+            ),
             late_ms=np.array(late_ms),
         )
 
 
-class _Frame(msgspec.Struct):
-    """What is measured of a frame of the feed, of a source's socket or of the annotator; the rest is only skipped."""
+def _sent(number: int, text: str, due_s: float) -> _Sent:
+    at_ms = int(due_s * 1000)
+    utterance = UtteranceIn(
+        utterance_id=f"u{number}",
+        revision=1,
+        speaker="customer",
+        start_ms=at_ms,
+        end_ms=at_ms + 900,
+        text=text,
+        is_final=True,
+    )
+    return _Sent(text_frame(_encode(utterance)), due_s, [])
+
+
+class _Annotation(msgspec.Struct, frozen=True):
+    """What is measured of an annotation, or of what else a publication holds; the rest is only skipped."""
+
+    utterance_id: str = ""
+    output: str = ""
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    """A frame of the feed, or of a source's socket."""
 
     type: str = ""
     kind: str = ""
     ch: str = ""
-    utterance_id: str = ""
-    d: msgspec.Raw = msgspec.Raw()
+    d: _Annotation = _Annotation()
 
 
-class _Body(msgspec.Struct):
-    utterance_id: str = ""
-
-
+_annotation = msgspec.json.Decoder(_Annotation)
 _frame = msgspec.json.Decoder(_Frame)
-_body = msgspec.json.Decoder(_Body)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -141,13 +190,13 @@ async def run_load(url: str, texts: Iterator[str], schedule: Schedule) -> LoadRe
         texts: Endless, without repetition.
         schedule: When, and over how many calls.
     """
-    book = _Book()
+    book = _Book(texts, schedule)
     ids = schedule.conversation_ids
     groups = [ids[i : i + MAX_SUBSCRIPTIONS] for i in range(0, len(ids), MAX_SUBSCRIPTIONS)]
     feeds = [await _follow(url, group, book) for group in groups]
     sources = [await _Source.open(url, conversation_id) for conversation_id in ids]
     try:
-        late_ms = await _send([source.socket for source in sources], ids, texts, schedule, book)
+        late_ms = await _send([source.socket for source in sources], book.sent, schedule.rate_per_s)
         await _settle(book)
         for source in sources:
             source.socket.send(_encode(Stop()))
@@ -155,66 +204,43 @@ async def run_load(url: str, texts: Iterator[str], schedule: Schedule) -> LoadRe
     finally:
         for socket in (*feeds, *(source.socket for source in sources)):
             await socket.close()
-    return book.result(schedule, late_ms)
+    return book.result(late_ms)
 
 
 async def run_bare_load(url: str, texts: Iterator[str], schedule: Schedule) -> LoadResult:
     """The same schedule for `annotator`, which answers on the socket that the utterance came on."""
-    book = _Book()
-    ids = schedule.conversation_ids
+    book = _Book(texts, schedule)
 
     async def connected(name: str) -> LoadSocket:
-        def on_text(frame: bytes, received_s: float) -> None:
-            book.answer(f"{name}/{_frame.decode(frame).utterance_id}", received_s)
+        channel = call_channel(name)
+
+        def on_text(body: bytes, received_s: float) -> None:
+            book.answer(channel, _annotation.decode(body), received_s)
 
         return await LoadSocket.connect(f"{url}/{name}", on_text)
 
-    sockets = [await connected(name) for name in ids]
+    sockets = [await connected(name) for name in schedule.conversation_ids]
     try:
-        late_ms = await _send(sockets, ids, texts, schedule, book)
+        late_ms = await _send(sockets, book.sent, schedule.rate_per_s)
         await _settle(book)
     finally:
         for socket in sockets:
             await socket.close()
-    return book.result(schedule, late_ms)
+    return book.result(late_ms)
 
 
-async def _send(
-    sockets: list[LoadSocket],
-    ids: list[str],
-    texts: Iterator[str],
-    schedule: Schedule,
-    book: _Book,
-) -> list[float]:
-    late_ms, rate_per_s = [], schedule.rate_per_s
+async def _send(sockets: list[LoadSocket], to_send: list[_Sent], rate_per_s: float) -> list[float]:
+    """Send each utterance when it is due; return by how many ms later it left."""
+    late_ms = []
     start_s = time.monotonic() + 0.2
-    for number in range(int(rate_per_s * (schedule.lead_s + schedule.duration_s))):
-        due_s = start_s + number / rate_per_s
-        await _until(due_s, exact_s=min(TIMER_S, EXACT_SHARE / rate_per_s))
-        index = number % len(sockets)
-        at_ms = int((due_s - start_s) * 1000)
-        name = f"u{number}"
-        utterance = UtteranceIn(
-            utterance_id=name,
-            revision=1,
-            speaker="customer",
-            start_ms=at_ms,
-            end_ms=at_ms + 900,
-            text=next(texts),
-            is_final=True,
-        )
-        book.due_s[f"{ids[index]}/{name}"] = due_s
-        late_ms.append((time.monotonic() - due_s) * 1000)
-        sockets[index].send(_encode(utterance))
+    is_exact = TIMER_S * rate_per_s <= EXACT_SHARE
+    for number, sent in enumerate(to_send):
+        sent.due_s += start_s
+        while (early_s := sent.due_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a clock sets no event
+            await asyncio.sleep(max(early_s - TIMER_S, 0) if is_exact else max(early_s, TICK_S))
+        late_ms.append(-early_s * 1000)
+        sockets[number % len(sockets)].send_frame(sent.frame)
     return late_ms
-
-
-async def _until(due_s: float, exact_s: float) -> None:
-    """Wait for an instant, the last of it by looking at the clock."""
-    if (delay_s := due_s - exact_s - time.monotonic()) > 0:
-        await asyncio.sleep(delay_s)
-    while time.monotonic() < due_s:  # noqa: ASYNC110 - a clock sets no event
-        await asyncio.sleep(0)
 
 
 async def _follow(url: str, ids: list[str], book: _Book) -> LoadSocket:
@@ -232,7 +258,7 @@ async def _follow(url: str, ids: list[str], book: _Book) -> LoadSocket:
     def on_text(body: bytes, received_s: float) -> None:
         frame = _frame.decode(body)
         if frame.kind == "annotation":
-            book.answer(f"{frame.ch.partition(':')[2]}/{_body.decode(frame.d).utterance_id}", received_s)
+            book.answer(frame.ch, frame.d, received_s)
         elif frame.type == "authenticated":
             authenticated.set()
         elif frame.type == "subscribed":
@@ -241,7 +267,7 @@ async def _follow(url: str, ids: list[str], book: _Book) -> LoadSocket:
             if num_subscribed == len(ids):
                 subscribed.set()
         elif frame.type == "ping":
-            socket.send(b'{"type":"pong"}')
+            socket.send(_encode(Pong()))
 
     socket = await LoadSocket.connect(f"{url}/v1/feed", on_text)
     socket.send(_encode(Auth(ticket=await asyncio.to_thread(ticket))))
@@ -286,7 +312,7 @@ class _Source:
 async def _settle(book: _Book) -> None:
     """Wait until nothing has come for a moment."""
     for _ in itertools.repeat(None, int(SETTLE_S / 0.1)):
-        before = sum(book.count.values())
+        before = book.num_outputs
         await asyncio.sleep(0.3)
-        if sum(book.count.values()) == before:
+        if book.num_outputs == before:
             return
