@@ -20,8 +20,7 @@ from server.wire.ids import TenantId
 from server.wire.publication import Kind, Payload
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelKey:
+class ChannelKey(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """A channel and its owner."""
 
     tenant_id: TenantId

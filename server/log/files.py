@@ -17,13 +17,14 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from server.keys.keyring import DataCipher
 from server.log.contract import ChannelKey, Position
 from server.log.frames import Complete, Item, Outline, framed, is_in_the_clear, outline, resealed
-from server.log.open_files import OpenFiles
+from server.log.open_files import MAX_OPEN, OpenFiles
 from server.store.durable import replace_file
 from server.store.folder_lock import FolderLock
 from server.store.framing import frame, scan
@@ -187,7 +188,7 @@ class ChannelFiles:
 
     def path(self, key: ChannelKey) -> Path:
         """File of a channel. Ids of the outside world are safe as names; anything else is quoted."""
-        return self._folder / _quoted(key.tenant_id) / (_quoted(key.channel) + _SUFFIX)
+        return _path(self._folder, key)
 
     def _keys(self) -> Iterator[ChannelKey]:
         for tenant in sorted(self._folder.iterdir()):
@@ -220,6 +221,11 @@ class ChannelFiles:
 
     def _write_generation(self, name: str) -> None:
         replace_file(self._folder / "generation", frame(name.encode()))
+
+
+@lru_cache(maxsize=MAX_OPEN)
+def _path(folder: Path, key: ChannelKey) -> Path:
+    return folder / _quoted(key.tenant_id) / (_quoted(key.channel) + _SUFFIX)
 
 
 def _quoted(name: str) -> str:
