@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.ask import ask_all
 from inference.errors import ModelError, ModelFailed
 from inference.graph import Graph, Node
 from inference.repository import ModelRepository
-from inference.request import EmbeddingArray, Output, RowClass
+from inference.request import EmbeddingArray, Request, RowClass
 
 if TYPE_CHECKING:
     from inference.engine import Engine
@@ -35,6 +36,32 @@ def embedding_graph(model: str, output: str) -> Graph:
     return Graph("embed", {"text": "string"}, nodes, (output,))
 
 
+async def vectors_of(
+    engine: Engine, model: str, output: str, texts: Sequence[str], row_class: RowClass, pins: Mapping[str, int]
+) -> EmbeddingArray:
+    """Embed texts, all at once.
+
+    Args:
+        engine: Started.
+        model: With such an output.
+        output: `EMBEDDING` or `RETRIEVAL`.
+        texts: At least one, and no more than may be queued.
+        row_class: Who goes first.
+        pins: Model name to version.
+
+    Returns:
+        `[texts, dims] float32`, L2-normalised.
+
+    Raises:
+        OverloadedError: If the queue is full.
+    """
+    plan = engine.compile(embedding_graph(model, output), None)
+    requests = (
+        Request(plan=plan, inputs={"text": text}, owner="", key="", row_class=row_class, pins=pins) for text in texts
+    )
+    return np.stack([outputs[output].value for outputs in await ask_all(engine, requests)])
+
+
 async def embed(
     engine: Engine, repository: ModelRepository, model: str, texts: Sequence[str], version: int | None, output: str
 ) -> EmbeddingArray:
@@ -51,17 +78,16 @@ async def embed(
     Raises:
         ModelFailed: If a vector is not made of numbers; compared with anything, it would find nothing, and nobody told.
     """
-    plan = engine.compile(embedding_graph(model, output), None)
     pins = {} if version is None else {model: version}
-    found: list[dict[str, Output]] = []
+    found: list[EmbeddingArray] = []
     for start in range(0, len(texts), _WINDOW):
         part = texts[start : start + _WINDOW]
-        runs = (engine.run(plan, {"text": text}, row_class=RowClass.BACKGROUND, pins=pins) for text in part)
-        found.extend(await asyncio.gather(*runs))
+        found.append(await vectors_of(engine, model, output, part, RowClass.BACKGROUND, pins))
+        await asyncio.sleep(0)  # all of them may be remembered, and the loop has others to serve
     if not found:
         outputs = repository.model(model).config.outputs
         return np.empty((0, next(spec.size for spec in outputs if spec.name == output)), np.float32)
-    vectors = np.stack([outputs[output].value for outputs in found])
+    vectors = np.concatenate(found)
     if not np.isfinite(vectors).all():
         raise ModelFailed(f"{output} of model {model} is not finite for some text")
     return vectors

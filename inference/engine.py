@@ -250,31 +250,27 @@ class Engine:
                 is not ready. No callback follows.
             InferenceError: If it pins a version that is not loaded, or is longer than any bucket.
         """
-        if not self._is_ready or self._crew is None or self._crash is not None:
-            raise OverloadedError("the engine is not ready")
-        if request.row_class is not RowClass.SHADOW:
-            self._ledger.stats.submitted += 1
-            for follower in self.followers.values():
-                request = follower.follow(request)
-        program = self._fleet.program(request.plan, request.pins, request.owner)
-        journey = Journey(request, program, self._clock())
-        try:
-            step = self._advance_from_memory(journey)
-        except Exception as error:  # what the model said of these words was no number, say: the row's fault, not ours
-            self._ledger.begin(journey)
-            self._ledger.fail_soon(journey, error)
-            return
-        if step is None:
-            if not journey.results:
-                self._ledger.skipped("not_wanted")
+        journey = self._take(request)
+        if journey is not None:
             self._ledger.begin(journey)
             self._ledger.end_soon([journey], Outcome.DONE)
-        elif step.step.op is Op.MODEL:
-            self._queue(self._crew, journey)
-        elif self._crew.take_operator(journey):
-            self._ledger.begin(journey)
-        else:
-            self._refuse(Refusal.FULL, request.row_class)
+
+    def take(self, request: Request) -> Sequence[Output] | None:
+        """Take a request as `submit` does, but return its outputs where they are remembered.
+
+        Returns:
+            All its outputs, and nothing is called; None: `on_outputs` and `on_done` will be.
+
+        Raises:
+            OverloadedError: As `submit`.
+            InferenceError: As `submit`.
+        """
+        journey = self._take(request)
+        if journey is None or journey.request is request:
+            return journey.hand_over() if journey is not None else None
+        self._ledger.begin(journey)  # a follower hears of it by the callbacks
+        self._ledger.end_soon([journey], Outcome.DONE)
+        return None
 
     def cancel(self, owner: str) -> None:
         """Drop what is queued for a call; its requests end as cancelled. What runs already is answered."""
@@ -367,6 +363,39 @@ class Engine:
         )
 
     # -- inside: taking ----------------------------------------------------------------------------------------------
+
+    def _take(self, request: Request) -> Journey | None:
+        """Take a request as far as it goes at once. Returns its journey where that is the end, and has yet to be told.
+
+        Raises:
+            OverloadedError: As `submit`.
+            InferenceError: As `submit`.
+        """
+        if not self._is_ready or self._crew is None or self._crash is not None:
+            raise OverloadedError("the engine is not ready")
+        if request.row_class is not RowClass.SHADOW:
+            self._ledger.stats.submitted += 1
+            for follower in self.followers.values():
+                request = follower.follow(request)
+        program = self._fleet.program(request.plan, request.pins, request.owner)
+        journey = Journey(request, program, self._clock())
+        try:
+            step = self._advance_from_memory(journey)
+        except Exception as error:  # what the model said of these words was no number, say: the row's fault, not ours
+            self._ledger.begin(journey)
+            self._ledger.fail_soon(journey, error)
+            return None
+        if step is None:
+            if not journey.results:
+                self._ledger.skipped("not_wanted")
+            return journey
+        if step.step.op is Op.MODEL:
+            self._queue(self._crew, journey)
+        elif self._crew.take_operator(journey):
+            self._ledger.begin(journey)
+        else:
+            self._refuse(Refusal.FULL, request.row_class)
+        return None
 
     def _queue(self, crew: Crew, journey: Journey) -> None:
         admission = crew.admit(journey)

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from inference.embedding import embedding_graph
+from inference.embedding import vectors_of
 from inference.engine import Engine
 from inference.errors import InferenceError
 from inference.request import EmbeddingArray, RowClass
@@ -58,11 +56,9 @@ class LiveEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
         """Return `[texts, dims] float32`, L2-normalised; one batch for all that are new."""
-        model, output = self.identity.model, self.identity.output
-        plan = self.engine.compile(embedding_graph(model, output), None)
+        model = self.identity.model
         pins = {model: self.identity.version}  # the index has vectors of no other
-        runs = (self.engine.run(plan, {"text": text}, row_class=RowClass.FINAL, pins=pins) for text in texts)
-        return np.stack([outputs[output].value for outputs in await asyncio.gather(*runs)])
+        return await vectors_of(self.engine, model, self.identity.output, texts, RowClass.FINAL, pins)
 
 
 class Library:
