@@ -9,7 +9,6 @@ take the id of one that the agent has seen. Contains customer words: treat it so
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -29,9 +28,6 @@ log = logging.getLogger(__name__)
 
 MAX_UNSAVED_FINALS = 8
 """So many finals without guidance may be judged again by the next owner, so that not each one costs a saving."""
-
-_LEVEL = 1
-"""Of the compression: about 13 kB become 3 in 0.07 ms; more effort saves little."""
 
 
 class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,15 +97,18 @@ _decoder = msgspec.msgpack.Decoder(CallMemory)
 
 
 def pack(memory: CallMemory) -> bytes:
-    """As it is kept; never empty."""
-    return zlib.compress(_encoder.encode(memory), _LEVEL)
+    """As it is kept; never empty.
+
+    Not compressed: that made 4 kB of 9, and was the dearest single thing that the event loop did for an utterance.
+    """
+    return _encoder.encode(memory)
 
 
 def unpack(data: bytes) -> CallMemory | None:
     """What `pack` kept; None: nothing, or what cannot be read."""
     try:
-        return _decoder.decode(zlib.decompress(data)) if data else None
-    except (zlib.error, msgspec.DecodeError):
+        return _decoder.decode(data) if data else None
+    except msgspec.DecodeError:
         return None
 
 
@@ -127,12 +126,12 @@ def resume(book: RuleBook, data: bytes, now_s: float) -> Resumed:
     if not data:
         return _begin(book)
     try:
-        memory = _decoder.decode(zlib.decompress(data))
+        memory = _decoder.decode(data)
         if CallPolicy.can_restore(book, memory.policy):
             return Resumed(CallPolicy.restore(book, memory.policy, now_s), memory, is_new=False)
         memory = structs.replace(memory, started_ms=0.0)
         return Resumed(CallPolicy.begin_after(book, memory.policy), memory, is_new=True)
-    except (zlib.error, msgspec.DecodeError, BadRequest):
+    except (msgspec.DecodeError, BadRequest):
         log.error("what a call remembers cannot be read; its policy begins anew")
         return _begin(book)
 

@@ -22,7 +22,7 @@ def is_urgent(rule: ActionRule) -> bool:
     return rule.priority >= URGENT_PRIORITY
 
 
-class Shown(msgspec.Struct, frozen=True):
+class Shown(msgspec.Struct, frozen=True, array_like=True):
     """One card shown: when, and whether it was urgent."""
 
     at_ms: int

@@ -17,7 +17,7 @@ from server.wire.publication import Action, ActionStateName, Citation, Evidence
 _EVIDENCE_KEPT = 3
 
 
-class Ground(msgspec.Struct):
+class Ground(msgspec.Struct, array_like=True):
     """One occurrence that a card stands on."""
 
     moment: str
@@ -51,7 +51,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     is_update: bool = False
 
 
-class Card(msgspec.Struct, omit_defaults=True):
+class Card(msgspec.Struct, array_like=True):
     """One card. `number` is 0 while it waits to be shown; `since_ms` is the time of the words that called for it.
 
     `key`, `title`, `body` and `cites` are a finding's; a card of a policy's action says what the action says.

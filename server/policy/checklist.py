@@ -9,7 +9,7 @@ from server.policy.rules import Policy
 from server.wire.publication import Checklist, ChecklistItem
 
 
-class Tick(msgspec.Struct):
+class Tick(msgspec.Struct, array_like=True):
     """An occurrence that ticks a step."""
 
     moment: str

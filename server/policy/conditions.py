@@ -27,7 +27,7 @@ MIN_TURN_WORDS = 3
 """A shorter turn ("okay, sure") neither extends nor breaks a run of `for_turns`."""
 
 
-class Claim(msgspec.Struct, gc=False):
+class Claim(msgspec.Struct, array_like=True, gc=False):
     """What a model said of a revision; `value` None where the graph's `when` was false.
 
     Hidden from the collector: a value is plain JSON and never leads back here.
@@ -38,7 +38,7 @@ class Claim(msgspec.Struct, gc=False):
     version: int = 0
 
 
-class View(msgspec.Struct, omit_defaults=True):
+class View(msgspec.Struct, array_like=True):
     """One revision of an utterance with the claims that have arrived for it."""
 
     revision: int
