@@ -27,7 +27,7 @@ from server.knowledge.questions import Confirm, Decision, Question, Questions, Q
 from server.knowledge.writer import Writer
 from server.metrics import Metrics
 from server.policy.cards import Finding
-from server.policy.rules import Policy
+from server.policy.rules import QUESTION_OUTPUT, Policy
 from server.wire.clock import Stamps
 from server.wire.publication import Action
 from server.wire.utterance import Annotation, Utterance
@@ -133,7 +133,8 @@ class Assistant:
         """Take in outputs for a revision."""
         if self._base is not None:
             for annotation in annotations:
-                self._perform(self._questions.on_annotation(annotation, utterance), stamps)
+                if annotation.output == QUESTION_OUTPUT:
+                    self._perform(self._questions.on_annotation(annotation, utterance), stamps)
 
     def on_action(self, action: Action, stamps: Stamps) -> None:
         """Take in a published card: it may want a passage, and passages on the screen are not shown twice."""

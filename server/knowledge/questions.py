@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from retrieval.conversation import MAX_QUESTION_CHARS, Turn
-from server.policy.rules import QUESTION_OUTPUT, Assist
+from server.policy.rules import Assist
 from server.policy.words import normalise
 from server.wire.ids import UtteranceId
 from server.wire.publication import Action, Evidence
@@ -131,10 +131,8 @@ class Questions:
         return []
 
     def on_annotation(self, annotation: Annotation, utterance: Utterance) -> list[Decision]:
-        """Take in an output for a revision; only the customer's questions matter."""
-        if annotation.output != QUESTION_OUTPUT or "question" not in self._assist.on:
-            return []
-        if annotation.value is None or utterance.speaker != "customer":
+        """Take in `QUESTION_OUTPUT` of a revision; only the customer's questions matter."""
+        if "question" not in self._assist.on or annotation.value is None or utterance.speaker != "customer":
             return []
         heard = self._heard.setdefault(utterance.utterance_id, _Heard())
         while len(self._heard) > MAX_TURNS:

@@ -283,8 +283,9 @@ class LiveCall:
             for item in items:
                 if isinstance(item, Assigned):
                     await self._assign(item.agent_id)
-            # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.
-            await asyncio.sleep(0)
+            if not self._mailbox.empty():
+                # Neither a full mailbox nor the log ever waits: without this a flooded call would hold up all others.
+                await asyncio.sleep(0)
             if not self._room.is_set() and self._mailbox.qsize() < MAILBOX_ITEMS // 2:
                 self._room.set()
             self._alarm.set(self._policy.next_wakeup_s())
@@ -364,7 +365,10 @@ class LiveCall:
         """Publish each, then let the policy judge them together: its rules are the dearest work of the loop."""
         if utterance.revision != self._revisions.get(utterance.utterance_id):
             return
-        self._publish_annotations(utterance, [note for note in annotations if note.value is not None], stamps)
+        is_interim, notes = not utterance.is_final, [note for note in annotations if note.value is not None]
+        if notes:
+            self._unwritten += [Event(annotation_of(note), stamps, is_interim=is_interim) for note in notes]
+            self._times.annotated(utterance, stamps)
         guidance = self._policy.on_annotations(annotations, utterance, self._now_s())
         self._publish_guidance(guidance, stamps)
         self._assistant.on_annotations(annotations, utterance, stamps)
@@ -372,11 +376,12 @@ class LiveCall:
     def _publish_utterance(self, utterance: Utterance, stamps: Stamps) -> None:
         self._revisions[utterance.utterance_id] = utterance.revision
         stamps = msgspec.structs.replace(stamps, t4=wall_ms())
+        stages_ms = stage_durations_ms(stamps)
         self._publish(transcript_of(utterance), stamps)
-        self.records.put(UtteranceRecord(utterance=utterance, stages_ms=stage_durations_ms(stamps)))
+        self.records.put(UtteranceRecord(utterance=utterance, stages_ms=stages_ms))
         if utterance.is_final:
             self._num_unsaved_finals += 1
-        self._times.said(utterance, stamps)
+            self._times.said(stamps, stages_ms)
         self._judge(utterance, stamps)
 
     def _judge(self, utterance: Utterance, stamps: Stamps) -> bool:
@@ -400,13 +405,6 @@ class LiveCall:
         if utterance.is_final:
             self._annotating[utterance.utterance_id] = None
         return True
-
-    def _publish_annotations(self, utterance: Utterance, annotations: Sequence[Annotation], stamps: Stamps) -> None:
-        if not annotations:
-            return
-        for annotation in annotations:
-            self._publish(annotation_of(annotation), stamps, is_interim=not utterance.is_final)
-        self._times.annotated(utterance, stamps)
 
     def _publish_guidance(self, payloads: Iterable[Payload], stamps: Stamps) -> None:
         for payload in payloads:
@@ -489,8 +487,8 @@ class LiveCall:
             )
         )
 
-    def _publish(self, payload: Payload, stamps: Stamps, *, is_interim: bool = False) -> None:
-        self._unwritten.append(Event(payload, stamps, is_interim=is_interim))
+    def _publish(self, payload: Payload, stamps: Stamps) -> None:
+        self._unwritten.append(Event(payload, stamps))
 
     def _store_action(self, action: Action, stamps: Stamps = Stamps()) -> None:  # noqa: B008  (frozen)
         owner = {"tenant_id": self.tenant_id, "conversation_id": self.conversation_id}

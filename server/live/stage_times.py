@@ -5,10 +5,10 @@ said ─▶ annotated ─▶ annotated … ─▶ done
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Mapping
 
 from server.metrics import Metrics
-from server.wire.clock import Stamps, wall_ms
+from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.publication import Action
 from server.wire.utterance import Utterance
 
@@ -24,24 +24,25 @@ class StageTimes:
         self._metrics = metrics
         self._latest: dict[str, Stamps] = {}
 
-    def said(self, utterance: Utterance, stamps: Stamps) -> None:
-        """A revision is published."""
-        if utterance.is_final:
-            self._metrics.observe_stages(stamps)
-            if stamps.t0 is not None and stamps.t3 is not None:
-                self._metrics.asr_final_lag.observe((stamps.t3 - stamps.t0) / 1000)
+    def said(self, stamps: Stamps, stages_ms: Mapping[str, float]) -> None:
+        """A final is published; `stages_ms` are those that its stamps cover."""
+        self._metrics.observe_stages(stages_ms)
+        if stamps.t0 is not None and stamps.t3 is not None:
+            self._metrics.asr_final_lag.observe((stamps.t3 - stamps.t0) / 1000)
 
     def annotated(self, utterance: Utterance, stamps: Stamps) -> None:
         """Outputs of a revision are published."""
         if utterance.utterance_id not in self._latest and stamps.t4 is not None and stamps.t7 is not None:
             self._metrics.time_to_first_annotation.observe((stamps.t7 - stamps.t4) / 1000)
-        self._latest[utterance.utterance_id] = msgspec.structs.replace(stamps, t8=wall_ms())
+        # Without the stages before: those were counted when it was said.
+        own = Stamps(t4=stamps.t4, t5=stamps.t5, t6=stamps.t6, t7=stamps.t7, t8=wall_ms())
+        self._latest[utterance.utterance_id] = own
 
     def done(self, utterance: Utterance) -> None:
         """There are no further outputs of a revision."""
         stamps = self._latest.pop(utterance.utterance_id, None)
         if stamps is not None and utterance.is_final:
-            self._metrics.observe_stages(Stamps(t4=stamps.t4, t5=stamps.t5, t6=stamps.t6, t7=stamps.t7, t8=stamps.t8))
+            self._metrics.observe_stages(stage_durations_ms(stamps))
 
     def acted(self, action: Action, stamps: Stamps) -> None:
         """An action is published."""

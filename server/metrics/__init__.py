@@ -5,10 +5,12 @@ Source: OPERATIONS d5.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
-from server.wire.clock import STAGES, Stamps, stage_durations_ms
+from server.wire.clock import STAGES
 
 _MS = (0.5, 1, 2.5, 5, 10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 1250, 1500, 2000, 3000, 5000)
 LATENCY_BUCKETS_S = tuple(ms / 1000 for ms in _MS)
@@ -116,9 +118,9 @@ class Metrics:
         # Every stage is visible from the first scrape; looking its histogram up would cost as much as observing.
         self._stages = {stage: self.stage_duration.labels(stage) for stage in STAGES}
 
-    def observe_stages(self, stamps: Stamps) -> None:
-        """Count the server-side stages that these stamps cover."""
-        for stage, duration_ms in stage_durations_ms(stamps).items():
+    def observe_stages(self, durations_ms: Mapping[str, float]) -> None:
+        """Count how long an utterance took in some of its stages."""
+        for stage, duration_ms in durations_ms.items():
             self._stages[stage].observe(duration_ms / 1000)
 
     def render(self) -> bytes:

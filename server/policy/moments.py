@@ -111,14 +111,17 @@ class MomentMatcher:
         turn = self.state.turns.get(annotations[0].utterance_id) if annotations else None
         if turn is None or turn.is_judged:
             return ()
+        reads = self._book.reads[turn.speaker]
         for view in turn.views:
-            outputs = [annotation.output for annotation in annotations if annotation.revision == view.revision]
-            for annotation in annotations:
-                if annotation.revision == view.revision:
-                    view.claims[annotation.output] = Claim(annotation.value, annotation.model, annotation.version)
-            if outputs:
+            claims = {
+                annotation.output: Claim(annotation.value, annotation.model, annotation.version)
+                for annotation in annotations
+                if annotation.output in reads and annotation.revision == view.revision
+            }
+            if claims:
+                view.claims.update(claims)
                 self._evaluate(turn, view)
-            for output in sorted(outputs):
+            for output in sorted(claims):
                 self._count_run(turn, view, output)
         self._forget_judged(turn, turn.views[-1])
         return self._taken()
