@@ -11,6 +11,7 @@ Source: DESIGN 14, OPERATIONS d3 (app reconnect).
 from __future__ import annotations
 
 import asyncio
+import http.client
 import random
 import time
 import urllib.error
@@ -430,7 +431,7 @@ class FeedClient:
         except urllib.error.HTTPError as error:
             with error:
                 raise _http_error(error) from None
-        except (urllib.error.URLError, msgspec.MsgspecError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, msgspec.MsgspecError, OSError) as error:
             reason = getattr(error, "reason", error)
             raise Unavailable(f"no ticket from {self._url('http', '')}: {reason}") from None
 
@@ -443,7 +444,7 @@ def _http_error(error: urllib.error.HTTPError) -> CuelineError:
     try:
         told = msgspec.json.decode(error.read(), type=ErrorMessage)
         message, name = told.message, told.field
-    except (msgspec.MsgspecError, OSError):
+    except (http.client.HTTPException, msgspec.MsgspecError, OSError):
         message, name = f"the server answered {error.code}", None
     if error.code >= 500 or error.code == 429:
         return Unavailable(message)

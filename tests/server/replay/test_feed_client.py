@@ -108,6 +108,19 @@ async def test_no_server_is_tried_again_and_again_unless_told_otherwise() -> Non
         assert event.is_final
 
 
+@pytest.mark.parametrize("status", ["200 OK", "503 Service Unavailable"])
+async def test_a_server_that_dies_in_the_midst_of_a_ticket_is_tried_again(status: str) -> None:
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 100\r\n\r\n{{".encode())
+        writer.close()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, FeedClient(f"127.0.0.1:{port}", random_s=lambda _: 0.0) as client:
+        assert all(isinstance(event, Disconnected) for event in await until(client, Disconnected, 2))
+
+
 async def test_bad_credentials_end_it() -> None:
     authenticator = SharedKeyAuthenticator("k" * 32)
     async with feed_server(authenticator=authenticator) as server, FeedClient(server.url, token="nonsense") as client:
