@@ -407,8 +407,8 @@ def _event_log(settings: Settings, data: Path, keys: Keyring) -> EmbeddedLog | R
     """Return the log that is configured, not started."""
     retention_s = settings.log.retention_hours * 3600.0
     if settings.log.backend == "embedded":
-        # Less than an acknowledgement takes: what a source was told is stored is in the log's file as well.
-        limits = LogLimits(linger_s=0.01, retention_s=retention_s)
+        # As long as a record waits: what a source was told is stored is in the log's file as well, or a moment later.
+        limits = LogLimits(linger_s=0.02, retention_s=retention_s)
         return EmbeddedLog(data / "log", limits=limits, keys=keys, on_notice=_tell)
     try:
         from server.log.redis import RedisLog  # its client is an extra
