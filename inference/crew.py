@@ -246,7 +246,7 @@ class Crew:
         delivery = Delivery()
         for journey in journeys:
             delay_s = started_s - journey.queued_s
-            journey.queue_ms += delay_s * 1000.0
+            journey.queue_ms = round(1000.0 * journey.queue_ms + 1e6 * delay_s) / 1000.0
             journey.started_s = journey.started_s or started_s
             delivery.delays.append((journey.request.row_class, delay_s))
         is_whole = self._attempt(service, journeys, delivery)
@@ -294,9 +294,9 @@ class Crew:
         self._memo.keep(service.lane, ((ids, (run.result, row)) for row, ids in enumerate(run.ids)))
         now_s = self._clock()
         programs: dict[tuple[Program, int], tuple[list[Journey], list[int]]] = {}
-        took_ms = took_s * 1000.0
+        took_us = took_s * 1e6
         for journey, row in zip(journeys, run.row_of, strict=True):
-            journey.compute_ms += took_ms
+            journey.compute_ms = round(1000.0 * journey.compute_ms + took_us) / 1000.0
             journey.take_result(run.result, row)
             key = (journey.program, journey.at)
             alike = programs.get(key)

@@ -84,8 +84,8 @@ class Journey:
         ready: Outputs not yet handed over.
         arrived_s: When it was submitted.
         queued_s: When it began to wait for the step it is at.
-        queue_ms: Time it waited for batches.
-        compute_ms: Time its batches ran.
+        queue_ms: Time it waited for batches, to the microsecond.
+        compute_ms: Time its batches ran, to the microsecond.
         started_s: When its first batch began; 0 before.
     """
 

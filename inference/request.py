@@ -96,8 +96,8 @@ class Output(msgspec.Struct, frozen=True, gc=False):
         score: Leading score, None where the value has none.
         model: Model that claimed it, empty where none did.
         version: Its version, 0 where none.
-        queue_ms: Time the row waited for its batch.
-        compute_ms: Time its batch ran.
+        queue_ms: Time the row waited for its batch, to the microsecond.
+        compute_ms: Time its batch ran, to the microsecond.
         started_s: Monotonic time at which the first batch with this row began (T6).
         ready_s: Monotonic time at which this output was ready (T7).
     """

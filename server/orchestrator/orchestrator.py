@@ -187,8 +187,8 @@ def _annotation(guide: Guide, utterance: Utterance, output: Output) -> Annotatio
         score=output.score,
         model=output.model,
         version=output.version,
-        queue_ms=round(output.queue_ms, 3),
-        compute_ms=round(output.compute_ms, 3),
+        queue_ms=output.queue_ms,
+        compute_ms=output.compute_ms,
     )
 
 

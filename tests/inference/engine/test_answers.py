@@ -31,6 +31,7 @@ async def test_every_wanted_output_comes_with_model_version_and_times(real_repos
         assert started_s <= intent.started_s <= intent.ready_s <= time.monotonic()
         assert intent.queue_ms >= 0.0
         assert intent.compute_ms > 0.0
+        assert (intent.queue_ms, intent.compute_ms) == (round(intent.queue_ms, 3), round(intent.compute_ms, 3))
         assert engine.stats().rows == 1
 
 
