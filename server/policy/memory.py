@@ -24,7 +24,7 @@ class Track(msgspec.Struct, array_like=True, gc=False):
 class Turn(msgspec.Struct, array_like=True):
     """One utterance under observation; `views` ascend by revision, a final is alone.
 
-    Once `is_judged` every moment is decided, and the final is without words and claims.
+    Once `is_judged` every moment is decided on the final, and there is no view any more.
     """
 
     utterance_id: str

@@ -92,7 +92,7 @@ class MomentMatcher:
             while len(self.state.turns) > _TURNS_KEPT:
                 del self.state.turns[next(iter(self.state.turns))]
         last = turn.views[-1] if turn.views else None
-        if last is not None and (last.is_final or utterance.revision <= last.revision):
+        if turn.is_judged or (last is not None and (last.is_final or utterance.revision <= last.revision)):
             return ()
         words = normalise(utterance.text[:MAX_CHARS])
         view = View(utterance.revision, utterance.text, words, utterance.is_final)
@@ -171,9 +171,9 @@ class MomentMatcher:
         """Let go of a final once every moment is decided on it; absences alone look back on what held."""
         if view.is_final and (not view.words or self._book.reads[turn.speaker] <= view.claims.keys()):
             turn.is_judged = True
-            turn.views = [View(view.revision, is_final=True)]
+            turn.views.clear()
             turn.tracks = {name: track for name, track in turn.tracks.items() if self._book.moments[name].is_absence}
-            turn.counted = []
+            turn.counted.clear()
 
     def _verdict(self, rule: Moment, view: View, margin: float) -> Verdict:
         verdict = self._judge.judge(rule.condition, view, margin)

@@ -229,7 +229,7 @@ class CallPolicy:
     def has_judged(self, utterance_id: UtteranceId) -> bool:
         """Whether the final of an utterance was handed in; forgotten after a few dozen further utterances."""
         turn = self._matcher.state.turns.get(utterance_id)
-        return turn is not None and bool(turn.views) and turn.views[-1].is_final
+        return turn is not None and (turn.is_judged or any(view.is_final for view in turn.views))
 
     # Inside
 
