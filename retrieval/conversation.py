@@ -1,6 +1,7 @@
 """Question and conversation → what to search for.
 
-turns of both ─▶ vectors (the engine remembers those it has seen) ─▶ topicality of each ─▶ weights by recency ─▶ gist
+turns of both ─▶ vectors (the engine remembers those it has seen) ─▶ topicality of each ─▶ weights by recency
+                                                                     the weightiest and the question ─▶ gist
 
 Names, numbers, thanks and small talk say nothing of the topic and push nothing back, however many lie between; each
 topical turn of the customer pushes older ones back a little, and "anything else?" pushes them back far.
@@ -32,8 +33,11 @@ BOUNDARY_COSINE = 0.65
 TOPICAL_SCALE = 0.3
 MIN_TOPICAL = 0.35
 MIN_WEIGHT = 0.15
-GIST_TURNS = 5
-"""Chosen together on spoken questions to trades left out in turn, and over customer-service guidelines in five layouts
+TOPIC_TURNS = 8
+"""The latest that say the topic; each has a vector already."""
+GIST_TURNS = 3
+"""The weightiest of these, which are read together with the question: that is a pass of the encoder. All of this was
+chosen together on spoken questions to trades left out in turn, and over customer-service guidelines in five layouts
 (docs/knowledge.md)."""
 
 TYPED_CONTEXT_SHARE = 0.3
@@ -88,7 +92,7 @@ class Topic:
     Attributes:
         turns: Numbers of the turns that say it, oldest first.
         weights: `[turns] float32`, how much each of them counts.
-        gist: These turns and the question as one text; empty without turns.
+        gist: The weightiest of these turns and the question as one text; empty without turns.
     """
 
     turns: tuple[int, ...] = ()
@@ -183,10 +187,11 @@ def weigh_turns(query: Query, topicality: NDArray[np.float32], boundary: NDArray
         weights[number] = room * share[number] * (AGENT_SHARE if is_agent else 1.0)
         if not is_agent:  # agents repeat and ask back: no new topic
             room *= 1.0 - float(share[number]) * (1.0 - OLDER_TOPIC_SHARE)
-    kept = np.flatnonzero((weights > MIN_WEIGHT) & (share > MIN_TOPICAL))[-GIST_TURNS:]
+    kept = np.flatnonzero((weights > MIN_WEIGHT) & (share > MIN_TOPICAL))[-TOPIC_TURNS:]
     if not len(kept):  # told in words unlike any other: the likeliest turn is better than none
         kept = np.array([int(np.argmax(weights))])
-    gist = ". ".join((*(query.turns[number].text for number in kept), query.question))
+    weightiest = np.sort(kept[np.argsort(-weights[kept], kind="stable")[:GIST_TURNS]])
+    gist = ". ".join((*(query.turns[number].text for number in weightiest), query.question))
     return Topic(tuple(kept.tolist()), weights[kept], gist)
 
 

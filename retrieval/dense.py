@@ -1,12 +1,12 @@
 """Nearest passages by inner product: FAISS, flat while that is fast enough, a scan of 4-bit codes beyond.
 
-vectors ─▶ kind by their number ─▶ `vectors.faiss` (flat, memory-mapped, exact)
+vectors ─▶ kind by their number ─▶ `vectors.faiss` (flat, exact)
                                    `scan_<n>.faiss` (large bases: product-quantised codes, one file a group)
 
-The flat file is the one place of the vectors: it is mapped, and exact scores of candidates are read from it. A scan
-looks at every code, so it loses nobody the way a graph does whose questions are unlike its passages
-(docs/decisions/012-scan-instead-of-graph.md). Passages of one audience are one group with a scan of its own: a viewer's
-search does not touch the others.
+The flat file is the one place of the vectors: of a large base it is mapped, and exact scores of candidates are read
+from it; a small one is read whole. A scan looks at every code, so it loses nobody the way a graph does whose questions
+are unlike its passages (docs/decisions/012-scan-instead-of-graph.md). Passages of one audience are one group with a
+scan of its own: a viewer's search does not touch the others.
 
 Source: André et al., Quicker ADC (2019), as FAISS' `IndexPQFastScan`.
 """
@@ -96,7 +96,7 @@ class DenseIndex:
     """An opened index.
 
     Attributes:
-        vectors: `[passages, dims] float32`, mapped.
+        vectors: `[passages, dims] float32`; mapped where not all of them are searched.
         kind: Flat or scan.
         groups: Of a scan; empty for a flat one.
     """
@@ -119,7 +119,9 @@ class DenseIndex:
         offset = path.stat().st_size - num_passages * dims * np.dtype(np.float32).itemsize
         if offset < 0:
             raise ValueError(f"{VECTORS} is torn")
-        vectors = np.memmap(path, np.float32, "r", offset, (num_passages, dims))
+        vectors: EmbeddingArray = np.memmap(path, np.float32, "r", offset, (num_passages, dims))
+        if kind == "flat":  # they begin at an odd byte of the file, so every product would copy them all
+            vectors = np.array(vectors)
         groups = []
         for number, inside in enumerate(_groups(group_of) if kind == "scan" else ()):
             scan = None

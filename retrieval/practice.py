@@ -6,7 +6,7 @@ questions ─▶ topic, gist (as in a call) ──────┴▶ tasks for `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from retrieval.generation import lexical_index
 from retrieval.lexical import LexicalIndex
 from retrieval.readers.markdown import read_markdown
 from retrieval.scoring import LEXICAL_WEIGHT, PART_WEIGHTS, PASSAGE_WEIGHT
-from retrieval.words import query_terms
+from retrieval.words import merged, query_terms
 
 Embed = Callable[[Sequence[str]], EmbeddingArray]
 
@@ -54,16 +54,22 @@ def _task(base: ServiceBase, off_topic: Sequence[str], anchors: Anchors, embed: 
     distinct = list(dict.fromkeys(text for query in queries for text in query.texts))
     vectors = dict(zip(distinct, embed(distinct), strict=True))
     known: dict[str, int] = {}
+    words: list[Mapping[str, float]] = []
     shares: list[dict[int, float]] = []
     last: list[int] = []
     for query in queries:
         topic = _topic(query, anchors, vectors)
         weighed = [(query.question, QUESTION_WEIGHT)]
         weighed += [(query.turns[n].text, float(w)) for n, w in zip(topic.turns, topic.weights, strict=True)]
-        weighed += [(topic.gist, GIST_WEIGHT)] if topic.gist else []
+        said = [query_terms(text) for text, _ in weighed]
+        if topic.gist:
+            weighed.append((topic.gist, GIST_WEIGHT))
+            said.append(merged(said))
         row: dict[int, float] = {}
-        for text, weight in weighed:
+        for (text, weight), its_words in zip(weighed, said, strict=True):
             number = known.setdefault(text, len(known))
+            if number == len(words):
+                words.append(its_words)
             row[number] = row.get(number, 0.0) + weight / sum(w for _, w in weighed)
         shares.append(row)
         last.append(known[weighed[-1][0]])
@@ -79,15 +85,15 @@ def _task(base: ServiceBase, off_topic: Sequence[str], anchors: Anchors, embed: 
         texts=tuple(known),
         shares=dense,
         last=np.array(last, np.int64),
-        lexical=_lexical(lexical, tuple(known)),
+        lexical=_lexical(lexical, words),
         answers=np.array([number for number, _ in asked], np.int64),
         off_topic=tuple(off_topic),
-        off_topic_lexical=_lexical(lexical, off_topic),
+        off_topic_lexical=_lexical(lexical, [query_terms(text) for text in off_topic]),
     )
 
 
-def _lexical(index: LexicalIndex, texts: Sequence[str]) -> FloatArray:
-    return np.float32(LEXICAL_WEIGHT) * np.sqrt(np.stack([index.scores(query_terms(text)) for text in texts]))
+def _lexical(index: LexicalIndex, words: Sequence[Mapping[str, float]]) -> FloatArray:
+    return np.float32(LEXICAL_WEIGHT) * np.sqrt(np.stack([index.scores(terms) for terms in words]))
 
 
 def _topic(query: Query, anchors: Anchors, vectors: dict[str, EmbeddingArray]) -> Topic:

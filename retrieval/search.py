@@ -1,6 +1,8 @@
 """Search in one opened base: what answers this question, in this conversation, for this viewer; or nothing.
 
-query ─▶ vectors ─▶ topic ─▶ gist ─▶ candidates (rights first) ─▶ evidence ─▶ order ─▶ answerable? ─▶ results
+query ─▶ vectors ─▶ topic ─▶ candidates (rights first) ─▶ evidence ─▶ settled? ─▶ order ─▶ answerable? ─▶ results
+                                                             ▲         no │
+                                                             └─── gist ◀──┘
 
 `Search` is pure but for the vectors it asks for; `KnowledgeBase` opens generations and notices new ones.
 """
@@ -27,11 +29,13 @@ from retrieval.errors import BadQuery, DamagedIndex, NoSuchBase
 from retrieval.generation import Generation
 from retrieval.highlight import Span, choose, sentence_texts, sentences
 from retrieval.manifest import Embedder
-from retrieval.scoring import Candidates, candidates, lexical_scores, score
+from retrieval.scoring import Candidates, Evidence, candidates, lexical_scores, score
 from retrieval.store import BaseStore
-from retrieval.words import query_terms, terms
+from retrieval.words import merged, query_terms, terms
 
 T = TypeVar("T")
+Found = tuple[tuple["Result", ...], float]
+"""Results and the highest evidence."""
 
 MAX_TOP_K = 50
 MAX_KNOWN_SENTENCES = 4096
@@ -53,6 +57,11 @@ MIN_LEANING_RELEVANCE = -0.4
 FOREIGN_WORD_RELEVANCE = 0.3
 """A question leans on what was said before unless it is of the off-topic kind; each word that neither the base nor the
 conversation has makes that likelier. "what about water" leans; "what about water on the moon" does not."""
+
+SETTLED_AMONG = 3
+SETTLED_MARGIN = 0.16
+"""How far an article has to be ahead of the fourth, before the gist is read, for the gist not to be read: it moves few
+from that far (docs/knowledge.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +111,36 @@ class Answer:
         return not self.results
 
 
-class Search:
-    """One question under way. Three steps, so that the caller embeds where its vectors are.
+@dataclass(slots=True)
+class _Heard:
+    """What a question and its conversation give a search.
 
-    The question's vector is the one its utterance already has: `embed_first` names the texts, `gist` the one text more
-    that a conversation needs.
+    Attributes:
+        words: Terms of each text, the gist's last.
+        vectors: `[texts, dims] float32`; zeros for a gist that is not read.
+        lexical: `[parts of the base, texts] float32`.
+        chosen: What is looked at closely.
+        found: Scores of that; None if there is nothing that the viewer may see.
+        has_gist: Whether the gist is read.
+        own_evidence: What the question says for itself.
+        leans: Whether it may be answered by what was said before.
+    """
+
+    words: list[dict[str, float]]
+    vectors: EmbeddingArray
+    lexical: NDArray[np.float32]
+    chosen: Candidates
+    found: Evidence | None = None
+    has_gist: bool = False
+    own_evidence: float = 0.0
+    leans: bool = False
+
+
+class Search:
+    """One question under way, in steps, so that the caller embeds where its vectors are.
+
+    The question's vector and its turns' are those that their utterances have already: `texts` names them. `listen` asks
+    for that of one text more, the gist of a conversation, where this could change what is answered.
     """
 
     def __init__(self, generation: Generation, query: Query, viewer: Viewer) -> None:
@@ -117,12 +151,11 @@ class Search:
             query: From `build_query`.
             viewer: Whose rights apply.
         """
-        self._generation = generation
+        self.generation = generation
         self._query = query
         self._allowed = generation.content.allowed(viewer)
         self._topic = Topic()
-        self._vectors: EmbeddingArray | None = None
-        self._candidates: Candidates | None = None
+        self._heard: _Heard | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -130,13 +163,24 @@ class Search:
         return self._query.texts
 
     @property
-    def question_vector(self) -> EmbeddingArray:
-        """`[1, dims] float32`, once `listen` has been called."""
-        assert self._vectors is not None
-        return self._vectors[:1]
+    def topic(self) -> str:
+        """What the conversation is about, once `listen` has been called; empty without one."""
+        return self._topic.gist
+
+    @property
+    def asked(self) -> EmbeddingArray:
+        """`[texts, dims] float32`, what an answer has to be near to: the question, and what it means in its talk."""
+        assert self._heard is not None, "listen first"
+        vectors = self._heard.vectors
+        if not self._topic.turns:
+            return vectors[:1]
+        if not self._heard.has_gist:
+            mean = self._weights[:-1] @ vectors[:-1]
+            return np.stack([vectors[0], mean / np.linalg.norm(mean)])
+        return vectors[[0, -1]]
 
     def listen(self, vectors: EmbeddingArray) -> str:
-        """Find out what the conversation is about; cheap, whatever the base holds.
+        """Find out what the conversation is about, and what answers as far as that tells.
 
         Args:
             vectors: `[texts, dims] float32`, of `texts`.
@@ -144,71 +188,121 @@ class Search:
         Returns:
             The gist, whose vector `answer` takes; empty: none is needed.
         """
-        anchors = self._generation.anchors
-        self._vectors = vectors
-        if self._query.turns:
+        generation, query = self.generation, self._query
+        anchors = generation.anchors
+        if query.turns:
             turns = vectors[1:]
-            self._topic = weigh_turns(self._query, anchors.topicality(turns), anchors.nearest_boundary(turns))
-        return self._topic.gist
+            self._topic = weigh_turns(query, anchors.topicality(turns), anchors.nearest_boundary(turns))
+        # One row each: the question, the topical turns, the gist. Of that the words are known before the vector is.
+        texts = [query.question, *(query.turns[number].text for number in self._topic.turns)]
+        rows = vectors[[0, *(number + 1 for number in self._topic.turns)]]
+        words = [query_terms(text) for text in texts]
+        if self._topic.turns:
+            words.append(merged(words))
+        lexical = lexical_scores(generation, words)
+        chosen = candidates(generation, rows, lexical, self._allowed)
+        if self._topic.turns:
+            rows = np.concatenate([rows, np.zeros_like(rows[:1])])
+        self._heard = heard = _Heard(words, rows, lexical, chosen)
+        if not len(chosen.passages):
+            return ""
+        heard.found = score(generation, chosen, rows, lexical)
+        self._weigh_question(heard)
+        return "" if self._is_settled(heard) else self._topic.gist
 
-    def answer(self, gist_vector: EmbeddingArray | None, top_k: int = 3) -> tuple[tuple[Result, ...], float]:
+    def answer(self, gist_vector: EmbeddingArray | None, top_k: int = 3) -> Found:
         """Order what was found, or abstain.
 
         Args:
-            gist_vector: `[1, dims] float32` of the gist; None if there was none.
+            gist_vector: `[1, dims] float32` of the gist; None if `listen` wanted none.
             top_k: Most results.
 
         Returns:
             Results and the highest evidence.
         """
-        assert self._vectors is not None, "listen first"
-        generation, topic = self._generation, self._topic
-        if self._allowed is not None and not self._allowed.any():
+        heard = self._heard
+        assert heard is not None, "listen first"
+        if heard.found is None:
             return (), 0.0
-        # One row each: the question, the topical turns, the gist.
-        texts = [self._query.question, *(self._query.turns[number].text for number in topic.turns)]
-        rows = [self._vectors[:1], *(self._vectors[number + 1 : number + 2] for number in topic.turns)]
-        context_share = self._query.context_share
-        weights = [QUESTION_WEIGHT, *(context_share * topic.weights).tolist()]
         if gist_vector is not None:
-            texts.append(topic.gist)
-            rows.append(gist_vector)
-            weights.append(context_share * GIST_WEIGHT)
-        words = [query_terms(text) for text in texts]
-        vectors, lexical = np.concatenate(rows), lexical_scores(generation, words)
-        self._candidates = candidates(generation, vectors, lexical, self._allowed)
-        if not len(self._candidates.passages):
-            return (), 0.0
-        found = score(generation, self._candidates, vectors, lexical)
-        calibration = generation.manifest.calibration
-        threshold = calibration.threshold
-        said = {term for heard in words[1:-1] for term in heard}
-        relevance = float(generation.anchors.relevance(self.question_vector, found.passages[:, :1].max(0))[0])
-        num_foreign = count_foreign_words(
-            self._query.question, words[0], lambda term: term in said or generation.lexical.knows(term)
-        )
-        evidence = float(found.parts[:, 0].max()) + RELEVANCE_WEIGHT * min(relevance, 0.0)
-        if self._is_small_talk(num_foreign):
-            evidence = min(evidence, 0.0)
-        elif relevance > MIN_LEANING_RELEVANCE + FOREIGN_WORD_RELEVANCE * num_foreign:
-            evidence = max(evidence, float(found.parts.max()))
-            if gist_vector is not None:  # said in a call for service: what is meant is likely to be in the base
-                threshold = calibration.off_topic_p50
+            self._read(heard, gist_vector)
+        evidence, threshold = self._evidence(heard)
         if evidence < threshold:
             return (), evidence
-        share = np.array(weights, np.float32) / sum(weights)
+        weights = self._weights
         within = np.array([WITHIN_QUESTION_WEIGHT, *weights[1:]], np.float32)
-        return self._results(found.parts @ share, found.passages @ within, top_k), evidence
+        ranked, passages = heard.found.parts @ (weights / weights.sum()), heard.found.passages @ within
+        return self._results(heard.chosen, ranked, passages, top_k), evidence
 
-    def _is_small_talk(self, num_foreign: int) -> bool:
-        anchors = self._generation.anchors
-        nearest = float(anchors.nearest_small_talk(self.question_vector)[0])
-        asked = float(anchors.nearest_asked(self.question_vector)[0])
+    @property
+    def _weights(self) -> NDArray[np.float32]:
+        """`[texts] float32`, what each row counts."""
+        topic, share = self._topic, self._query.context_share
+        if not topic.turns:
+            return np.array([QUESTION_WEIGHT], np.float32)
+        return np.array([QUESTION_WEIGHT, *(share * topic.weights).tolist(), share * GIST_WEIGHT], np.float32)
+
+    def _read(self, heard: _Heard, gist_vector: EmbeddingArray) -> None:
+        """Put the gist's scores where only those of its words were."""
+        assert heard.found is not None
+        generation, before = self.generation, heard.chosen.passages
+        heard.has_gist = True
+        heard.vectors[-1] = gist_vector[0]
+        heard.chosen = candidates(generation, gist_vector, heard.lexical, self._allowed, before)
+        if len(heard.chosen.passages) > len(before):
+            heard.found = score(generation, heard.chosen, heard.vectors, heard.lexical)
+            return
+        read = score(generation, heard.chosen, gist_vector, heard.lexical[:, -1:])
+        heard.found.passages[:, -1:], heard.found.parts[:, -1:] = read.passages, read.parts
+
+    def _weigh_question(self, heard: _Heard) -> None:
+        """Find out how far the question answers for itself, and whether it leans on what was said."""
+        assert heard.found is not None
+        generation, question_vector = self.generation, heard.vectors[:1]
+        said = merged(heard.words[1:-1])
+        relevance = float(generation.anchors.relevance(question_vector, heard.found.passages[:, :1].max(0))[0])
+        num_foreign = count_foreign_words(
+            self._query.question, heard.words[0], lambda term: term in said or generation.lexical.knows(term)
+        )
+        heard.own_evidence = float(heard.found.parts[:, 0].max()) + RELEVANCE_WEIGHT * min(relevance, 0.0)
+        if self._is_small_talk(question_vector, num_foreign):
+            heard.own_evidence = min(heard.own_evidence, 0.0)
+        else:
+            heard.leans = relevance > MIN_LEANING_RELEVANCE + FOREIGN_WORD_RELEVANCE * num_foreign
+
+    def _is_small_talk(self, question_vector: EmbeddingArray, num_foreign: int) -> bool:
+        anchors = self.generation.anchors
+        nearest = float(anchors.nearest_small_talk(question_vector)[0])
+        asked = float(anchors.nearest_asked(question_vector)[0])
         return nearest > max(asked, FOREIGN_SMALL_TALK_COSINE if num_foreign else SMALL_TALK_COSINE)
 
-    def _results(self, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int) -> tuple[Result, ...]:
-        content, chosen = self._generation.content, self._candidates
-        assert chosen is not None
+    def _evidence(self, heard: _Heard) -> tuple[float, float]:
+        """Return the evidence that something answers, and what it has to reach."""
+        assert heard.found is not None
+        calibration = self.generation.manifest.calibration
+        if not heard.leans:
+            return heard.own_evidence, calibration.threshold
+        evidence = max(heard.own_evidence, float(heard.found.parts.max()))
+        if self._topic.turns:  # said in a call for service: what is meant is likely to be in the base
+            return evidence, calibration.off_topic_p50
+        return evidence, calibration.threshold
+
+    def _is_settled(self, heard: _Heard) -> bool:
+        """Whether the gist need not be read: there is none, nothing is to be answered, or an article is far ahead."""
+        assert heard.found is not None
+        is_hopeless = not heard.leans and heard.own_evidence < self.generation.manifest.calibration.threshold
+        if is_hopeless or not self._topic.turns:
+            return True
+        weights = self._weights
+        ranked = heard.found.parts @ (weights / weights[:-1].sum())
+        articles = self.generation.content.article_of[heard.chosen.parts]
+        best = np.sort(np.maximum.reduceat(ranked, np.flatnonzero(np.diff(articles, prepend=-1))))[::-1]
+        return bool(best[0] - best[min(SETTLED_AMONG, len(best) - 1)] > SETTLED_MARGIN)
+
+    def _results(
+        self, chosen: Candidates, ranked: NDArray[np.float32], passages: NDArray[np.float32], top_k: int
+    ) -> tuple[Result, ...]:
+        content = self.generation.content
         results: list[Result] = []
         taken: set[int] = set()
         words: list[frozenset[str]] = []
@@ -308,32 +402,31 @@ class KnowledgeBase:
         if not 1 <= top_k <= MAX_TOP_K:
             raise BadQuery(f"expected 1 to {MAX_TOP_K}", field="top_k")
         clock = _Clock()
-        generation = await self._run(self.generation)
-        clock.lap("open")
-        search = Search(generation, query, viewer or Viewer())
-        vectors = await self._embedder.embed(search.texts)
+        vectors = await self._embedder.embed(query.texts)
         clock.lap("embed")
-        gist = search.listen(vectors)
+        search, gist, found = await self._run(lambda: self._begin(query, viewer or Viewer(), vectors, top_k))
         clock.lap("listen")
-        gist_vector = None
-        if gist:
+        if found is None:
             gist_vector = await self._embedder.embed([gist])
             clock.lap("embed_gist")
-        results, evidence = await self._run(lambda: search.answer(gist_vector, top_k))
-        clock.lap("search")
+            found = await self._run(lambda: search.answer(gist_vector, top_k))
+            clock.lap("search")
+        results, evidence = found
         if highlights and results:
-            asked = search.question_vector
-            asked = asked if gist_vector is None else np.concatenate([asked, gist_vector])
-            results = (await self._highlighted(results[0], asked), *results[1:])
+            results = (await self._highlighted(results[0], search.asked), *results[1:])
             clock.lap("embed_sentences")
+        manifest = search.generation.manifest
         return Answer(
-            results,
-            evidence,
-            generation.manifest.calibration.threshold,
-            gist,
-            generation.manifest.generation,
-            clock.stages_ms,
+            results, evidence, manifest.calibration.threshold, search.topic, manifest.generation, clock.stages_ms
         )
+
+    def _begin(
+        self, query: Query, viewer: Viewer, vectors: EmbeddingArray, top_k: int
+    ) -> tuple[Search, str, Found | None]:
+        """Search as far as it goes without the vector of a gist: the search, the gist, what was found without one."""
+        search = Search(self.generation(), query, viewer)
+        gist = search.listen(vectors)
+        return search, gist, None if gist else search.answer(None, top_k)
 
     async def _highlighted(self, result: Result, asked: EmbeddingArray) -> Result:
         spans = sentences(result.text)

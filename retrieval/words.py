@@ -6,6 +6,7 @@ Callers do not use the words of guidelines ("the postage", "my money back"); `sy
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,6 +55,11 @@ def query_terms(text: str) -> dict[str, float]:
             for term in meant:
                 weights[term] = 1.0
     return weights
+
+
+def merged(said: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the terms of several texts as those of one."""
+    return {term: weight for weights in said for term, weight in weights.items()}
 
 
 @lru_cache(maxsize=65536)

@@ -36,6 +36,12 @@ def test_a_newer_topic_pushes_the_older_back() -> None:
     assert gist == "turn 0. turn 1. how long"
 
 
+def test_the_weightiest_turns_are_read_with_the_question_and_all_count() -> None:
+    weights, gist = weigh([1.0, 1.0, 0.0, 0.1, 1.0], agent=(0, 1, 2, 3))
+    assert list(weights) == [0, 1, 2, 3, 4]
+    assert gist == "turn 0. turn 1. turn 4. how long"
+
+
 def test_what_lies_before_something_else_is_left() -> None:
     weights, gist = weigh([1.0, 0.0, 1.0], boundaries=(1,))
     assert list(weights) == [2]
