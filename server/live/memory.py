@@ -27,8 +27,8 @@ from server.wire.publication import Action, Transcript
 log = logging.getLogger(__name__)
 
 MAX_UNSAVED_FINALS = 16
-"""So many finals without guidance may be judged again by the next owner, so that not each one costs a saving: 0.1 to 0.2 ms
-of the event loop, since a busy server has what a call remembers in no cache."""
+"""So many finals without guidance may be judged again by the next owner, so that not each one costs a saving: 0.1 to
+0.2 ms of the event loop, since a busy server has what a call remembers in no cache."""
 
 
 class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
