@@ -48,12 +48,13 @@ def terms(text: str) -> list[str]:
 def query_terms(text: str) -> dict[str, float]:
     """Return the terms of a question with weights: its own, and what callers mean by them."""
     weights = dict.fromkeys(terms(text), 1.0)
-    words = " ".join(_WORD.findall(text.lower().replace("’", "'")))
-    padded = f" {words} "
-    for phrase, meant in _synonyms():
-        if phrase in padded:
-            for term in meant:
-                weights[term] = 1.0
+    words = _WORD.findall(text.lower().replace("’", "'"))
+    padded, synonyms = f" {' '.join(words)} ", _synonyms()
+    for word in dict.fromkeys(words):
+        for phrase, meant in synonyms.get(word, ()):
+            if phrase in padded:
+                for term in meant:
+                    weights[term] = 1.0
     return weights
 
 
@@ -78,8 +79,12 @@ def stem(word: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _synonyms() -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _synonyms() -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """Phrases between blanks with the terms they mean, by their first word: few are looked for in a text."""
     table = yaml.safe_load(_SYNONYMS.read_text("utf-8"))
-    return tuple(
-        (f" {phrase} ", tuple(dict.fromkeys(terms(meant)))) for meant, phrases in table.items() for phrase in phrases
-    )
+    by_first: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    for meant, phrases in table.items():
+        meant_terms = tuple(dict.fromkeys(terms(meant)))
+        for phrase in phrases:
+            by_first.setdefault(phrase.split()[0], []).append((f" {phrase} ", meant_terms))
+    return by_first
