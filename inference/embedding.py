@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.ask import ask_all
 from inference.errors import ModelError, ModelFailed
 from inference.graph import Graph, Node
 from inference.repository import ModelRepository
-from inference.request import EmbeddingArray, Request, RowClass
+from inference.request import EmbeddingArray, RowClass
 
 if TYPE_CHECKING:
     from inference.engine import Engine
@@ -37,29 +36,33 @@ def embedding_graph(model: str, output: str) -> Graph:
 
 
 async def vectors_of(
-    engine: Engine, model: str, output: str, texts: Sequence[str], row_class: RowClass, pins: Mapping[str, int]
+    engine: Engine, model: str, texts: Sequence[str], version: int | None, output: str, row_class: RowClass
 ) -> EmbeddingArray:
-    """Embed texts, all at once.
+    """Embed texts, all at once, without those that are remembered.
 
     Args:
         engine: Started.
         model: With such an output.
-        output: `EMBEDDING` or `RETRIEVAL`.
         texts: At least one, and no more than may be queued.
+        version: Loaded version; None: the one that answers.
+        output: `EMBEDDING` or `RETRIEVAL`.
         row_class: Who goes first.
-        pins: Model name to version.
 
     Returns:
         `[texts, dims] float32`, L2-normalised.
 
     Raises:
-        OverloadedError: If the queue is full.
+        InferenceError: As `Engine.run`.
     """
-    plan = engine.compile(embedding_graph(model, output), None)
-    requests = (
-        Request(plan=plan, inputs={"text": text}, owner="", key="", row_class=row_class, pins=pins) for text in texts
-    )
-    return np.stack([outputs[output].value for outputs in await ask_all(engine, requests)])
+    found = engine.recall(model, texts, version, output)
+    unknown = [number for number, vector in enumerate(found) if vector is None]
+    if unknown:
+        plan = engine.compile(embedding_graph(model, output), None)
+        pins = {} if version is None else {model: version}
+        runs = (engine.run(plan, {"text": texts[number]}, row_class=row_class, pins=pins) for number in unknown)
+        for number, outputs in zip(unknown, await asyncio.gather(*runs), strict=True):
+            found[number] = outputs[output].value
+    return np.array(found)
 
 
 async def embed(
@@ -78,11 +81,10 @@ async def embed(
     Raises:
         ModelFailed: If a vector is not made of numbers; compared with anything, it would find nothing, and nobody told.
     """
-    pins = {} if version is None else {model: version}
     found: list[EmbeddingArray] = []
     for start in range(0, len(texts), _WINDOW):
         part = texts[start : start + _WINDOW]
-        found.append(await vectors_of(engine, model, output, part, RowClass.BACKGROUND, pins))
+        found.append(await vectors_of(engine, model, part, version, output, RowClass.BACKGROUND))
         await asyncio.sleep(0)  # all of them may be remembered, and the loop has others to serve
     if not found:
         outputs = repository.model(model).config.outputs

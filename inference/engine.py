@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from inference.ask import ask
@@ -250,27 +251,31 @@ class Engine:
                 is not ready. No callback follows.
             InferenceError: If it pins a version that is not loaded, or is longer than any bucket.
         """
-        journey = self._take(request)
-        if journey is not None:
+        if not self._is_ready or self._crew is None or self._crash is not None:
+            raise OverloadedError("the engine is not ready")
+        if request.row_class is not RowClass.SHADOW:
+            self._ledger.stats.submitted += 1
+            for follower in self.followers.values():
+                request = follower.follow(request)
+        program = self._fleet.program(request.plan, request.pins, request.owner)
+        journey = Journey(request, program, self._clock())
+        try:
+            step = self._advance_from_memory(journey)
+        except Exception as error:  # what the model said of these words was no number, say: the row's fault, not ours
+            self._ledger.begin(journey)
+            self._ledger.fail_soon(journey, error)
+            return
+        if step is None:
+            if not journey.results:
+                self._ledger.skipped("not_wanted")
             self._ledger.begin(journey)
             self._ledger.end_soon([journey], Outcome.DONE)
-
-    def take(self, request: Request) -> Sequence[Output] | None:
-        """Take a request as `submit` does, but return its outputs where they are remembered.
-
-        Returns:
-            All its outputs, and nothing is called; None: `on_outputs` and `on_done` will be.
-
-        Raises:
-            OverloadedError: As `submit`.
-            InferenceError: As `submit`.
-        """
-        journey = self._take(request)
-        if journey is None or journey.request is request:
-            return journey.hand_over() if journey is not None else None
-        self._ledger.begin(journey)  # a follower hears of it by the callbacks
-        self._ledger.end_soon([journey], Outcome.DONE)
-        return None
+        elif step.step.op is Op.MODEL:
+            self._queue(self._crew, journey)
+        elif self._crew.take_operator(journey):
+            self._ledger.begin(journey)
+        else:
+            self._refuse(Refusal.FULL, request.row_class)
 
     def cancel(self, owner: str) -> None:
         """Drop what is queued for a call; its requests end as cancelled. What runs already is answered."""
@@ -337,6 +342,40 @@ class Engine:
         """
         return await embed(self, self.repository, self.embedding_model, texts, version, output)
 
+    def recall(
+        self, model: str, texts: Sequence[str], version: int | None = None, output: str = EMBEDDING
+    ) -> list[NDArray[Any] | None]:
+        """Return what a model gave for texts, where that is remembered: at once, and an eighth as dear as a request.
+
+        Args:
+            model: That takes text.
+            texts: Any number.
+            version: Loaded version; None: the one that answers.
+            output: Of the model.
+
+        Returns:
+            Its row for each text; None for those that have to be asked for.
+
+        Raises:
+            OverloadedError: If the engine is not ready.
+            InferenceError: If the version is not loaded.
+        """
+        if not self.is_ready:
+            raise OverloadedError("the engine is not ready")
+        service = self._fleet.service(model, version)
+        assert service.tokenizer is not None
+        found: list[NDArray[Any] | None] = []
+        for text in texts:
+            remembered = self._memo.recall(service.lane, service.tokenizer.encode(text))
+            array = remembered[0].arrays.get(output) if remembered is not None else None
+            if remembered is None or array is None:
+                found.append(None)
+                continue
+            found.append(array[remembered[1]])
+            self._ledger.stats.submitted += 1
+            self._ledger.skipped("same_text")
+        return found
+
     @property
     def embedding_model(self) -> str:
         """Model behind `embed`; raises `ModelError` if none has an embedding."""
@@ -363,39 +402,6 @@ class Engine:
         )
 
     # -- inside: taking ----------------------------------------------------------------------------------------------
-
-    def _take(self, request: Request) -> Journey | None:
-        """Take a request as far as it goes at once. Returns its journey where that is the end, and has yet to be told.
-
-        Raises:
-            OverloadedError: As `submit`.
-            InferenceError: As `submit`.
-        """
-        if not self._is_ready or self._crew is None or self._crash is not None:
-            raise OverloadedError("the engine is not ready")
-        if request.row_class is not RowClass.SHADOW:
-            self._ledger.stats.submitted += 1
-            for follower in self.followers.values():
-                request = follower.follow(request)
-        program = self._fleet.program(request.plan, request.pins, request.owner)
-        journey = Journey(request, program, self._clock())
-        try:
-            step = self._advance_from_memory(journey)
-        except Exception as error:  # what the model said of these words was no number, say: the row's fault, not ours
-            self._ledger.begin(journey)
-            self._ledger.fail_soon(journey, error)
-            return None
-        if step is None:
-            if not journey.results:
-                self._ledger.skipped("not_wanted")
-            return journey
-        if step.step.op is Op.MODEL:
-            self._queue(self._crew, journey)
-        elif self._crew.take_operator(journey):
-            self._ledger.begin(journey)
-        else:
-            self._refuse(Refusal.FULL, request.row_class)
-        return None
 
     def _queue(self, crew: Crew, journey: Journey) -> None:
         admission = crew.admit(journey)

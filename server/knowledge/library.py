@@ -56,9 +56,8 @@ class LiveEmbedder:
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingArray:
         """Return `[texts, dims] float32`, L2-normalised; one batch for all that are new."""
-        model = self.identity.model
-        pins = {model: self.identity.version}  # the index has vectors of no other
-        return await vectors_of(self.engine, model, self.identity.output, texts, RowClass.FINAL, pins)
+        of = self.identity  # the index has vectors of no other version
+        return await vectors_of(self.engine, of.model, texts, of.version, of.output, RowClass.FINAL)
 
 
 class Library:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from inference.backends.fake import FakeBackend
 from inference.errors import ModelFailed
 from inference.graph import Graph, Node
 from inference.prototypes import make_prototypes
-from inference.request import Outcome, Request, RowClass
-from tests.inference.engine.running import GRAPH, HEADS, Answers, Gate, close, running, submit
+from inference.request import Outcome, RowClass
+from tests.inference.engine.running import GRAPH, Gate, close, running, submit
 from tests.inference.tiny_models import WORDS
 
 
@@ -34,56 +33,27 @@ async def test_the_same_words_again_never_reach_the_model(repository: Path) -> N
         assert engine.stats().skipped == {"same_text": 1}
 
 
-async def test_what_is_remembered_is_taken_without_a_callback(repository: Path) -> None:
-    async with running(repository, backend=FakeBackend()) as engine:
-        plan = engine.compile(GRAPH, None)
-        first = submit(engine, plan, "my card is lost")
-        await first.outcome()
-        answers = Answers()
-        request = Request(
-            plan=plan,
-            inputs={"text": "my card is lost", "speaker": "customer", "is_final": False},
-            owner="other",
-            key="u",
-            on_outputs=answers.on_outputs,
-            on_done=answers.on_done,
-        )
-        taken = engine.take(request)
-        assert taken is not None
-        assert {output.name: output.value for output in taken} == first.values
-        assert engine.stats().skipped == {"same_text": 1}
-        assert (engine.stats().submitted, engine.stats().under_way) == (2, 0)
-        request.inputs = {**request.inputs, "text": "my card is stolen"}
-        assert engine.take(request) is None
-        assert await answers.outcome() is Outcome.DONE
-        assert engine.stats().submitted == 3
-
-
-async def test_who_follows_hears_of_what_is_remembered(repository: Path) -> None:
-    heard: list[str] = []
-
-    class Listener:
-        def follow(self, request: Request) -> Request:
-            return replace(request, on_outputs=lambda ready: heard.extend(output.name for output in ready))
-
-    async with running(repository, backend=FakeBackend()) as engine:
-        plan = engine.compile(GRAPH, None)
-        await submit(engine, plan, "my card is lost").outcome()
-        engine.followers["utterance"] = Listener()
-        answers = Answers()
-        inputs = {"text": "my card is lost", "speaker": "customer", "is_final": False}
-        assert engine.take(Request(plan=plan, inputs=inputs, owner="", key="", on_done=answers.on_done)) is None
-        assert await answers.outcome() is Outcome.DONE
-        assert set(HEADS) <= set(heard)
-
-
 async def test_texts_are_embedded_alike_from_memory_and_not(real_repository: Path) -> None:
     async with running(real_repository) as engine:
         texts = [f"my card is {word}" for word in WORDS[5:8]]
         first = await engine.embed(texts[:2])
         again = await engine.embed([texts[1], texts[2], texts[0]])
         assert np.array_equal(again[[2, 0]], first)
-        assert engine.stats().skipped == {"same_text": 2}
+        stats = engine.stats()
+        assert (stats.submitted, stats.rows, stats.skipped) == (5, 3, {"same_text": 2})
+
+
+async def test_what_is_remembered_is_recalled_without_a_request(real_repository: Path) -> None:
+    async with running(real_repository) as engine:
+        texts = [f"my card is {word}" for word in WORDS[5:7]]
+        (vector,) = await engine.embed(texts[:1])
+        known, unknown = engine.recall("utterance", texts)
+        assert known is not None
+        assert np.array_equal(known, vector)
+        assert unknown is None
+        assert engine.recall("utterance", texts[:1], output="retrieval") == [None], "nobody asked for that one"
+        engine.forget_words()
+        assert engine.recall("utterance", texts) == [None, None]
 
 
 async def test_memory_says_what_the_model_said_for_every_speaker_and_tenant(real_repository: Path) -> None:
