@@ -29,7 +29,8 @@ from server.wire.clock import Stamps
 from server.wire.codec import json_encoder, transcript_decoder
 from server.wire.ids import ConversationId, TenantId
 from server.wire.ingest import UtteranceIn
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Annotation
+from server.wire.utterance import Utterance
 
 TENANT = TenantId("bench")
 GRAPH = "guidance"

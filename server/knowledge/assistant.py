@@ -29,8 +29,8 @@ from server.metrics import Metrics
 from server.policy.cards import Finding
 from server.policy.rules import QUESTION_OUTPUT, Policy
 from server.wire.clock import Stamps
-from server.wire.publication import Action
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Action, Annotation
+from server.wire.utterance import Utterance
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from retrieval.conversation import MAX_QUESTION_CHARS, Turn
 from server.policy.rules import Assist
 from server.policy.words import normalise
 from server.wire.ids import UtteranceId
-from server.wire.publication import Action, Evidence
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Action, Annotation, Evidence
+from server.wire.utterance import Utterance
 
 Trigger = Literal["question", "checking", "moment", "asked"]
 

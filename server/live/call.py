@@ -37,7 +37,7 @@ from server.live.mail import (
     refuse,
 )
 from server.live.memory import MAX_UNSAVED_FINALS, CallMemory, pack, resume
-from server.live.payloads import annotation_of, transcript_of, utterance_of
+from server.live.payloads import transcript_of, utterance_of
 from server.live.records import Records
 from server.live.reports import Gaps, Shedding
 from server.live.stage_times import StageTimes
@@ -53,8 +53,8 @@ from server.wire.clock import Stamps, stage_durations_ms, wall_ms
 from server.wire.errors import CuelineError
 from server.wire.ids import AgentId, ConversationId, Speaker, TenantId, UtteranceId, agent_channel, call_channel
 from server.wire.ingest import UtteranceIn
-from server.wire.publication import Action, CallState, Payload
-from server.wire.utterance import Annotation, Origin, Utterance
+from server.wire.publication import Action, Annotation, CallState, Payload
+from server.wire.utterance import Origin, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -367,7 +367,7 @@ class LiveCall:
             return
         is_interim, notes = not utterance.is_final, [note for note in annotations if note.value is not None]
         if notes:
-            self._unwritten += [Event(annotation_of(note), stamps, is_interim=is_interim) for note in notes]
+            self._unwritten += [Event(note, stamps, is_interim=is_interim) for note in notes]
             self._times.annotated(utterance, stamps)
         guidance = self._policy.on_annotations(annotations, utterance, self._now_s())
         self._publish_guidance(guidance, stamps)

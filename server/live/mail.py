@@ -15,7 +15,8 @@ from server.wire.clock import Stamps
 from server.wire.errors import Unavailable
 from server.wire.ids import AgentId, Speaker
 from server.wire.ingest import UtteranceIn
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Annotation
+from server.wire.utterance import Utterance
 
 
 @dataclass(frozen=True, slots=True)

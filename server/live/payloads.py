@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from server.wire.ids import ConversationId, TenantId, UtteranceId
-from server.wire.publication import AnnotationPayload, Transcript
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Transcript
+from server.wire.utterance import Utterance
 
 
 def transcript_of(utterance: Utterance) -> Transcript:
@@ -40,19 +40,4 @@ def utterance_of(tenant_id: TenantId, conversation_id: ConversationId, said: Tra
         confidence=said.confidence,
         is_final=said.is_final,
         origin=said.origin,
-    )
-
-
-def annotation_of(annotation: Annotation) -> AnnotationPayload:
-    """One output of the graph for the feed."""
-    return AnnotationPayload(
-        utterance_id=annotation.utterance_id,
-        revision=annotation.revision,
-        output=annotation.output,
-        value=annotation.value,
-        score=annotation.score,
-        model=annotation.model,
-        version=annotation.version,
-        queue_ms=annotation.queue_ms,
-        compute_ms=annotation.compute_ms,
     )

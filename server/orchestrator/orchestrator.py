@@ -24,7 +24,8 @@ from server.orchestrator.turns import Turns, TurnState
 from server.wire.clock import Stamps, wall_ms
 from server.wire.errors import ConfigError
 from server.wire.ids import ConversationId, TenantId
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Annotation
+from server.wire.utterance import Utterance
 
 OnAnnotations = Callable[[Utterance, Sequence[Annotation], Stamps], None]
 OnDone = Callable[[Utterance, Outcome, BaseException | None], None]

@@ -16,8 +16,8 @@ from server.policy.memory import MatcherState, Occurrence, Run, Track, Turn, Win
 from server.policy.rulebook import RuleBook
 from server.policy.rules import KEEP_MARGIN, Moment
 from server.policy.words import normalise
-from server.wire.publication import Evidence
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Annotation, Evidence
+from server.wire.utterance import Utterance
 
 STABLE_INTERIMS = 2
 """`stable`: so many interims in a row; two agreeing decodes seldom change (the usual rule of streaming recognition)."""

@@ -22,8 +22,8 @@ from server.policy.moments import MomentEvent, MomentMatcher
 from server.policy.rulebook import RuleBook
 from server.wire.errors import BadRequest
 from server.wire.ids import UtteranceId
-from server.wire.publication import Action, Checklist
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Action, Annotation, Checklist
+from server.wire.utterance import Utterance
 
 _CLOCK_EPSILON_MS = 1e-6
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 import msgspec
 
 from server.wire.clock import Stamps
-from server.wire.ids import Speaker
+from server.wire.ids import Speaker, UtteranceId
 from server.wire.utterance import Origin, Word
 
 Kind = Literal["call", "transcript", "annotation", "action", "checklist", "gap", "translation", "summary", "notice"]
@@ -72,12 +72,24 @@ class Transcript(Payload, frozen=True, kw_only=True):
     words: tuple[Word, ...] = ()
 
 
-class AnnotationPayload(Payload, frozen=True, kw_only=True):
-    """Kind `annotation`: one graph output for one utterance revision, as its step ends."""
+class Annotation(Payload, frozen=True, kw_only=True):
+    """Kind `annotation`: one graph output for one utterance revision, as its step ends.
+
+    Attributes:
+        utterance_id: The utterance it speaks of.
+        revision: The revision whose text was read.
+        output: Name of the graph output (`intent`, `sentiment`, `moments`, …).
+        value: The output's value: an object or a list of objects.
+        score: The leading score of the value, 0 to 1; null where the value has none.
+        model: Model that claimed it.
+        version: That model's version.
+        queue_ms: Time its row waited for a batch.
+        compute_ms: Time its batch ran.
+    """
 
     key_fields: ClassVar[tuple[str, ...]] = ("utterance_id", "output")
 
-    utterance_id: str
+    utterance_id: UtteranceId
     revision: int
     output: str
     value: Any
@@ -256,7 +268,7 @@ class Notice(Payload, frozen=True, kw_only=True):
 PAYLOADS: dict[Kind, type[Payload]] = {
     "call": CallState,
     "transcript": Transcript,
-    "annotation": AnnotationPayload,
+    "annotation": Annotation,
     "action": Action,
     "checklist": Checklist,
     "gap": Gap,

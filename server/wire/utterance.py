@@ -1,8 +1,8 @@
-"""What was said, and what a model claims of it. The values that travel between the rooms."""
+"""What was said: the value that travels between the rooms."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -63,29 +63,3 @@ class Utterance(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 1.0
     is_final: bool = False
     origin: Origin = "speech"
-
-
-class Annotation(msgspec.Struct, frozen=True, kw_only=True):
-    """One output of the guidance graph for one utterance revision.
-
-    Attributes:
-        utterance_id: The utterance it speaks of.
-        revision: The revision whose text was read.
-        output: Name of the graph output (`intent`, `sentiment`, `moments`, …).
-        value: The output's value as DESIGN 13 prints it: an object or a list of objects.
-        score: The leading score of the value, 0 to 1; null where the value has none.
-        model: Model that claimed it.
-        version: That model's version.
-        queue_ms: Time its row waited for a batch.
-        compute_ms: Time its batch ran.
-    """
-
-    utterance_id: UtteranceId
-    revision: int
-    output: str
-    value: Any
-    score: float | None
-    model: str
-    version: int
-    queue_ms: float = 0.0
-    compute_ms: float = 0.0

@@ -9,7 +9,7 @@ from server.wire.clock import Stamps, wall_ms
 from server.wire.ids import Speaker
 from server.wire.publication import (
     Action,
-    AnnotationPayload,
+    Annotation,
     Checklist,
     ChecklistItem,
     Citation,
@@ -68,8 +68,8 @@ def interim(number: int) -> Transcript:
     return utterance(number, revision=1, is_final=False, text=" ".join(words[: len(words) // 2]))
 
 
-def annotation(number: int, output: str, value: Any, score: float | None) -> AnnotationPayload:
-    return AnnotationPayload(
+def annotation(number: int, output: str, value: Any, score: float | None) -> Annotation:
+    return Annotation(
         utterance_id=f"u{number}",
         revision=2,
         output=output,
@@ -82,7 +82,7 @@ def annotation(number: int, output: str, value: Any, score: float | None) -> Ann
     )
 
 
-def annotations(number: int) -> Iterator[AnnotationPayload]:
+def annotations(number: int) -> Iterator[Annotation]:
     if number in SENTIMENTS:
         value = SENTIMENTS[number]
         scores = {"negative": max(0.0, -value), "neutral": 1 - abs(value), "positive": max(0.0, value)}

@@ -4,8 +4,7 @@ import msgspec
 
 from server.knowledge.questions import Confirm, Questions, QuestionsState, Search, Withdraw
 from server.policy.loading import parse_policy
-from server.wire.publication import Action, Evidence
-from server.wire.utterance import Annotation
+from server.wire.publication import Action, Annotation, Evidence
 from tests.server.policy.script import utterance
 
 HEAD = "tenant: shop\nversion: 1\ngraph: guidance\nknowledge: shop\n"

@@ -15,7 +15,7 @@ from server.metrics import Metrics
 from server.policy.loading import parse_policy
 from server.policy.rulebook import RuleBook
 from server.wire.errors import NotFound, Unavailable
-from server.wire.utterance import Annotation
+from server.wire.publication import Annotation
 
 POLICY = """
 tenant: test

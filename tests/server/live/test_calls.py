@@ -10,7 +10,7 @@ from server.store.contract import ConversationRecord, CoverageRecord, GapRecord,
 from server.wire.clock import Stamps
 from server.wire.errors import Busy, NotFound, Overloaded, Unavailable
 from server.wire.ingest import UtteranceIn
-from server.wire.publication import Action, AnnotationPayload, CallState, Gap, Notice, Transcript
+from server.wire.publication import Action, Annotation, CallState, Gap, Notice, Transcript
 from tests.server.live.stations import POLICY, OnePolicy, make_stations
 from tests.virtual_time import virtual_time
 
@@ -77,7 +77,7 @@ async def test_speech_becomes_transcript_annotation_and_card_in_order():
     kinds = [type(p).__name__ for p in stations.log.payloads(CALL)]
     assert kinds[:3] == ["CallState", "Transcript", "Transcript"]
     assert [p.is_final for p in stations.log.payloads(CALL, Transcript)] == [False, True]
-    (annotation,) = stations.log.payloads(CALL, AnnotationPayload)  # the interim's came too late to matter
+    (annotation,) = stations.log.payloads(CALL, Annotation)  # the interim's came too late to matter
     assert (annotation.output, annotation.revision) == ("intent", 2)
     card = stations.log.payloads(CALL, Action)[0]
     assert (card.title, card.state, card.evidence[0].text) == ("Offer to move it", "new", "I want to cancel my visit")
@@ -133,7 +133,7 @@ async def test_the_last_words_are_annotated_before_the_end():
     await source.on_utterance(said("hello"), NO_STAMPS)
     await source.stop()
     kinds = [type(p).__name__ for p in stations.log.payloads(CALL)]
-    assert kinds.index("AnnotationPayload") < len(kinds) - 1
+    assert kinds.index("Annotation") < len(kinds) - 1
 
 
 @virtual_time
@@ -171,7 +171,7 @@ async def test_a_failing_model_costs_that_annotation_only():
     stations.orchestrator.fails = False
     await (await source.on_utterance(said("two", utterance_id="u2"), NO_STAMPS))
     await source.stop()
-    assert [p.utterance_id for p in stations.log.payloads(CALL, AnnotationPayload)] == ["u2"]
+    assert [p.utterance_id for p in stations.log.payloads(CALL, Annotation)] == ["u2"]
 
 
 @virtual_time

@@ -16,7 +16,7 @@ from server.speech.contract import SpeechGap
 from server.store.contract import ActionRecord, ConversationRecord, GapRecord, UtteranceRecord
 from server.wire.clock import Stamps
 from server.wire.ingest import UtteranceIn
-from server.wire.publication import Action, AnnotationPayload, CallState, Checklist, Transcript
+from server.wire.publication import Action, Annotation, CallState, Checklist, Transcript
 from tests.server.live.stations import make_stations
 from tests.virtual_time import virtual_time
 
@@ -145,7 +145,7 @@ async def test_words_that_nobody_judged_are_judged_by_the_next_owner():
     await asyncio.sleep(1)
     assert [(card.id, card.evidence[0].utterance_id) for card in world.published(Action)] == [("keep-1", "u2")]
     assert [said.utterance_id for said in world.published(Transcript)] == ["u1", "u2"], "said once"
-    assert {note.utterance_id for note in world.published(AnnotationPayload)} == {"u1", "u2"}
+    assert {note.utterance_id for note in world.published(Annotation)} == {"u1", "u2"}
     await second.stop()
 
 
@@ -166,7 +166,7 @@ async def test_finals_whose_annotations_had_not_come_are_annotated_again_one_aft
     assert [said.utterance_id for said in orchestrator.asked[num_asked:]] == ["u2"], "the next one waits for it"
     await asyncio.sleep(1)
     assert [said.utterance_id for said in orchestrator.asked[num_asked:]] == ["u2", "u3"]
-    assert {note.utterance_id for note in world.published(AnnotationPayload)} == {"u1", "u2", "u3"}
+    assert {note.utterance_id for note in world.published(Annotation)} == {"u1", "u2", "u3"}
     assert [card.id for card in world.published(Action)] == ["keep-1"]
     await second.stop()
 

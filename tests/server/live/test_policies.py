@@ -23,7 +23,8 @@ from server.orchestrator.graphs import offers
 from server.wire.clock import Stamps
 from server.wire.errors import ConfigError
 from server.wire.ids import ConversationId, Speaker, TenantId, UtteranceId
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Annotation
+from server.wire.utterance import Utterance
 from tests.inference.life.folders import drop_version, write_repository
 
 SOURCE = """

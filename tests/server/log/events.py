@@ -10,7 +10,7 @@ import msgspec
 from server.log.contract import ChannelKey, Entry, Event
 from server.wire.clock import Stamps
 from server.wire.ids import TenantId
-from server.wire.publication import Action, ActionStateName, AnnotationPayload, CallState, Notice, Payload, Transcript
+from server.wire.publication import Action, ActionStateName, Annotation, CallState, Notice, Payload, Transcript
 
 CALL = ChannelKey(TenantId("car_service"), "call:c1")
 AGENT = ChannelKey(TenantId("car_service"), "agent:a1")
@@ -38,7 +38,7 @@ def transcript(
 
 def annotation(utterance_id: str = "u1", revision: int = 1, output: str = "intent", value: str = "oil_change") -> Event:
     return event(
-        AnnotationPayload(
+        Annotation(
             utterance_id=utterance_id,
             revision=revision,
             output=output,

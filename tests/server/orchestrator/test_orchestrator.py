@@ -22,7 +22,8 @@ from server.orchestrator import Guide, Orchestrator
 from server.orchestrator.graphs import offers
 from server.wire.clock import Stamps
 from server.wire.ids import ConversationId, TenantId
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Annotation
+from server.wire.utterance import Utterance
 from tests.inference.model_folders import HEADS, write_model
 from tests.inference.tiny_models import bert_tokenizer
 

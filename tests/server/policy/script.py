@@ -9,8 +9,8 @@ from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.wire.ids import ConversationId, Speaker, TenantId, UtteranceId
-from server.wire.publication import Action, Checklist
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Action, Annotation, Checklist
+from server.wire.utterance import Utterance
 
 HEAD = """
 tenant: shop

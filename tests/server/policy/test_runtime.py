@@ -11,8 +11,8 @@ from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
 from server.policy.runtime import CallPolicy
 from server.wire.errors import BadRequest
-from server.wire.publication import Action, Checklist
-from server.wire.utterance import Annotation, Utterance
+from server.wire.publication import Action, Annotation, Checklist
+from server.wire.utterance import Utterance
 from tests.examples import examples
 from tests.server.policy.script import ScriptedCall, brief, near, policy_of, utterance
 

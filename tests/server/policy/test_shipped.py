@@ -12,7 +12,7 @@ from server.policy.moments import Change, MomentMatcher
 from server.policy.prototypes import Prototypes, build_prototypes, prototype_spec, read_negatives
 from server.policy.rulebook import RuleBook
 from server.policy.rules import Policy
-from server.wire.utterance import Annotation
+from server.wire.publication import Annotation
 from tests.server.policy.encoder import ROOT, Encoder
 from tests.server.policy.script import ScriptedCall, utterance
 from tests.server.policy.transcripts import NEGATIVES, POLICIES, TENANTS, Line, call, play, sentences
