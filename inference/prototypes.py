@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,19 +62,17 @@ class _Part:
         prototypes: The set itself; held, so that its `id` stays its own.
         labels: Its labels that have phrases.
         thresholds: Of these, each exactly a float32.
-        phrases: In the order of the stack's columns.
+        phrases: Of each label, in the order of the stack's columns.
         label_columns: Where its labels are in the stack.
-        phrase_columns: Where its phrases are.
-        starts: First phrase of each label, counted from the first of these columns.
+        phrase_columns: Where the phrases of each label are.
     """
 
     prototypes: PrototypeSet
     labels: tuple[str, ...]
     thresholds: Sequence[float]
-    phrases: tuple[str, ...]
+    phrases: tuple[tuple[str, ...], ...]
     label_columns: slice
-    phrase_columns: slice
-    starts: tuple[int, ...]
+    phrase_columns: tuple[slice, ...]
 
 
 class PrototypeReading:
@@ -117,10 +116,10 @@ class PrototypeReading:
         if not claims:
             return [], None
         claims.sort()
-        similar: list[float] = self._similarities[row, part.phrase_columns].tolist()
-        labels, phrases, starts = part.labels, part.phrases, part.starts
+        similarities = self._similarities[row]
+        labels, phrases, columns = part.labels, part.phrases, part.phrase_columns
         return [
-            {"label": labels[label], "score": -score, "phrase": phrases[similar.index(-score, starts[label])]}
+            {"label": labels[label], "score": -score, "phrase": phrases[label][similarities[columns[label]].argmax()]}
             for score, label in claims
         ], -claims[0][0]
 
@@ -138,14 +137,14 @@ class PrototypeStack:
         for prototypes in sets:
             order = np.argsort(prototypes.label_of, kind="stable")
             present, first = np.unique(prototypes.label_of[order], return_index=True)
+            spans = [slice(start, end) for start, end in pairwise([*first.tolist(), len(order)])]
             self._parts[id(prototypes)] = _Part(
                 prototypes=prototypes,
                 labels=tuple(prototypes.labels[label] for label in present.tolist()),
                 thresholds=prototypes.thresholds[present].tolist(),
-                phrases=tuple(prototypes.phrases[i] for i in order.tolist()),
+                phrases=tuple(tuple(prototypes.phrases[i] for i in order[span].tolist()) for span in spans),
                 label_columns=slice(len(starts), len(starts) + len(present)),
-                phrase_columns=slice(num_phrases, num_phrases + len(order)),
-                starts=tuple(first.tolist()),
+                phrase_columns=tuple(slice(num_phrases + span.start, num_phrases + span.stop) for span in spans),
             )
             vectors.append(prototypes.vectors[order])
             starts.extend(num_phrases + start for start in first.tolist())
