@@ -31,14 +31,22 @@ class Candidates:
     """What a search looks at closely.
 
     Attributes:
-        passages: `[candidates] int64`, ascending.
-        parts: `[parts] int64`, ascending; those of the passages.
+        passages: `[candidates] int64`, those of a part together.
+        parts: `[parts] int64`, those of the passages.
         starts: `[parts] int64`, first candidate of each part.
     """
 
     passages: NDArray[np.int64]
     parts: NDArray[np.int64]
     starts: NDArray[np.int64]
+
+    def and_then(self, more: Candidates) -> Candidates:
+        """Return these, and others of other parts behind them."""
+        return Candidates(
+            np.concatenate([self.passages, more.passages]),
+            np.concatenate([self.parts, more.parts]),
+            np.concatenate([self.starts, more.starts + len(self.passages)]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,13 @@ class Evidence:
     passages: NDArray[np.float32]
     parts: NDArray[np.float32]
 
+    def and_then(self, more: Evidence) -> Evidence:
+        """Return these scores, and those of more candidates behind them."""
+        return Evidence(
+            np.concatenate([self.passages, more.passages]),
+            np.concatenate([self.parts, more.parts]),
+        )
+
 
 def lexical_scores(generation: Generation, weights: Sequence[Mapping[str, float]]) -> NDArray[np.float32]:
     """Return `[parts, texts] float32`, √BM25 of every part."""
@@ -64,7 +79,7 @@ def candidates(
     vectors: EmbeddingArray,
     lexical: NDArray[np.float32],
     allowed: NDArray[np.bool_] | None,
-    before: NDArray[np.int64] | None = None,
+    without: NDArray[np.int64] | None = None,
 ) -> Candidates:
     """Choose what is scored exactly: the nearest passages and the parts with the rarest common words.
 
@@ -73,7 +88,10 @@ def candidates(
         vectors: `[texts, dims] float32`.
         lexical: `[parts, texts] float32`.
         allowed: `[passages] bool`; nothing else is looked at. None admits all.
-        before: `[candidates] int64`, passages that were chosen for other texts, which stay.
+        without: `[parts] int64`, parts of a large base that are left out, since they are chosen already.
+
+    Returns:
+        Candidates in ascending order.
     """
     content = generation.content
     chosen = generation.dense.candidates(vectors, allowed, DENSE_CANDIDATES)
@@ -81,12 +99,12 @@ def candidates(
         total = lexical.sum(1)
         best = np.argpartition(total, -min(LEXICAL_CANDIDATES, len(total)))[-LEXICAL_CANDIDATES:]
         near = np.unique(np.concatenate([best[total[best] > 0], content.part_of[chosen]]))
+        if without is not None:
+            near = np.setdiff1d(near, without)
         spans = [np.arange(content.first_of[part], content.first_of[part + 1]) for part in near]
-        chosen = np.concatenate(spans) if spans else chosen
+        chosen = np.concatenate(spans) if spans else chosen[:0]
         if allowed is not None:
             chosen = chosen[allowed[chosen]]
-        if before is not None:
-            chosen = np.union1d(before, chosen)
     if len(chosen) == len(content.passages):  # the usual small base: nothing to sort
         return Candidates(chosen, np.arange(content.num_parts), content.first_of[:-1])
     parts, starts = np.unique(content.part_of[chosen], return_index=True)

@@ -245,15 +245,17 @@ class Search:
     def _read(self, heard: _Heard, gist_vector: EmbeddingArray) -> None:
         """Put the gist's scores where only those of its words were."""
         assert heard.found is not None
-        generation, before = self.generation, heard.chosen.passages
+        generation, chosen = self.generation, heard.chosen
         heard.has_gist = True
         heard.vectors[-1] = gist_vector[0]
-        heard.chosen = candidates(generation, gist_vector, heard.lexical, self._allowed, before)
-        if len(heard.chosen.passages) > len(before):
-            heard.found = score(generation, heard.chosen, heard.vectors, heard.lexical)
-            return
-        read = score(generation, heard.chosen, gist_vector, heard.lexical[:, -1:])
+        read = score(generation, chosen, gist_vector, heard.lexical[:, -1:])
         heard.found.passages[:, -1:], heard.found.parts[:, -1:] = read.passages, read.parts
+        if generation.dense.kind == "flat" or len(chosen.passages) == len(generation.content.passages):
+            return
+        more = candidates(generation, gist_vector, heard.lexical, self._allowed, without=chosen.parts)
+        if len(more.passages):
+            heard.found = heard.found.and_then(score(generation, more, heard.vectors, heard.lexical))
+            heard.chosen = chosen.and_then(more)
 
     def _weigh_question(self, heard: _Heard) -> None:
         """Find out how far the question answers for itself, and whether it leans on what was said."""

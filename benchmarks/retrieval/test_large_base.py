@@ -107,7 +107,7 @@ async def run(data: Path) -> None:
         await ingest(data / "articles", store, embedder)
         print(f"\nfilled in {time.perf_counter() - start_s:.0f} s")
     start_s = time.perf_counter()
-    generation = Generation.open(store.path(store.current()))
+    generation = Generation.open(store, store.current())
     print(f"\n{generation.manifest.passages} passages, {generation.manifest.index}, ", end="")
     print(f"opened in {(time.perf_counter() - start_s) * 1e3:.0f} ms, load {os.getloadavg()[0]:.1f}")
     cases = []
