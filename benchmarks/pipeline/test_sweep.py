@@ -1,7 +1,7 @@
 """How much a server takes: the highest rates at p99 of 50 and 100 ms, beside bare onnxruntime in the same run.
 
 Writes `reports/load/`; on a quiet machine each search takes two minutes. Bias: generator and fifty readers take about a
-tenth of the machine from the server; bare onnxruntime has all of it.
+twentieth of the machine from the server; bare onnxruntime has all of it.
 """
 
 from __future__ import annotations
