@@ -100,7 +100,7 @@ _decoder = msgspec.msgpack.Decoder(CallMemory)
 def pack(memory: CallMemory) -> bytes:
     """As it is kept; never empty.
 
-    Not compressed: that made 4 kB of 9, and was the dearest single thing that the event loop did for an utterance.
+    Not compressed: that would make 4 kB of 9, and take most of a saving's time, which is the event loop's.
     """
     return _encoder.encode(memory)
 
