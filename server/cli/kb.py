@@ -298,7 +298,7 @@ def _print_report(report: Report, place: _Place) -> None:
         console.print(
             f"{place.base}: generation {manifest.generation}, {manifest.articles} articles "
             f"({report.articles_new} new, {report.articles_changed} changed, {report.articles_gone} gone), "
-            f"{manifest.passages} passages ({report.passages_embedded} embedded), {manifest.index} index"
+            f"{manifest.passages} passages ({report.passages_embedded} texts embedded), {manifest.index} index"
         )
     else:
         console.print(f"{place.base}: nothing changed, generation {manifest.generation} stays")
