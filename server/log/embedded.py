@@ -437,6 +437,7 @@ class EmbeddedLog:
             for channel in [channel for channel in self._channels.values() if self._is_idle(channel)]:
                 self._evict(channel)
             try:
+                await self._writer.run_in_thread(self._files.close_lost)
                 expired = await self._writer.run_in_thread(
                     partial(self._files.expired, self._limits.retention_s, self._limits.max_disk_bytes)
                 )

@@ -172,6 +172,10 @@ class ChannelFiles:
             found = scan(path.read_bytes())
             self._replace(path, resealed(key, found.payloads, found.skipped_bytes, cipher))
 
+    def close_lost(self) -> None:
+        """See `OpenFiles.close_lost`."""
+        self._files.close_lost()
+
     def expired(self, max_age_s: float, max_total_bytes: int) -> list[ChannelKey]:
         """Channels to forget, oldest first: those not written to for so long, and as many as are too much together."""
         files = [(stat.st_mtime, stat.st_size, key) for key in self._keys() if (stat := self._stat(key))]

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -301,6 +304,60 @@ def test_more_files_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.Monke
     assert all([entry.position.offset for entry in held(files, key).entries] == [1, 2, 3, 4] for key in keys)
     files.close()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_files_kept_open_leave_room_where_a_process_may_have_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    files = opened(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(40):
+        files.write([append(*entries(1), key=ChannelKey(TenantId("t"), f"call:{number}"))])
+    assert len(os.listdir("/proc/self/fd")) == before + 16
+    files.close()
+
+
+def test_where_others_took_all_room_the_log_gives_up_files_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = opened(tmp_path)
+    keys = [ChannelKey(TenantId("t"), f"call:{number}") for number in range(5)]
+    made = entries(2)
+    files.write([append(made[0], key=key) for key in keys[:3]])
+    num_open = len(os.listdir("/proc/self/fd"))
+    real = os.open
+
+    def full(*arguments: Any) -> int:
+        if len(os.listdir("/proc/self/fd")) >= num_open:
+            raise OSError(errno.EMFILE, "too many open files")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "open", full)
+    files.write([append(made[0], key=key) for key in keys[3:]])
+    files.write([append(made[1], key=key) for key in keys])
+    monkeypatch.undo()
+    assert all([entry.position.offset for entry in held(files, key).entries] == [1, 2] for key in keys)
+    files.close()
+
+
+@pytest.mark.parametrize("how", ["delete", "delete the folder", "replace"])
+def test_files_that_somebody_deletes_or_replaces_are_written_to_no_more(tmp_path: Path, how: str) -> None:
+    files = opened(tmp_path)
+    made = entries(4)
+    files.write([append(Opened("e" * 16, 0, is_sealed=True), *made[:2])])
+    path = files.path(CALL)
+    data = path.read_bytes()
+    shutil.rmtree(path.parent) if how == "delete the folder" else path.unlink()
+    if how == "replace":
+        path.write_bytes(data)
+    files.close_lost()
+    files.write([append(*made[2:])])
+    files.close_lost()
+    files.write([append(Complete(files.generation, 4))])
+    assert [entry.position.offset for entry in held(files).entries] == ([1, 2, 3, 4] if how == "replace" else [3, 4])
+    assert outlined(files).is_certain is (how == "replace"), "what a client was shown may be missing"
+    files.close()
 
 
 def test_removing_and_replacing_keep_their_place_in_the_order(tmp_path: Path) -> None:
