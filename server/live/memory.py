@@ -9,6 +9,7 @@ take the id of one that the agent has seen. Contains customer words: treat it so
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -96,6 +97,10 @@ class Resumed:
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(CallMemory)
 
+_DEFLATED = b"x"
+"""First byte of what an earlier version kept: it compressed. A packed `CallMemory` begins with another."""
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, zlib.error)
+
 
 def pack(memory: CallMemory) -> bytes:
     """As it is kept; never empty.
@@ -108,16 +113,17 @@ def pack(memory: CallMemory) -> bytes:
 def unpack(data: bytes) -> CallMemory | None:
     """What `pack` kept; None: nothing, or what cannot be read."""
     try:
-        return _decoder.decode(data) if data else None
-    except msgspec.DecodeError:
+        return _decode(data) if data else None
+    except _UNREADABLE:
         return None
 
 
 def resume(book: RuleBook, data: bytes, now_s: float) -> Resumed:
     """Go on with what is kept.
 
-    A call that is over and begins again under its id, and one whose policy has another version by now, begin anew; only
-    their numbers go on. What cannot be read is told in the log, and the call begins.
+    A call that is over and begins again under its id, one whose policy has another version by now, and one of which an
+    earlier version of this program kept its policy otherwise, begin anew; only their numbers go on. What cannot be read
+    is told in the log, and the call begins.
 
     Args:
         book: Rules that hold now.
@@ -127,14 +133,18 @@ def resume(book: RuleBook, data: bytes, now_s: float) -> Resumed:
     if not data:
         return _begin(book)
     try:
-        memory = _decoder.decode(data)
+        memory = _decode(data)
         if CallPolicy.can_restore(book, memory.policy):
             return Resumed(CallPolicy.restore(book, memory.policy, now_s), memory, is_new=False)
         memory = structs.replace(memory, started_ms=0.0)
         return Resumed(CallPolicy.begin_after(book, memory.policy), memory, is_new=True)
-    except (msgspec.DecodeError, BadRequest):
+    except (*_UNREADABLE, BadRequest):
         log.error("what a call remembers cannot be read; its policy begins anew")
         return _begin(book)
+
+
+def _decode(data: bytes) -> CallMemory:
+    return _decoder.decode(zlib.decompress(data) if data.startswith(_DEFLATED) else data)
 
 
 def _begin(book: RuleBook) -> Resumed:

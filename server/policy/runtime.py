@@ -11,7 +11,7 @@ is how long ago it was said. The clock never lags behind the newest word heard, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from server.wire.errors import BadRequest
 from server.wire.ids import UtteranceId
 from server.wire.publication import Action, Annotation, Checklist
 from server.wire.utterance import Utterance
+
+T = TypeVar("T")
 
 _CLOCK_EPSILON_MS = 1e-6
 
@@ -41,8 +43,28 @@ class CallState(msgspec.Struct):
     checklist: ChecklistState
 
 
+class _Counts(msgspec.Struct):
+    """Of a `DeckState`."""
+
+    counts: dict[str, int] = {}
+
+
+class _Revision(msgspec.Struct):
+    """Of a `ChecklistState`."""
+
+    revision: int = 0
+
+
+class _Numbers(msgspec.Struct):
+    """What of a `CallState` is read whichever version packed it, however it packed the rest."""
+
+    deck: _Counts
+    checklist: _Revision
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(CallState)
+_numbers_decoder = msgspec.msgpack.Decoder(_Numbers)
 
 
 class CallPolicy:
@@ -183,7 +205,7 @@ class CallPolicy:
         Raises:
             BadRequest: The state is of another policy, or is no state.
         """
-        known = _decode(state)
+        known = _decode(_decoder, state)
         if known.policy != book.policy.name:
             raise BadRequest(f"the state is of policy {known.policy}", field="policy")
         call = cls(book)
@@ -198,14 +220,14 @@ class CallPolicy:
 
     @classmethod
     def begin_after(cls, book: RuleBook, state: bytes) -> CallPolicy:
-        """Begin anew where another policy, or an earlier call of the same id, left off.
+        """Begin anew where another policy, another version, or an earlier call of the same id, left off.
 
         Only numbers and revisions go on, so that no id of a card is used a second time.
 
         Raises:
             BadRequest: It is no state.
         """
-        known = _decode(state)
+        known = _decode(_numbers_decoder, state)
         call = cls(book)
         call._deck = Deck(book.policy, DeckState(counts=known.deck.counts))
         call._checklist = ChecklistBoard(book.policy, ChecklistState(revision=known.checklist.revision))
@@ -213,12 +235,11 @@ class CallPolicy:
 
     @staticmethod
     def can_restore(book: RuleBook, state: bytes) -> bool:
-        """Whether a state is of this policy, and of a call that is not over.
-
-        Raises:
-            BadRequest: It is no state.
-        """
-        known = _decode(state)
+        """Whether a state is of this policy, of a call that is not over, and packed as this version does."""
+        try:
+            known = _decode(_decoder, state)
+        except BadRequest:
+            return False
         return known.policy == book.policy.name and not known.is_ended
 
     @property
@@ -252,8 +273,8 @@ class CallPolicy:
         return (*self._deck.taken(), *((checklist,) if checklist is not None else ()))
 
 
-def _decode(state: bytes) -> CallState:
+def _decode(decoder: msgspec.msgpack.Decoder[T], state: bytes) -> T:
     try:
-        return _decoder.decode(state)
-    except msgspec.DecodeError:
+        return decoder.decode(state)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("not the state of a call's policy", field="state") from None

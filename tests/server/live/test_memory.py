@@ -1,6 +1,9 @@
 """A call that goes on in another process: what its policy knew is known there, and no card means two things."""
 
 import asyncio
+import zlib
+
+import msgspec
 
 from server.knowledge import AssistState
 from server.knowledge.answers import Shown
@@ -12,11 +15,13 @@ from server.log.contract import ChannelKey, Event
 from server.orchestrator import TurnState
 from server.policy.loading import parse_policy
 from server.policy.rulebook import RuleBook
+from server.policy.runtime import CallPolicy
 from server.speech.contract import SpeechGap
 from server.store.contract import ActionRecord, ConversationRecord, GapRecord, UtteranceRecord
 from server.wire.clock import Stamps
 from server.wire.ingest import UtteranceIn
 from server.wire.publication import Action, Annotation, CallState, Checklist, Transcript
+from server.wire.utterance import Utterance
 from tests.server.live.stations import make_stations
 from tests.virtual_time import virtual_time
 
@@ -214,6 +219,52 @@ async def test_without_a_memory_cards_leave_the_screen_and_nothing_breaks():
     assert (last.id, last.state, last.reason) == ("keep-1", "expire", "call_resumed")
     assert [record.action.revision for record in world.records(ActionRecord)] == [1, 1, 2]
     await second.stop()
+
+
+@virtual_time
+async def test_what_an_earlier_version_remembered_still_counts_the_cards_and_records():
+    """It compressed, and packed each card with the names of its fields."""
+    world = World()
+    first = await world.process()
+    await say(first, 1, "hello", "agent")
+    await say(first, 2, "cancel my visit")
+    memory = msgspec.msgpack.decode(world.stations.log.memories[KEY])
+    policy = msgspec.msgpack.decode(memory["policy"])
+    policy["deck"]["cards"] = [{"action": "keep", "number": 1}]
+    policy["checklist"]["ticks"] = {"greet": [{"moment": "checklist.greet", "occurrence": 1}]}
+    memory["policy"] = msgspec.msgpack.encode(policy)
+    world.stations.log.memories[KEY] = zlib.compress(msgspec.msgpack.encode(memory), 1)
+    second = await world.process()
+    last = world.published(Action)[-1]
+    assert (last.id, last.revision, last.state) == ("keep-1", 2, "expire")
+    await say(second, 3, "cancel my other visit")
+    assert world.published(Action)[-1].id == "keep-2"
+    assert [board.revision for board in world.published(Checklist)][:3] == [1, 2, 3]
+    await second.stop()
+    assert [record.revision for record in world.records(ConversationRecord)] == [1, 2, 3]
+
+
+def test_a_memory_that_is_cut_or_spoiled_anywhere_begins_or_goes_on_and_never_fails():
+    book = RuleBook(parse_policy(POLICY, source="test.yaml"))
+    policy = CallPolicy(book)
+    said = Utterance(
+        tenant_id="test",
+        conversation_id="c1",
+        utterance_id="u1",
+        revision=1,
+        speaker="customer",
+        start_ms=0,
+        end_ms=900,
+        text="cancel my visit",
+        is_final=True,
+    )
+    policy.on_utterance(said, 0.0)
+    data = pack(CallMemory(policy=policy.state(), revision=7, customer_id="cust-7"))
+    assert not resume(book, data, 1.0).is_new
+    for place in range(len(data)):
+        assert resume(book, data[:place], 1.0).is_new
+        for bit in (0x01, 0x80):
+            resume(book, data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :], 1.0)
 
 
 @virtual_time
