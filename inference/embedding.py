@@ -36,7 +36,7 @@ def embedding_graph(model: str, output: str) -> Graph:
 
 
 async def vectors_of(
-    engine: Engine, model: str, texts: Sequence[str], version: int | None, output: str, row_class: RowClass
+    engine: Engine, model: str, texts: Sequence[str], version: int, output: str, row_class: RowClass
 ) -> EmbeddingArray:
     """Embed texts, all at once, without those that are remembered.
 
@@ -44,7 +44,7 @@ async def vectors_of(
         engine: Started.
         model: With such an output.
         texts: At least one, and no more than may be queued.
-        version: Loaded version; None: the one that answers.
+        version: Loaded version; never left to the moment, for another may answer between recalling and asking.
         output: `EMBEDDING` or `RETRIEVAL`.
         row_class: Who goes first.
 
@@ -58,7 +58,7 @@ async def vectors_of(
     unknown = [number for number, vector in enumerate(found) if vector is None]
     if unknown:
         plan = engine.compile(embedding_graph(model, output), None)
-        pins = {} if version is None else {model: version}
+        pins = {model: version}
         runs = (engine.run(plan, {"text": texts[number]}, row_class=row_class, pins=pins) for number in unknown)
         for number, outputs in zip(unknown, await asyncio.gather(*runs), strict=True):
             found[number] = outputs[output].value
@@ -82,6 +82,7 @@ async def embed(
         ModelFailed: If a vector is not made of numbers; compared with anything, it would find nothing, and nobody told.
     """
     found: list[EmbeddingArray] = []
+    version = version if version is not None else engine.service(model).version.version
     for start in range(0, len(texts), _WINDOW):
         part = texts[start : start + _WINDOW]
         found.append(await vectors_of(engine, model, part, version, output, RowClass.BACKGROUND))

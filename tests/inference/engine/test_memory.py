@@ -56,6 +56,19 @@ async def test_what_is_remembered_is_recalled_without_a_request(real_repository:
         assert engine.recall("utterance", texts) == [None, None]
 
 
+async def test_vectors_of_two_versions_are_never_put_together(real_repository: Path) -> None:
+    async with running(real_repository) as engine:
+        texts = [f"my card is {word}" for word in WORDS[5:8]]
+        of_one, of_other = [await engine.embed(texts, version) for version in (1, 2)]
+        assert not np.allclose(of_one, of_other)
+        engine.forget_words()
+        await engine.embed(texts[:1], 2)
+        embedding = asyncio.ensure_future(engine.embed(texts))
+        # Served between the look into the memory and the requests for the others.
+        asyncio.get_running_loop().call_soon(engine.serve_version, "utterance", 1)
+        assert np.allclose(await embedding, of_other, atol=1e-6)
+
+
 async def test_memory_says_what_the_model_said_for_every_speaker_and_tenant(real_repository: Path) -> None:
     async with running(real_repository) as engine:
         plan = engine.compile(GRAPH, None)
