@@ -278,6 +278,9 @@ def _is_fresh(version: Path) -> bool:
     built = [version / name for name in (STATIC8_FILE, FP32_FILE, FP16_FILE)]
     if not all(file.is_file() for file in built):
         return False
-    sources = (*version.glob("*.safetensors"), *Path(inference.export.__file__).parent.glob("*.py"))
+    weights = tuple(version.glob("*.safetensors"))
+    if not weights:
+        return True  # it came built
+    sources = (*weights, *Path(inference.export.__file__).parent.glob("*.py"))
     newest = max(source.stat().st_mtime for source in sources)
     return newest <= min(file.stat().st_mtime for file in built)

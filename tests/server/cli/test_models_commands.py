@@ -123,3 +123,15 @@ def test_a_version_is_built_again_when_what_it_is_built_from_is_newer(tmp_path: 
         assert _is_fresh(version)
         os.utime(version / older, (built_s + 1, built_s + 1))
     assert not _is_fresh(version)
+
+
+def test_a_version_that_came_built_and_without_weights_is_left_as_it_is(tmp_path: Path) -> None:
+    """Of somebody's own training: there is nothing that it could be built from again."""
+    version = tmp_path / "utterance" / "1"
+    version.mkdir(parents=True)
+    for name in ("model.onnx", "model.fp32.onnx", "model.fp16.onnx"):
+        (version / name).touch()
+        os.utime(version / name, (1e9, 1e9))
+    result = CliRunner().invoke(models, ["build", "--repo", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert all(path.stat().st_size == 0 for path in version.iterdir())
