@@ -97,4 +97,4 @@ $(TRITON): requirements/triton.lock requirements/triton-server.lock requirements
 	@touch $@
 
 clean: ## Forget built models, the demo call and caches; keeps .venv and data.
-	@rm -rf build reports .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks model_repo/*/*/*.onnx
+	@rm -rf build $(BUILT) reports .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks model_repo/*/*/*.onnx
