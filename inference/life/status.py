@@ -113,18 +113,20 @@ def describe_folder(path: Path, records: Mapping[str, Record]) -> list[ModelStat
         record = records.get(name, Record())
         model = repository.models.get(name)
         versions = []
-        would_serve = record.serving
-        if model is not None and would_serve is None:
+        there = seen.get(name, {})
+        would_serve = None
+        if model is not None:  # as the engine chooses: what served may be gone, or broken, since
             able = [number for number in model.versions if number not in record.set_aside]
-            would_serve = next(iter(model.config.versions.choose(dict.fromkeys(able))), None)
-        for number in sorted(seen.get(name, {}), reverse=True):
+            chosen = model.config.versions.choose(dict.fromkeys(able))
+            would_serve = record.serving if record.serving in able else next(iter(chosen), None)
+        for number in sorted(there, reverse=True):
             problem: ModelError | None = repository.broken.get(name)
             if model is not None:
                 problem = model.problems.get(number)
             aside = record.set_aside.get(number)
             if problem is not None:
                 versions.append(VersionStatus(version=number, state="refused", reason=problem.message))
-            elif aside is not None and is_set_aside(record, number, seen[name][number]):
+            elif aside is not None and is_set_aside(record, number, there[number]):
                 versions.append(VersionStatus(version=number, state=aside.fate, reason=aside.reason))
             elif number == record.candidate and record.stage:
                 versions.append(VersionStatus(version=number, state=record.stage, ratio=record.ratio))
@@ -135,7 +137,7 @@ def describe_folder(path: Path, records: Mapping[str, Record]) -> list[ModelStat
             ModelStatus(
                 model=name,
                 serving=would_serve,
-                previous=record.previous,
+                previous=record.previous if record.previous in there else None,
                 probation_s=0.0,
                 rollout="",
                 versions=versions,

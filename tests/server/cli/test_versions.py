@@ -50,6 +50,13 @@ def test_without_a_server_the_folders_are_described(folders: Path, tmp_path: Pat
     assert "5 rows failed one after another" in run("status", "--offline")
 
 
+def test_a_version_whose_folder_is_gone_answers_no_more(folders: Path, tmp_path: Path) -> None:
+    write_records(tmp_path / "data" / "models.json", {"utterance": Record(serving=5, previous=4)})
+    (model,) = json.loads(run("status", "--offline", "--json"))["models"]
+    assert (model["serving"], model["previous"]) == (3, None)
+    assert model["versions"][0]["state"] == "serving"
+
+
 def test_without_anything_the_version_policy_decides_and_broken_versions_are_named(folders: Path) -> None:
     (folders / "utterance" / "3" / "model.onnx").unlink()
     (model,) = json.loads(run("status", "--offline", "--json"))["models"]
