@@ -60,7 +60,8 @@ def build(repo: Path, force: bool) -> None:
         for verdict in verdicts:
             _console.print(
                 f"{version / verdict.file}: cosine to fp32 {verdict.mean_cosine:.5f}, "
-                f"row alone against in batch {verdict.batch_gap:.1g}"
+                f"row alone against in batch {verdict.batch_gap:.1g}",
+                soft_wrap=True,
             )
         _console.print(f"{version} built and verified in {time.monotonic() - started_s:.1f} s")
 

@@ -75,9 +75,10 @@ def status(url: str, token: str | None, offline: bool, config: Path | None, as_j
     share     of the calls (canary) or rows (shadow) that it gets
     golden    whether it repeated its golden inputs when it was loaded
     row ms    time that it takes for one short row
-    rows/min  rows of the last minute
+    rows/min  rows of the last minute, example phrases and articles among them
     failed    rows of the last minute that it failed on and another did not
     slowness  times as long as the other version takes for such batches
+    pinned    a policy or a knowledge base asks for it by its number
     """  # noqa: D301 - click takes a real backspace as "do not rewrap"
     is_running = False
     if not offline:
