@@ -76,7 +76,8 @@ class Channel:
         queued: Offset up to which everything was handed to the writer.
         written: Offset up to which the disk has everything.
         is_opened: Its file begins with its epoch.
-        is_complete: Its file says that nothing is missing.
+        is_complete: Its file says that nothing is missing, or will once the writer got to it.
+        completed: Offset up to which its file says so.
         is_stored: It has a file; False where there is one that cannot be read, so that this life stays in memory.
         is_locked: Nobody has opened its file yet: `states` and `memory` know only what came since.
         states: Compacted entries before the tail.
@@ -95,6 +96,7 @@ class Channel:
     written: int = 0
     is_opened: bool = False
     is_complete: bool = False
+    completed: int = 0
     is_stored: bool = True
     is_locked: bool = False
     states: States = field(default_factory=States)
@@ -170,6 +172,7 @@ class Channel:
             written=outline.last,
             is_opened=outline.is_certain,
             is_complete=outline.is_certain,
+            completed=outline.last if outline.is_certain else 0,
             is_locked=True,
         )
 

@@ -394,8 +394,10 @@ class EmbeddedLog:
                 continue
             if job.upto.epoch == channel.epoch:
                 channel.written = max(channel.written, job.upto.offset)
-            if isinstance(job.items[-1], Complete) and channel.is_complete and self._is_idle(channel):
-                self._evict(channel)
+                if isinstance(job.items[-1], Complete):
+                    channel.completed = job.upto.offset
+                    if self._is_idle(channel):
+                        self._evict(channel)
         self._catch_up()
 
     def _catch_up(self) -> None:
@@ -470,7 +472,7 @@ class EmbeddedLog:
 
     def _evict(self, channel: Channel) -> None:
         """Drop from memory what the disk holds; `Complete` has to be there first, then `_committed` drops it."""
-        if channel.last == 0 or channel.is_complete:
+        if channel.last == channel.completed:
             del self._channels[channel.key]
             self.counters.evicted += 1
         else:

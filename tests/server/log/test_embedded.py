@@ -249,6 +249,32 @@ async def test_idle_channels_leave_memory_and_come_back(tmp_path: Path) -> None:
 
 
 @virtual_time
+async def test_a_channel_does_not_leave_memory_before_the_disk_has_it(tmp_path: Path, disk: Disk) -> None:
+    """Its file says that nothing is missing, which was true when it left memory the time before."""
+    now_s = 0.0
+    log = await started(tmp_path, replace(SMALL, idle_s=50, sweep_s=10), now_s=lambda: now_s)
+    said = [*await log.append(CALL, words(3))]
+    now_s = 100.0
+    await asyncio.sleep(30)
+    assert log.counters.evicted == 1
+    said += await log.append(CALL, words(1))
+    await log._writer.committed()
+    disk.fails = True
+    said += await log.append(CALL, words(2))
+    now_s = 200.0
+    await asyncio.sleep(30)
+    said += await log.append(CALL, words(1))
+    assert [entry.position.offset for entry in said] == [1, 2, 3, 4, 5, 6, 7]
+    disk.fails = False
+    now_s = 300.0
+    await asyncio.sleep(30)
+    assert log.counters.evicted == 2
+    recovery = await log.recover(CALL, said[0].position)
+    assert (recovery.recovered, content(recovery.tail)) == (True, content(said[1:]))
+    await log.stop()
+
+
+@virtual_time
 async def test_what_is_too_old_is_forgotten_but_never_a_live_call(tmp_path: Path) -> None:
     log = await started(tmp_path, replace(SMALL, idle_s=1e9, sweep_s=10, retention_s=3600))
     await log.append(CALL, words(3))
