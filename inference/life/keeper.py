@@ -30,7 +30,7 @@ from inference.life.net import SafetyNet
 from inference.life.observer import LifeObserver
 from inference.life.record import Fate, Move, Record, SetAside, Stage
 from inference.life.settings import LifeSettings
-from inference.life.shadow import Comparison, Shadow
+from inference.life.shadow import Comparison, Shadow, hand_on_alike
 from inference.life.status import ModelStatus
 from inference.life.tasks import OwnedTasks
 from inference.life.trial import Trial
@@ -318,6 +318,7 @@ class Keeper:
                 ratio,
                 self._engine.submit,
                 clock=self._clock,
+                reads_carry=hand_on_alike(*(self._engine.service(model, v).version for v in (None, version))),
                 on_compared=lambda output, result: self._compared(model, version, output, result),
             )
             self._engine.followers[model] = shadow

@@ -16,7 +16,8 @@ import numpy as np
 from inference.errors import InferenceError
 from inference.plan import Op, Plan, Slot
 from inference.program import slots_of
-from inference.request import Outcome, Output, Request, RowClass
+from inference.repository import ModelVersion
+from inference.request import Carry, Outcome, Output, Request, RowClass
 
 MAX_UNDER_WAY = 32
 """Copies waiting or running; beyond, rows go uncompared: shadows are the first thing to give up under load."""
@@ -75,6 +76,7 @@ class Shadow:
         submit: Callable[[Request], None],
         *,
         clock: Callable[[], float],
+        reads_carry: bool = False,
         on_compared: Callable[[str, Comparison], None] = lambda _, __: None,
     ) -> None:
         """Begin.
@@ -85,6 +87,7 @@ class Shadow:
             ratio: Share of the rows to compare.
             submit: The engine's.
             clock: Monotonic seconds, as of the deadlines.
+            reads_carry: What the turn before handed on, by the version that serves, is told to the candidate as well.
             on_compared: Hears of each output; of `""` where a copy gave none.
         """
         self._model = model
@@ -92,6 +95,7 @@ class Shadow:
         self._ratio = ratio
         self._submit = submit
         self._clock = clock
+        self._reads_carry = reads_carry
         self._on_compared = on_compared
         self._due = 0.0
         self._under_way = 0
@@ -148,7 +152,7 @@ class Shadow:
 
         copy = Request(
             plan=plan,
-            inputs=request.inputs,
+            inputs={name: self._carried(value) for name, value in request.inputs.items()},
             owner="",  # the end of the call does not make the comparison worthless
             key="",
             row_class=RowClass.SHADOW,
@@ -164,6 +168,12 @@ class Shadow:
             self._skip()
         else:
             self._under_way += 1
+
+    def _carried(self, value: Any) -> Any:
+        """The turn before in the candidate's name: asked without it, a copy of the same weights would disagree."""
+        if self._reads_carry and isinstance(value, Carry) and value.model == self._model:
+            return replace(value, version=self._version)
+        return value
 
     def _skip(self) -> None:
         self.skipped += 1
@@ -194,6 +204,20 @@ def without_functions(plan: Plan) -> Plan:
         return plan
     outputs = {name: slot for name, slot in plan.outputs.items() if slot not in left_out}
     return replace(plan, structure=f"{plan.structure}/models", steps=tuple(kept), outputs=outputs)
+
+
+def hand_on_alike(one: ModelVersion, other: ModelVersion) -> bool:
+    """Whether heads of one version can read what the other one hands on to the next turn. Pure."""
+    return _handed_on(one) == _handed_on(other)
+
+
+def _handed_on(version: ModelVersion) -> dict[str, tuple[Any, ...]]:
+    outputs = version.config.output
+    return {
+        tensor: (head.carry, head.carry_first, outputs(head.carry), outputs(tensor))
+        for tensor, head in version.heads.items()
+        if head.carry is not None
+    }
 
 
 def is_same(one: Any, other: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from inference.compile import compile_graph
 from inference.engine import Engine
 from inference.errors import GraphError
 from inference.graph import parse_graph
+from inference.life.shadow import Shadow, hand_on_alike
 from inference.plan import Plan
 from inference.repository import ModelRepository
 from inference.request import Carry, Output
@@ -138,3 +140,43 @@ def test_a_carry_is_nothing_to_look_at(repository: Path, node: str, message: str
     wrong = parse_graph(TEXT.replace("{op: select, inputs: [utterance.carry]}", node), "guidance.yaml")
     with pytest.raises(GraphError, match=message):
         compile_graph(wrong, None, ModelRepository.open(repository), backends=["fake"])
+
+
+@pytest.mark.parametrize("reads_carry", [True, False])
+async def test_a_shadow_of_the_same_weights_agrees_once_it_is_told_the_turn_before(
+    tmp_path: Path, reads_carry: bool
+) -> None:
+    extra = 'output { name: "carry" data_type: TYPE_FP32 dims: [4] }'
+    write_model(tmp_path, versions=(1, 2), tokenizer=bert_tokenizer().to_str(), heads=CARRYING, extra=extra)
+    versions = ModelRepository.open(tmp_path).models["utterance"].versions
+    compared = asyncio.Queue[tuple[str, str]]()
+    async with running(tmp_path, backend=FakeBackend()) as engine:
+        serving = engine.service("utterance").version.version
+        candidate = 3 - serving
+        await engine.load_version(versions[candidate])
+        shadow = Shadow(
+            "utterance",
+            candidate,
+            1.0,
+            engine.submit,
+            clock=time.monotonic,
+            reads_carry=reads_carry,
+            on_compared=lambda *found: compared.put_nowait(found),
+        )
+        engine.followers["utterance"] = shadow
+        plan = engine.compile(GRAPH, ["actions"])
+        await ask(engine, plan, "thank you", carry(0, -50, -50, -50, version=serving))
+        async with asyncio.timeout(30):
+            found = await compared.get()
+    assert found == ("actions", "agreed" if reads_carry else "differed")
+
+
+def test_a_version_reads_what_another_hands_on_where_their_heads_lie_alike(tmp_path: Path) -> None:
+    extra = 'output { name: "carry" data_type: TYPE_FP32 dims: [4] }'
+    moved = {**CARRYING, "actions_logits": {**CARRYING["actions_logits"], "carry_first": 0}}
+    found = []
+    for name, heads in (("one", CARRYING), ("two", CARRYING), ("moved", moved)):
+        write_model(tmp_path / name, heads=heads, extra=extra)
+        found.append(ModelRepository.open(tmp_path / name).models["utterance"].latest)
+    assert hand_on_alike(found[0], found[1])
+    assert not hand_on_alike(found[0], found[2])
