@@ -240,16 +240,28 @@ class EmbeddedLog:
         self._sweeper.cancel()
         await asyncio.wait([self._sweeper])
         self._drop_gone()
-        for channel in self._channels.values():
-            self._persist(channel)
-            self._complete(channel)
         try:
-            await self._writer.committed()
+            await self._write_all()
             if all(channel.is_complete or channel.last == 0 for channel in self._channels.values()):
                 await self._writer.run_in_thread(self._files.mark_clean)
         except (Unavailable, OSError):
             logger.error("the log could not be written to its end; the next start begins new epochs")
         await self._close()
+
+    async def _write_all(self) -> None:
+        """Write every channel to its end, whatever of it the writer had no room for.
+
+        Raises:
+            Unavailable: The disk fails at present.
+        """
+        for channel in tuple(self._channels.values()):
+            self._persist(channel)
+            self._complete(channel)
+            while not channel.is_complete and self._writer.unwritten_bytes:
+                await self._writer.committed()
+                self._persist(channel)
+                self._complete(channel)
+        await self._writer.committed()
 
     async def _close(self) -> None:
         await self._writer.stop()

@@ -313,6 +313,19 @@ async def test_a_full_disk_is_told_and_the_log_goes_on(tmp_path: Path, disk: Dis
 
 
 @virtual_time
+async def test_what_the_writer_had_no_room_for_is_written_before_the_end(tmp_path: Path) -> None:
+    log = await started(tmp_path, replace(SMALL, max_unwritten_bytes=2000, max_tail_bytes=100_000))
+    keys = [ChannelKey(TenantId("t"), f"call:{number}") for number in range(6)]
+    said = {key: await log.append(key, words(9)) for key in keys}
+    await log.stop()
+    log = await started(tmp_path)
+    for key in keys:
+        recovery = await log.recover(key, said[key][0].position)
+        assert (recovery.recovered, content(recovery.tail)) == (True, content(said[key][1:]))
+    await log.stop()
+
+
+@virtual_time
 async def test_while_the_disk_is_away_memory_stays_bounded(tmp_path: Path, disk: Disk) -> None:
     limits = replace(SMALL, max_unwritten_bytes=5000)
     log = await started(tmp_path, limits)
