@@ -249,17 +249,11 @@ class EmbeddedLog:
         await self._close()
 
     async def _write_all(self) -> None:
-        """Write every channel to its end, whatever of it the writer had no room for.
-
-        Raises:
-            Unavailable: The disk fails at present.
-        """
+        """Write every channel to its end, whatever of it the writer had no room for. Raises as `committed`."""
         for channel in tuple(self._channels.values()):
-            self._persist(channel)
             self._complete(channel)
             while not channel.is_complete and self._writer.unwritten_bytes:
                 await self._writer.committed()
-                self._persist(channel)
                 self._complete(channel)
         await self._writer.committed()
 
@@ -393,6 +387,7 @@ class EmbeddedLog:
 
     def _complete(self, channel: Channel) -> None:
         """Say in its file that nothing is missing; only true of a channel whose entries were all handed over."""
+        self._persist(channel)
         if channel.is_stored and channel.queued == channel.last > 0 and not channel.is_complete:
             complete = Complete(self._files.generation, channel.last)
             opened = () if channel.is_opened else (Opened(channel.epoch, channel.floor, self._keys is not None),)
