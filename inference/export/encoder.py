@@ -109,7 +109,8 @@ def _add_embedding(graph: GraphBuilder, w: Mapping[str, FloatArray], precision: 
     num_tokens = graph.node("Slice", [graph.node("Shape", [INPUT_IDS], "shape"), one, two], "num_tokens")
     if precision.is_packed:
         firsts = graph.constant("firsts", np.eye(1, MAX_TOKENS, dtype=np.int32)[0])
-        place = add_packing(graph, ATTENTION_MASK, graph.node("Slice", [firsts, start, num_tokens], "first"))
+        first = graph.node("Slice", [firsts, start, num_tokens], "first")
+        place = add_packing(graph, ATTENTION_MASK, first, num_tokens)
         ids = pack(graph, INPUT_IDS, "ids")
         at = graph.node("Gather", [places, place], "place")
     else:

@@ -19,7 +19,7 @@ _SLOTS = "packing.slots"
 _FLAT = "packing.flat"
 
 
-def add_packing(graph: GraphBuilder, mask: str, first: str) -> str:
+def add_packing(graph: GraphBuilder, mask: str, first: str, num_tokens: str) -> str:
     """Write where each token goes; `pack` and `unpack` can be written behind it.
 
     Args:
@@ -27,6 +27,7 @@ def add_packing(graph: GraphBuilder, mask: str, first: str) -> str:
         mask: `[rows, tokens] int32`.
         first: `[tokens] int32`, one at the first token and zero elsewhere: a row without any keeps that one, so that
             there is always something to compute.
+        num_tokens: `[1] int64`, length of a row with its padding.
 
     Returns:
         Name of the place of each packed token in its row, `[packed] int64`.
@@ -39,10 +40,7 @@ def add_packing(graph: GraphBuilder, mask: str, first: str) -> str:
     # The first token of the first row is always kept, so no slot lies before 0.
     count = graph.node("CumSum", [kept, zero], "packing.count")
     graph.node("Reshape", [graph.node("Sub", [count, one], "packing.slots_flat"), shape], _SLOTS)
-    row = graph.node(
-        "Slice", [shape, *(graph.constant(f"packing.{i}", np.array([i], np.int64)) for i in (1, 2))], "packing.row"
-    )
-    return graph.node("Mod", [_PRESENT, row], "packing.place")
+    return graph.node("Mod", [_PRESENT, num_tokens], "packing.place")
 
 
 def is_packed(graph: GraphBuilder) -> bool:
