@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from benchmarks.pipeline.load import LoadResult, Schedule
+from benchmarks.pipeline.load import LoadResult, Schedule, wait_until
 
 CONNECTIONS = 400
 SETTLE_S = 10.0
@@ -60,8 +60,7 @@ async def run_http_load(host: str, port: int, path: str, texts: Iterator[str], s
     ]
     for connection in connections:
         free.put_nowait(connection)
-    num_sent = int(schedule.rate_per_s * (schedule.lead_s + schedule.duration_s))
-    bodies = [msgspec.json.encode(next(texts)) for _ in range(num_sent)]
+    bodies = [msgspec.json.encode(next(texts)) for _ in range(schedule.num_utterances)]
     requests = [
         b"POST %s HTTP/1.1\r\nHost: load\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(b), b) for b in bodies
     ]
@@ -69,8 +68,7 @@ async def run_http_load(host: str, port: int, path: str, texts: Iterator[str], s
     late_ms = []
     for number, request in enumerate(requests):
         due_s = start_s + number / schedule.rate_per_s
-        if (delay_s := due_s - time.monotonic()) > 0:
-            await asyncio.sleep(delay_s)
+        await wait_until(due_s, schedule.rate_per_s)
         connection = await free.get()
         late_ms.append((time.monotonic() - due_s) * 1000)
         connection.ask(request, due_s)
@@ -84,7 +82,7 @@ async def run_http_load(host: str, port: int, path: str, texts: Iterator[str], s
     counted = [took * 1000 for due, took in took_s if due >= start_s + schedule.lead_s]
     return LoadResult(
         rate_per_s=schedule.rate_per_s,
-        sent=num_sent,
+        sent=len(requests),
         answered=len(took_s),
         outputs=1,
         latency_ms=np.array(counted),

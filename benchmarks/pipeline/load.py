@@ -55,6 +55,11 @@ class Schedule:
     lead_s: float = 0.0
 
     @property
+    def num_utterances(self) -> int:
+        """All that are sent, with the lead."""
+        return int(self.rate_per_s * (self.lead_s + self.duration_s))
+
+    @property
     def conversation_ids(self) -> list[str]:
         """Of all calls, in their order."""
         return [f"{self.prefix}-{index}" for index in range(self.conversations)]
@@ -113,8 +118,9 @@ class _Book:
 
     def __init__(self, texts: Iterator[str], schedule: Schedule) -> None:
         self._schedule = schedule
-        num_sent = int(schedule.rate_per_s * (schedule.lead_s + schedule.duration_s))
-        self.sent = [_sent(number, next(texts), number / schedule.rate_per_s) for number in range(num_sent)]
+        self.sent = [
+            _sent(number, next(texts), number / schedule.rate_per_s) for number in range(schedule.num_utterances)
+        ]
         channels = [call_channel(conversation_id) for conversation_id in schedule.conversation_ids]
         self._of = {(channels[number % len(channels)], f"u{number}"): sent for number, sent in enumerate(self.sent)}
         self.num_outputs = 0
@@ -233,14 +239,19 @@ async def _send(sockets: list[LoadSocket], to_send: list[_Sent], rate_per_s: flo
     """Send each utterance when it is due; return by how many ms later it left."""
     late_ms = []
     start_s = time.monotonic() + 0.2
-    is_exact = TIMER_S * rate_per_s <= EXACT_SHARE
     for number, sent in enumerate(to_send):
         sent.due_s += start_s
-        while (early_s := sent.due_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a clock sets no event
-            await asyncio.sleep(max(early_s - TIMER_S, 0) if is_exact else max(early_s, TICK_S))
-        late_ms.append(-early_s * 1000)
+        late_ms.append(await wait_until(sent.due_s, rate_per_s) * 1000)
         sockets[number % len(sockets)].send_frame(sent.frame)
     return late_ms
+
+
+async def wait_until(due_s: float, rate_per_s: float) -> float:
+    """Wait until an utterance is due, as exactly as its rate allows; return by how many seconds that is late."""
+    is_exact = TIMER_S * rate_per_s <= EXACT_SHARE
+    while (early_s := due_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a clock sets no event
+        await asyncio.sleep(max(early_s - TIMER_S, 0) if is_exact else max(early_s, TICK_S))
+    return -early_s
 
 
 async def _follow(url: str, ids: list[str], book: _Book) -> LoadSocket:
