@@ -178,14 +178,16 @@ class HeadBank:
                 claims.setdefault((row, head), []).append((-0.5 - 0.5 * halves.item(row, column), label))
         return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].copy(), broken)
 
-    def _read_softmax(self, logits: ScoreArray) -> tuple[list[NDArray[np.intp]], ScoreArray, dict[int, ScoreArray]]:
+    def _read_softmax(
+        self, logits: ScoreArray
+    ) -> tuple[tuple[NDArray[np.intp], ...], ScoreArray, dict[int, ScoreArray]]:
         """Return the best label by head and row, the sums by row and head, and all scores of distributions.
 
         Overwrites the logits with exponentials, of which the best label's own is 1: its score is 1 over the sum.
         """
         if not self._num_softmax:
-            return [], _NO_SCORES, {}
-        best = [logits[:, span].argmax(1) for span in self._spans]
+            return (), _NO_SCORES, {}
+        best = tuple(logits[:, span].argmax(1) for span in self._spans)
         highest = np.maximum.reduceat(logits, self._starts, 1)
         np.subtract(logits, highest.take(self._head_of, 1), logits)
         np.exp(logits, logits)
@@ -196,7 +198,7 @@ class HeadBank:
         return best, totals, shares
 
 
-class Reading(msgspec.Struct, frozen=True, eq=False):
+class Reading(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What all heads say about all rows of a batch. Callable from any thread.
 
     Arrays and not lists: the memo keeps thousands of these, and the garbage collector walks lists but not arrays.

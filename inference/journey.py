@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
 
 from inference.head_views import Numbers, Speakers, Value
@@ -22,26 +23,21 @@ from inference.request import Carry, Output, PrototypeSet, Request
 from inference.tokens import TokenBytes
 
 
-class BatchResult:
+class BatchResult(msgspec.Struct, eq=False, gc=False):
     """What one model run gave, and the heads read of it so far. Shared by its rows, and by the memo after them.
 
-    Callable from any thread: a race reads a head twice, with the same result.
+    Callable from any thread: a race reads a head twice, with the same result. The memo keeps thousands of these, and
+    nothing that they hold ever holds them: the collector need not look.
+
+    Attributes:
+        arrays: Tensor name to `[rows, …]`.
+        bank: Heads that were asked for when it ran; the arrays hold their tensors.
     """
 
-    __slots__ = ("_is_settled", "_moments", "_reading", "arrays", "bank")
-
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], bank: HeadBank) -> None:
-        """Take the outputs of a run.
-
-        Args:
-            arrays: Tensor name to `[rows, …]`.
-            bank: Heads that were asked for when it ran; the arrays hold their tensors.
-        """
-        self.arrays = arrays
-        self.bank = bank
-        self._reading: Reading | None = None
-        self._moments: dict[str, PrototypeReading] = {}
-        self._is_settled = False
+    arrays: Mapping[str, NDArray[Any]]
+    bank: HeadBank
+    _reading: Reading | None = None
+    _moments: dict[str, PrototypeReading] | None = {}
 
     @property
     def reading(self) -> Reading:
@@ -59,17 +55,17 @@ class BatchResult:
 
     def moments(self, tensor: str, row: int, book: PrototypeBook, prototypes: PrototypeSet) -> Value:
         """Compare a row's embedding with its tenant's examples: while the batch is under way, all rows at once."""
-        if self._is_settled:
+        moments = self._moments
+        if moments is None:
             return book.compare(self.arrays[tensor][row : row + 1], [prototypes]).value(0, prototypes)
-        reading = self._moments.get(tensor)
+        reading = moments.get(tensor)
         if reading is None or not reading.holds(prototypes):
-            self._moments[tensor] = reading = book.compare(self.arrays[tensor], [prototypes])
+            moments[tensor] = reading = book.compare(self.arrays[tensor], [prototypes])
         return reading.value(row, prototypes)
 
     def settle(self) -> None:
         """Drop what only the rows of the batch share: the memo keeps results for long, and the product is large."""
-        self._is_settled = True
-        self._moments.clear()
+        self._moments = None
 
 
 class Journey:

@@ -91,8 +91,7 @@ class QuestionsState(msgspec.Struct, frozen=True, array_like=True):
     num_asked: int = 0
 
 
-@dataclass(slots=True)
-class _Heard:
+class _Heard(msgspec.Struct, gc=False):
     """What is known of an utterance: interims that were questions in a row, and a digest of the words searched for."""
 
     streak: int = 0

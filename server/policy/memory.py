@@ -21,19 +21,20 @@ class Track(msgspec.Struct, array_like=True, gc=False):
     is_decided: bool = False
 
 
-class Turn(msgspec.Struct, array_like=True):
+class Turn(msgspec.Struct, array_like=True, gc=False):
     """One utterance under observation; `views` ascend by revision, a final is alone.
 
-    Once `is_judged` every moment is decided on the final, and there is no view any more.
+    Once `is_judged` every moment is decided on the final, and there is no view any more. Of these a call keeps many:
+    they are nothing for the collector, and what they are left with is not either, tuples and not lists.
     """
 
     utterance_id: str
     speaker: Speaker
     start_ms: int
     end_ms: int
-    views: list[View] = []
+    views: tuple[View, ...] = ()
     tracks: dict[str, Track] = {}
-    counted: list[str] = []
+    counted: tuple[str, ...] = ()
     is_judged: bool = False
 
 

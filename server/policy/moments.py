@@ -98,7 +98,7 @@ class MomentMatcher:
         view = View(utterance.revision, utterance.text, words, utterance.is_final)
         if last is not None and last.words == view.words:
             view.claims = dict(last.claims)  # the same words mean the same: no need to wait for the models again
-        turn.views = [view] if view.is_final else [*turn.views[1 - _VIEWS_KEPT :], view]
+        turn.views = (view,) if view.is_final else (*turn.views[1 - _VIEWS_KEPT :], view)
         turn.start_ms, turn.end_ms = utterance.start_ms, utterance.end_ms
         self._evaluate(turn, view)
         for output in view.claims:
@@ -171,9 +171,8 @@ class MomentMatcher:
         """Let go of a final once every moment is decided on it; absences alone look back on what held."""
         if view.is_final and (not view.words or self._book.reads[turn.speaker] <= view.claims.keys()):
             turn.is_judged = True
-            turn.views.clear()
+            turn.views = turn.counted = ()
             turn.tracks = {name: track for name, track in turn.tracks.items() if self._book.moments[name].is_absence}
-            turn.counted.clear()
 
     def _verdict(self, rule: Moment, view: View, margin: float) -> Verdict:
         verdict = self._judge.judge(rule.condition, view, margin)
@@ -217,7 +216,7 @@ class MomentMatcher:
         leaves = self._book.runs.get((turn.speaker, output))
         if not leaves or not view.is_final or not view.is_turn or output in turn.counted:
             return
-        turn.counted.append(output)
+        turn.counted += (output,)
         for leaf in leaves:
             found = claimed(view.claims[output].value, leaf.labels, leaf.min_score)
             run = self.state.runs.setdefault(leaf.path, Run())
