@@ -29,7 +29,11 @@ LogitArray = NDArray[np.floating[Any]]
 ScoreArray = NDArray[np.float32]
 """`[rows, columns] float32`, between 0 and 1."""
 
+LabelArray = NDArray[np.intp]
+"""`[rows, heads]`, index of a label."""
+
 _NO_SCORES: ScoreArray = np.empty((0, 0), np.float32)
+_NO_LABELS: LabelArray = np.empty((0, 0), np.intp)
 
 
 class HeadBank:
@@ -85,7 +89,7 @@ class HeadBank:
         starts = np.concatenate([[0], np.cumsum(widths)]).astype(np.intp)
         self._starts = starts[:-1]
         self._spans = [slice(a, b) for a, b in pairwise(starts.tolist())]
-        self._head_of = np.repeat(np.arange(len(widths)), widths)
+        self._widths = np.array(widths, np.intp)
         self._num_softmax = sum(widths)
         self._scale = np.concatenate(self._scales) if self._scales else np.empty(0, np.float32)
         self._bias = np.concatenate(self._biases) if self._biases else np.empty(0, np.float32)
@@ -178,24 +182,35 @@ class HeadBank:
                 claims.setdefault((row, head), []).append((-0.5 - 0.5 * halves.item(row, column), label))
         return Reading(self._views, best, totals, shares, claims, halves[:, self._num_multi :].copy(), broken)
 
-    def _read_softmax(
-        self, logits: ScoreArray
-    ) -> tuple[tuple[NDArray[np.intp], ...], ScoreArray, dict[int, ScoreArray]]:
-        """Return the best label by head and row, the sums by row and head, and all scores of distributions.
+    def _read_softmax(self, logits: ScoreArray) -> tuple[LabelArray, ScoreArray, dict[int, ScoreArray]]:
+        """Return the best label by row and head, the sums by row and head, and all scores of distributions.
 
         Overwrites the logits with exponentials, of which the best label's own is 1: its score is 1 over the sum.
         """
         if not self._num_softmax:
-            return (), _NO_SCORES, {}
-        best = tuple(logits[:, span].argmax(1) for span in self._spans)
+            return _NO_LABELS, _NO_SCORES, {}
         highest = np.maximum.reduceat(logits, self._starts, 1)
-        np.subtract(logits, highest.take(self._head_of, 1), logits)
+        np.subtract(logits, highest.repeat(self._widths, 1), logits)
+        best = self._best(logits)
         np.exp(logits, logits)
         totals = np.add.reduceat(logits, self._starts, 1)
         shares: dict[int, ScoreArray] = {
             head: np.divide(logits[:, self._spans[head]], totals[:, head : head + 1]) for head in self._distributions
         }
         return best, totals, shares
+
+    def _best(self, below: ScoreArray) -> LabelArray:
+        """Return the first label of each head that is not below the head's highest logit, `[rows, heads]`.
+
+        Where no two are equal they are found at once. `argmax` is a call a head, and each hands the interpreter to
+        whichever thread waits for it.
+        """
+        columns: LabelArray = (below == 0.0).nonzero()[1]
+        shape = (len(below), len(self._spans))
+        if len(columns) == shape[0] * shape[1]:
+            labels: LabelArray = columns.reshape(shape) - self._starts
+            return labels
+        return np.stack([below[:, span].argmax(1) for span in self._spans], 1)
 
 
 class Reading(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -205,7 +220,7 @@ class Reading(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     Attributes:
         views: How the value of each logits tensor is built.
-        best: Best label of each softmax head: `[rows] intp` by head.
+        best: `[rows, heads] intp`, best label of each softmax head.
         totals: `[rows, heads] float32`, one over its score.
         shares: All scores of a distribution head: `[rows, labels] float32` by head.
         claims: Negative score and label of each claim of a multi head, by row and head.
@@ -214,7 +229,7 @@ class Reading(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
 
     views: Mapping[str, View]
-    best: Sequence[NDArray[np.intp]] = ()
+    best: LabelArray = _NO_LABELS
     totals: ScoreArray = _NO_SCORES
     shares: Mapping[int, ScoreArray] = {}
     claims: Mapping[tuple[int, int], list[tuple[float, int]]] = {}
@@ -225,7 +240,7 @@ class Reading(msgspec.Struct, frozen=True, eq=False, gc=False):
     def numbers(self) -> Numbers:
         """The same as plain Python numbers: one conversion an array costs less than one a number."""
         return Numbers(
-            [labels.tolist() for labels in self.best],
+            self.best.T.tolist(),
             self.totals.tolist(),
             {head: scores.tolist() for head, scores in self.shares.items()},
             self.claims,

@@ -118,10 +118,11 @@ class PrototypeReading:
         claims.sort()
         similarities = self._similarities[row]
         labels, phrases, columns = part.labels, part.phrases, part.phrase_columns
-        return [
-            {"label": labels[label], "score": -score, "phrase": phrases[label][similarities[columns[label]].argmax()]}
-            for score, label in claims
-        ], -claims[0][0]
+        found = []
+        for score, label in claims:
+            near = similarities[columns[label]].tolist()
+            found.append({"label": labels[label], "score": -score, "phrase": phrases[label][near.index(max(near))]})
+        return found, -claims[0][0]
 
 
 class PrototypeStack:
