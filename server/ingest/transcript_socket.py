@@ -14,6 +14,7 @@ from collections.abc import Awaitable
 from server.config.settings import IngestSettings
 from server.ingest.contract import Desk, Source
 from server.ingest.door import Door
+from server.ingest.idle import IdleLimit, Silent
 from server.ingest.relay import Relay
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
@@ -153,15 +154,20 @@ class TranscriptEndpoint:
     async def _take(
         self, socket: Socket, tenant_id: TenantId, source: Source, pending: asyncio.Queue[_Pending]
     ) -> Stop:
+        try:
+            async with IdleLimit() as idle:
+                return await self._take_until_stop(socket, tenant_id, source, pending, idle)
+        except Silent:
+            await socket.send_error(BadMessage("nothing came within the idle limit"))
+            await socket.close(CLOSE_TRY_AGAIN, "idle")
+            raise Disconnected from None
+
+    async def _take_until_stop(
+        self, socket: Socket, tenant_id: TenantId, source: Source, pending: asyncio.Queue[_Pending], idle: IdleLimit
+    ) -> Stop:
         bad_frames = 0
         while True:
-            try:
-                async with asyncio.timeout(self._settings.idle_timeout_s):
-                    frame = await socket.receive()
-            except TimeoutError:
-                await socket.send_error(BadMessage("nothing came within the idle limit"))
-                await socket.close(CLOSE_TRY_AGAIN, "idle")
-                raise Disconnected from None
+            frame = await idle.wait(socket.receive(), self._settings.idle_timeout_s)
             arrived_ms = wall_ms()
             try:
                 match self._decode(frame):

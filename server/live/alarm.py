@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+TICK_S = 0.001
+"""What a loop's timers count in; one may be this much too early."""
+
 
 class Alarm:
     """Calls back at the time it was last set to, and does not ring for the same time again before it was stopped.
+
+    The timer stays where it is when a call puts its plan off, as calls do at nearly every word: it looks again then.
 
     Args:
         loop: Whose clock it is.
@@ -18,16 +23,16 @@ class Alarm:
         self._loop = loop
         self._ring = ring
         self._at_s: float | None = None
+        self._has_rung = False
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, at_s: float | None) -> None:
         """Ring at a monotonic time; None: not at all."""
         if at_s == self._at_s:
             return
-        self.stop()
-        self._at_s = at_s
-        if at_s is not None:
-            self._timer = self._loop.call_at(at_s, self._rang)
+        self._at_s, self._has_rung = at_s, False
+        if at_s is not None and (self._timer is None or at_s < self._timer.when()):
+            self._start(at_s)
 
     def stop(self) -> None:
         """Do not ring any more."""
@@ -36,6 +41,17 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
-    def _rang(self) -> None:
+    def _start(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at_s, self._look)
+
+    def _look(self) -> None:
         self._timer = None
-        self._ring()
+        if self._at_s is None or self._has_rung:
+            return
+        if self._at_s > self._loop.time() + TICK_S:
+            self._start(self._at_s)
+        else:
+            self._has_rung = True
+            self._ring()

@@ -21,6 +21,7 @@ from server.ingest.adapters.contract import Adapter, Audio, Begin, Close, Effect
 from server.ingest.audio import MAX_FRAME_BYTES
 from server.ingest.carried_source import Announced, CarriedSource, Way
 from server.ingest.door import Door
+from server.ingest.idle import IdleLimit, Silent
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
     CLOSE_POLICY,
@@ -166,16 +167,14 @@ class _Peer:
         """Work frames until the protocol, the peer or a limit ends it."""
         settings = self._endpoint.settings
         try:
-            while True:
-                limit_s = settings.idle_timeout_s if self.key is not None else settings.start_timeout_s
-                try:
-                    async with asyncio.timeout(limit_s):
-                        frame = await self.socket.receive()
-                except TimeoutError:
-                    await self._refuse(BadMessage("nothing came within the time limit"))
-                    await self.socket.close(CLOSE_TRY_AGAIN, "idle")
-                    return
-                await self._work(frame)
+            async with IdleLimit() as idle:
+                while True:
+                    limit_s = settings.idle_timeout_s if self.key is not None else settings.start_timeout_s
+                    await self._work(await idle.wait(self.socket.receive(), limit_s))
+        except Silent:
+            with contextlib.suppress(_Over):
+                await self._refuse(BadMessage("nothing came within the time limit"))
+                await self.socket.close(CLOSE_TRY_AGAIN, "idle")
         except _Over:
             pass
         finally:

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import asyncio
+
+from server.live.alarm import Alarm
+
+
+def alarm() -> tuple[asyncio.AbstractEventLoop, Alarm, list[float]]:
+    loop = asyncio.get_running_loop()
+    rang: list[float] = []
+    return loop, Alarm(loop, lambda: rang.append(loop.time())), rang
+
+
+async def test_it_rings_once_at_the_time_it_was_last_set_to() -> None:
+    loop, bell, rang = alarm()
+    due_s = loop.time() + 0.1
+    bell.set(loop.time() + 0.03)
+    bell.set(due_s)  # put off: the timer that is there looks again
+    await asyncio.sleep(0.06)
+    assert rang == []
+    await asyncio.sleep(0.08)
+    assert len(rang) == 1
+    assert rang[0] >= due_s - 0.002
+    bell.set(due_s)  # the same time, and it was not stopped
+    await asyncio.sleep(0.02)
+    assert len(rang) == 1
+
+
+async def test_a_time_before_the_one_it_was_set_to_is_kept() -> None:
+    loop, bell, rang = alarm()
+    bell.set(loop.time() + 30.0)
+    bell.set(loop.time() + 0.02)
+    await asyncio.sleep(0.05)
+    assert len(rang) == 1
+
+
+async def test_it_does_not_ring_when_it_is_stopped_or_set_to_nothing_but_may_be_set_again() -> None:
+    loop, bell, rang = alarm()
+    bell.set(loop.time() + 0.02)
+    bell.stop()
+    bell.set(loop.time() + 0.02)
+    bell.set(None)
+    await asyncio.sleep(0.05)
+    assert rang == []
+    bell.set(loop.time() + 0.01)
+    await asyncio.sleep(0.03)
+    bell.stop()
+    bell.set(loop.time() + 0.01)
+    await asyncio.sleep(0.03)
+    assert len(rang) == 2
