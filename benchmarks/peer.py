@@ -11,9 +11,10 @@ from server.config.settings import PROJECT_ROOT
 
 
 @contextmanager
-def peer(module: str) -> Iterator[tuple[str, int]]:
-    """Run a module that prints its URL once it listens; its URL and process id."""
-    process = subprocess.Popen([sys.executable, "-m", module], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
+def peer(module: str, *words: str) -> Iterator[tuple[str, int]]:
+    """Run a module with arguments that prints its URL once it listens; its URL and process id."""
+    command = [sys.executable, "-m", module, *words]
+    process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process.stdout.readline().strip(), process.pid

@@ -1,7 +1,7 @@
 """The hot path beside mosec, the fastest of the servers that serve any model, on the same encoder and texts.
 
 Open loop, generator on the same cores. mosec answers three heads over HTTP; the hot path runs the product's graph and
-writes six annotations an utterance on a WebSocket.
+writes annotations on a WebSocket, once the same three an utterance and once all six.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def measured(name: str, run: Load) -> tuple[float, dict[float, float]]:
 
 def test_the_hot_path_beside_mosec() -> None:
     with mosec() as port:
-        theirs_ms, _ = measured("mosec", partial(run_http_load, "127.0.0.1", port, "/inference"))
+        theirs_ms, _ = measured("mosec, three heads", partial(run_http_load, "127.0.0.1", port, "/inference"))
+    with peer("benchmarks.pipeline.annotator", "intent", "sentiment", "actions") as (url, _):
+        ours_ms, _ = measured("hot path, the same three", partial(run_bare_load, url))
     with peer("benchmarks.pipeline.annotator") as (url, _):
-        ours_ms, _ = measured("hot path", partial(run_bare_load, url))
+        measured("hot path, all six", partial(run_bare_load, url))
     assert ours_ms < theirs_ms

@@ -1,6 +1,6 @@
 """The hot path alone: utterances in, annotations out, on one socket. No call, no policy, no log, no store.
 
-    python -m benchmarks.pipeline.annotator      prints its URL
+    python -m benchmarks.pipeline.annotator [output ...]      prints its URL
 
 What is left is what no configuration of the server can take away: the socket, the product's graph, the engine.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
 import uvloop
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 
 from benchmarks.engine.harness import ROOT
 from inference.engine import Engine, EngineSettings
@@ -22,6 +23,7 @@ from inference.errors import InferenceError
 from inference.graph import read_graph
 from inference.repository import ModelRepository
 from server.config.settings import Settings
+from server.feed.outgoing import frame_header
 from server.feed.transport import EXTENSION, DirectProtocol
 from server.heap import settle
 from server.orchestrator import Guide, Orchestrator
@@ -49,7 +51,8 @@ def application(orchestrator: Orchestrator, guide: Guide) -> Any:
         def write(_: Utterance, annotations: Sequence[Annotation], __: Stamps) -> None:
             for annotation in annotations:
                 if connection.can_write:
-                    connection.write_frame(Frame(Opcode.TEXT, json_encoder.encode(annotation)).serialize(mask=False))
+                    body = json_encoder.encode(annotation)
+                    connection.write_frame(frame_header(Opcode.TEXT, len(body)) + body)
 
         while (event := await receive())["type"] == "websocket.receive":
             given = transcript_decoder.json(event["text"])
@@ -72,13 +75,13 @@ def application(orchestrator: Orchestrator, guide: Guide) -> Any:
     return serve
 
 
-async def run() -> None:
+async def run(outputs: Sequence[str]) -> None:
     """Serve on a free port of loopback until a signal comes."""
     engine = Engine(ModelRepository.open(ROOT / "model_repo"), EngineSettings())
     await engine.start()
     graph = read_graph(ROOT / "graphs" / f"{GRAPH}.yaml")
     orchestrator = Orchestrator(engine, {GRAPH: graph}, Settings().engine)
-    guide = orchestrator.compile("bench", GRAPH, OUTPUTS, prototypes=None, pins={}, labels={})
+    guide = orchestrator.compile("bench", GRAPH, outputs, prototypes=None, pins={}, labels={})
     settle()
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"ws://127.0.0.1:{listener.getsockname()[1]}", flush=True)
@@ -98,4 +101,4 @@ async def run() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(run())
+    uvloop.run(run(sys.argv[1:] or OUTPUTS))
