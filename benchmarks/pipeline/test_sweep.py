@@ -63,7 +63,7 @@ def bare_lone_ms() -> float:
 def highest_rates(name: str, run: Callable[..., Awaitable[LoadResult]], url: str, pid: int) -> dict[float, float]:
     """Sweep, report, and return the share of bare onnxruntime's rate by promised p99.
 
-    A search takes minutes, in which a shared machine's speed changes by a third: bare onnxruntime runs before and after.
+    A search takes minutes, in which a shared machine may change by a third: bare onnxruntime runs before and after.
     """
     before = bare_rows_per_s()
     texts = unique_texts(11)
