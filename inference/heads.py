@@ -202,6 +202,8 @@ class HeadBank:
     def _best(self, below: ScoreArray) -> LabelArray:
         """Return the first label of each head that is not below the head's highest logit, `[rows, heads]`.
 
+        All are numbers: a head without any would hide that another has two.
+
         Where no two are equal they are found at once. `argmax` is a call a head, and each hands the interpreter to
         whichever thread waits for it.
         """

@@ -29,6 +29,7 @@ class IdleLimit:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout = asyncio.timeout(None)
+        self._looks_s = 0.0  # the timer's time: a handle of uvloop that is due at once knows none
         self._timer: asyncio.TimerHandle | None = None
         self._until_s: float | None = None
 
@@ -51,16 +52,19 @@ class IdleLimit:
     async def wait(self, coming: Coroutine[Any, Any, T], limit_s: float) -> T:
         """Wait for a message, so long."""
         self._until_s = until_s = self._loop.time() + limit_s
-        if self._timer is None or until_s < self._timer.when():
+        if self._timer is None or until_s < self._looks_s:
             self._set(until_s)
         try:
             return await coming
         finally:
             self._until_s = None
+            if self._timeout.when() is not None and not self._timeout.expired():
+                self._timeout.reschedule(None)  # it came as the limit was about to strike: its work is not cut short
 
     def _set(self, at_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._looks_s = at_s
         self._timer = self._loop.call_at(at_s, self._look)
 
     def _look(self) -> None:

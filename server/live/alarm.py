@@ -24,6 +24,7 @@ class Alarm:
         self._ring = ring
         self._at_s: float | None = None
         self._has_rung = False
+        self._looks_s = 0.0  # the timer's time: a handle of uvloop that is due at once knows none
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, at_s: float | None) -> None:
@@ -31,7 +32,7 @@ class Alarm:
         if at_s == self._at_s:
             return
         self._at_s, self._has_rung = at_s, False
-        if at_s is not None and (self._timer is None or at_s < self._timer.when()):
+        if at_s is not None and (self._timer is None or at_s < self._looks_s):
             self._start(at_s)
 
     def stop(self) -> None:
@@ -44,6 +45,7 @@ class Alarm:
     def _start(self, at_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._looks_s = at_s
         self._timer = self._loop.call_at(at_s, self._look)
 
     def _look(self) -> None:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from server.ingest.idle import IdleLimit, Silent
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 async def comes_after(delay_s: float) -> str:
@@ -19,7 +24,7 @@ async def never() -> str:
 async def silence(limit_s: float, *before: tuple[float, float]) -> float:
     """Wait for messages that come after so long, each within its limit, then for one that never does; how long."""
     loop = asyncio.get_running_loop()
-    since_s = 0.0
+    since_s = loop.time()
     try:
         async with IdleLimit() as idle:
             for delay_s, within_s in before:
@@ -65,3 +70,38 @@ async def test_other_errors_and_cancellation_go_on_as_they_are() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_message_that_comes_as_the_limit_strikes_is_worked_to_its_end(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    done: list[str] = []
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        message: asyncio.Future[str] = loop.create_future()
+
+        async def comes() -> str:
+            return await message
+
+        async with IdleLimit() as idle:
+            until_s = loop.time() + 0.05
+            loop.call_at(until_s - 0.02, time.sleep, 0.04)  # so that both are due when the loop comes back
+            loop.call_at(until_s - 0.005, message.set_result, "frame")
+            done.append(await idle.wait(comes(), 0.05))
+            await asyncio.sleep(0.02)
+            done.append("worked")
+            done.append(await idle.wait(comes_after(0.01), 0.3))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(check())
+    assert done == ["frame", "worked", "frame"]
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_limit_below_what_a_timer_counts_in_is_one_all_the_same(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(silence(0.0002, (0.0, 0.3), (0.0, 0.0002))) < 5.0

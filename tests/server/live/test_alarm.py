@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+import pytest
+import uvloop
 
 from server.live.alarm import Alarm
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 def alarm() -> tuple[asyncio.AbstractEventLoop, Alarm, list[float]]:
@@ -48,3 +54,23 @@ async def test_it_does_not_ring_when_it_is_stopped_or_set_to_nothing_but_may_be_
     bell.set(loop.time() + 0.01)
     await asyncio.sleep(0.03)
     assert len(rang) == 2
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_time_that_has_come_may_be_put_off_and_one_that_has_passed_rings_at_once(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def check() -> None:
+        loop, bell, rang = alarm()
+        bell.set(loop.time())
+        bell.set(loop.time() + 30.0)
+        await asyncio.sleep(0.02)
+        assert rang == []
+        bell.set(loop.time() - 1.0)
+        bell.set(loop.time() - 0.5)
+        await asyncio.sleep(0.02)
+        assert len(rang) == 1
+        bell.stop()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(check())
