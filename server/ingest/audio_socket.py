@@ -20,7 +20,7 @@ from server.ingest.audio import MAX_FRAME_BYTES, AudioFormat
 from server.ingest.audio_source import AudioSource
 from server.ingest.contract import Desk
 from server.ingest.door import Door
-from server.ingest.idle import IdleLimit, Silent
+from server.ingest.idle import IdleLimit, send_away_when_idle
 from server.ingest.legs import BEAT_S
 from server.ingest.relay import Relay
 from server.ingest.websocket import (
@@ -264,13 +264,8 @@ class AudioEndpoint:
 
     async def _stream(self, socket: Socket, key: SourceKey, held: _Held) -> None:
         """Feed frames to the source until `stop`, the idle limit or too many bad frames in a row."""
-        try:
-            async with IdleLimit() as idle:
-                await self._feed(socket, key, held, idle)
-        except Silent:
-            await socket.send_error(BadMessage("nothing came within the idle limit"))
-            await socket.close(CLOSE_TRY_AGAIN, "idle")
-            raise Disconnected from None
+        async with send_away_when_idle(socket) as idle:
+            await self._feed(socket, key, held, idle)
 
     async def _feed(self, socket: Socket, key: SourceKey, held: _Held, idle: IdleLimit) -> None:
         loop = asyncio.get_running_loop()

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-TICK_S = 0.001
-"""What a loop's timers count in; one may be this much too early."""
+from server.alarm import Alarm
+from server.ingest.websocket import CLOSE_TRY_AGAIN, Disconnected, Socket
+from server.wire.errors import BadMessage
 
 T = TypeVar("T")
 
@@ -29,9 +31,7 @@ class IdleLimit:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout = asyncio.timeout(None)
-        self._looks_s = 0.0  # the timer's time: a handle of uvloop that is due at once knows none
-        self._timer: asyncio.TimerHandle | None = None
-        self._until_s: float | None = None
+        self._alarm = Alarm(self._loop, self._strike)
 
     async def __aenter__(self) -> Self:
         """Begin."""
@@ -42,8 +42,7 @@ class IdleLimit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End; an error that is not of the limit goes on as it is."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
@@ -51,27 +50,29 @@ class IdleLimit:
 
     async def wait(self, coming: Coroutine[Any, Any, T], limit_s: float) -> T:
         """Wait for a message, so long."""
-        self._until_s = until_s = self._loop.time() + limit_s
-        if self._timer is None or until_s < self._looks_s:
-            self._set(until_s)
+        self._alarm.set(self._loop.time() + limit_s)
         try:
             return await coming
         finally:
-            self._until_s = None
+            self._alarm.set(None)
             if self._timeout.when() is not None and not self._timeout.expired():
                 self._timeout.reschedule(None)  # it came as the limit was about to strike: its work is not cut short
 
-    def _set(self, at_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._looks_s = at_s
-        self._timer = self._loop.call_at(at_s, self._look)
+    def _strike(self) -> None:
+        self._timeout.reschedule(self._loop.time())
 
-    def _look(self) -> None:
-        self._timer = None
-        if self._until_s is None:
-            return  # nobody waits; the next wait sets it
-        if self._until_s <= self._loop.time() + TICK_S:
-            self._timeout.reschedule(self._loop.time())
-        else:
-            self._set(self._until_s)
+
+@asynccontextmanager
+async def send_away_when_idle(socket: Socket) -> AsyncIterator[IdleLimit]:
+    """Tell a source that is silent for too long so, and that it may come back.
+
+    Raises:
+        Disconnected: It was.
+    """
+    try:
+        async with IdleLimit() as idle:
+            yield idle
+    except Silent:
+        await socket.send_error(BadMessage("nothing came within the idle limit"))
+        await socket.close(CLOSE_TRY_AGAIN, "idle")
+        raise Disconnected from None

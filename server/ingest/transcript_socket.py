@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from server.config.settings import IngestSettings
 from server.ingest.contract import Desk, Source
 from server.ingest.door import Door
-from server.ingest.idle import IdleLimit, Silent
+from server.ingest.idle import IdleLimit, send_away_when_idle
 from server.ingest.relay import Relay
 from server.ingest.websocket import (
     CLOSE_GOING_AWAY,
@@ -154,13 +154,8 @@ class TranscriptEndpoint:
     async def _take(
         self, socket: Socket, tenant_id: TenantId, source: Source, pending: asyncio.Queue[_Pending]
     ) -> Stop:
-        try:
-            async with IdleLimit() as idle:
-                return await self._take_until_stop(socket, tenant_id, source, pending, idle)
-        except Silent:
-            await socket.send_error(BadMessage("nothing came within the idle limit"))
-            await socket.close(CLOSE_TRY_AGAIN, "idle")
-            raise Disconnected from None
+        async with send_away_when_idle(socket) as idle:
+            return await self._take_until_stop(socket, tenant_id, source, pending, idle)
 
     async def _take_until_stop(
         self, socket: Socket, tenant_id: TenantId, source: Source, pending: asyncio.Queue[_Pending], idle: IdleLimit

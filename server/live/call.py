@@ -16,9 +16,9 @@ import msgspec
 
 from inference.errors import InferenceError
 from inference.request import Outcome
+from server.alarm import Alarm
 from server.knowledge import Assistant, Found, Gone, Unanswered
 from server.live.again import Again, Once
-from server.live.alarm import Alarm
 from server.live.history import History
 from server.live.mail import (
     Asked,

@@ -4,28 +4,15 @@ import gc
 from pathlib import Path
 
 from inference.backends.fake import FakeBackend
-from inference.graph import parse_graph
 from server.heap import settle
 from server.policy.rulebook import RuleBook
 from server.policy.runtime import CallPolicy
 from server.wire.publication import Annotation
-from tests.inference.engine.running import running
-from tests.inference.model_folders import HEADS, write_model
+from tests.inference.engine.running import GRAPH, running
+from tests.inference.model_folders import write_model
 from tests.inference.tiny_models import bert_tokenizer
 from tests.server.policy.script import policy_of, utterance
 
-GRAPH = parse_graph(
-    """
-name: guidance
-inputs: {text: string}
-nodes:
-  tokens:    {op: tokenize, model: utterance, inputs: [text]}
-  utterance: {op: model, model: utterance, inputs: [tokens]}
-  intent:    {op: classify, inputs: [utterance.intent_logits]}
-outputs: [intent]
-""",
-    "guidance.yaml",
-)
 QUIET = policy_of("""
 moments: [{id: price, speaker: customer, any: [{lexical: "how much"}, {sentiment: negative, for_turns: 2}]}]
 actions: [{id: quote, on: price, type: reply, title: Quote}]
@@ -56,9 +43,9 @@ def test_what_is_alive_is_not_looked_at_again_and_what_comes_later_is_still_coll
 
 
 async def test_rows_that_the_engine_remembers_are_nothing_for_the_collector(tmp_path: Path) -> None:
-    write_model(tmp_path, tokenizer=bert_tokenizer().to_str(), heads=HEADS)
+    write_model(tmp_path, tokenizer=bert_tokenizer().to_str())
     async with running(tmp_path, backend=FakeBackend(), memo_rows=4 * MANY) as engine:
-        plan = engine.compile(GRAPH, None)
+        plan = engine.compile(GRAPH, ["sentiment"])
 
         async def ask(first: int) -> None:
             for number in range(first, first + MANY):

@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from server.ingest.idle import IdleLimit, Silent
+from tests.virtual_time import virtual_time
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -36,18 +37,22 @@ async def silence(limit_s: float, *before: tuple[float, float]) -> float:
     raise AssertionError("it waited for ever")
 
 
+@virtual_time
 async def test_a_wait_that_takes_too_long_ends_as_silence() -> None:
     assert 0.045 <= await silence(0.05) < 5.0
 
 
+@virtual_time
 async def test_it_is_counted_from_the_last_wait() -> None:
     assert 0.295 <= await silence(0.3, *[(0.02, 0.3)] * 5) < 5.0
 
 
+@virtual_time
 async def test_a_limit_may_become_longer_and_shorter() -> None:
     assert 0.045 <= await silence(0.05, (0.01, 30.0), (0.1, 60.0)) < 5.0
 
 
+@virtual_time
 async def test_messages_that_come_in_time_may_come_for_ever_and_what_is_done_between_them_takes_its_time() -> None:
     async with IdleLimit() as idle:
         for _ in range(4):
@@ -57,6 +62,7 @@ async def test_messages_that_come_in_time_may_come_for_ever_and_what_is_done_bet
     await asyncio.sleep(0.35)  # a timer left behind would cancel us
 
 
+@virtual_time
 async def test_other_errors_and_cancellation_go_on_as_they_are() -> None:
     async def fails() -> None:
         async with IdleLimit() as idle:

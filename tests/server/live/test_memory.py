@@ -98,12 +98,17 @@ async def say(source, number, text, speaker="customer"):
     await asyncio.sleep(1)
 
 
+async def with_a_card(world: World):
+    """A process opens the call, which shows its first card."""
+    process = await world.process()
+    await say(process, 1, "hello", "agent")
+    await say(process, 2, "cancel my visit")
+
+
 @virtual_time
 async def test_what_happened_once_happens_once_whoever_owns_the_call():
     world = World()
-    first = await world.process()
-    await say(first, 1, "hello", "agent")
-    await say(first, 2, "cancel my visit")
+    await with_a_card(world)
     second = await world.process()
     await say(second, 3, "cancel my other visit")
     assert [(card.id, card.state) for card in world.published(Action)] == [("keep-1", "new")]
@@ -225,9 +230,7 @@ async def test_without_a_memory_cards_leave_the_screen_and_nothing_breaks():
 async def test_what_an_earlier_version_remembered_still_counts_the_cards_and_records():
     """It compressed, and packed each card with the names of its fields."""
     world = World()
-    first = await world.process()
-    await say(first, 1, "hello", "agent")
-    await say(first, 2, "cancel my visit")
+    await with_a_card(world)
     memory = msgspec.msgpack.decode(world.stations.log.memories[KEY])
     policy = msgspec.msgpack.decode(memory["policy"])
     policy["deck"]["cards"] = [{"action": "keep", "number": 1}]

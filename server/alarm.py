@@ -1,4 +1,4 @@
-"""One timer of a call, set anew as its policy's plans change."""
+"""One timer for a time that is put off again and again: a call's next plan, the end of a wait for its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ TICK_S = 0.001
 class Alarm:
     """Calls back at the time it was last set to, and does not ring for the same time again before it was stopped.
 
-    The timer stays where it is when a call puts its plan off, as calls do at nearly every word: it looks again then.
+    The timer stays where it is when the time is put off, as it is at nearly every word: it looks again then. To set one
+    and close it each time costs the loop more than what it is for.
 
     Args:
         loop: Whose clock it is.

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from server.live.alarm import Alarm
+from server.alarm import Alarm
+from tests.virtual_time import virtual_time
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -17,6 +18,7 @@ def alarm() -> tuple[asyncio.AbstractEventLoop, Alarm, list[float]]:
     return loop, Alarm(loop, lambda: rang.append(loop.time())), rang
 
 
+@virtual_time
 async def test_it_rings_once_at_the_time_it_was_last_set_to() -> None:
     loop, bell, rang = alarm()
     due_s = loop.time() + 0.1
@@ -32,6 +34,7 @@ async def test_it_rings_once_at_the_time_it_was_last_set_to() -> None:
     assert len(rang) == 1
 
 
+@virtual_time
 async def test_a_time_before_the_one_it_was_set_to_is_kept() -> None:
     loop, bell, rang = alarm()
     bell.set(loop.time() + 30.0)
@@ -40,6 +43,7 @@ async def test_a_time_before_the_one_it_was_set_to_is_kept() -> None:
     assert len(rang) == 1
 
 
+@virtual_time
 async def test_it_does_not_ring_when_it_is_stopped_or_set_to_nothing_but_may_be_set_again() -> None:
     loop, bell, rang = alarm()
     bell.set(loop.time() + 0.02)
